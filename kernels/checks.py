@@ -1,0 +1,237 @@
+"""The door of every backend: arguments are checked here, once, and nowhere behind it.
+
+The kernels run on raw memory, so whatever passes this module must be safe to run.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from kernels.geometry import Window, integer, make_window
+
+FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+def float_dtype(value: Any) -> np.dtype:
+    """Return float32 or float64, in the machine's byte order."""
+    dtype = np.dtype(value).newbyteorder("=")
+    if dtype not in FLOATS:
+        raise TypeError(f"dtype must be float32 or float64, got {dtype}")
+    return dtype
+
+
+class Correlation(NamedTuple):
+    """The checked arguments of a correlation."""
+
+    x: np.ndarray
+    w: np.ndarray
+    window: Window
+    groups: int
+
+
+def array(value: Any, name: str, ndim: int, dtype: np.dtype | None = None) -> np.ndarray:
+    """Return a C-contiguous, aligned float array in the machine's byte order.
+
+    Raises
+    ------
+    TypeError
+        When ``value`` is not a plain float32 or float64 array, or not of ``dtype``.
+    ValueError
+        When it has not ``ndim`` dimensions.
+    """
+    if not isinstance(value, np.ndarray) or isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name} must be a NumPy array, got {type(value).__name__}")
+    native = value.dtype.newbyteorder("=")
+    if native not in FLOATS:
+        raise TypeError(f"{name} must be float32 or float64, got {value.dtype}")
+    if dtype is not None and native != dtype:
+        raise TypeError(f"{name} is {native} and the other arrays are {dtype}: use one dtype")
+    if value.ndim != ndim:
+        raise ValueError(f"{name} must have {ndim} dimensions, got shape {value.shape}")
+    # Read-only arrays are copied: Numba would compile every kernel once more for them.
+    if value.dtype.isnative and value.flags.carray:
+        return value
+    return np.array(value, native, order="C", subok=False)
+
+
+def images(value: Any, name: str, dtype: np.dtype | None = None) -> np.ndarray:
+    """Return a checked (N, C, H, W) array whose images have at least one pixel."""
+    x = array(value, name, 4, dtype)
+    if 0 in x.shape[1:]:
+        raise ValueError(f"{name} must be (N, C, H, W) with C, H, W of 1 or more, got {x.shape}")
+    return x
+
+
+def shape_is(value: np.ndarray, name: str, shape: tuple[int, ...]) -> None:
+    if value.shape != shape:
+        raise ValueError(f"{name} must have shape {shape}, got {value.shape}")
+
+
+def image_shape(value: Any, name: str) -> tuple[int, int, int, int]:
+    """Return a checked shape (N, C, H, W)."""
+    if not isinstance(value, (tuple, list)) or len(value) != 4:
+        raise ValueError(f"{name} must be (N, C, H, W), got {value!r}")
+    N, C, H, W = value
+    return (
+        integer(N, f"{name}[0]", 0),
+        integer(C, f"{name}[1]", 1),
+        integer(H, f"{name}[2]", 1),
+        integer(W, f"{name}[3]", 1),
+    )
+
+
+def correlation(
+    x: Any, w: Any, stride: Any, padding: Any, dilation: Any, groups: Any
+) -> Correlation:
+    """Check the images, the filters and how these slide over those."""
+    x = images(x, "x")
+    w = array(w, "w", 4, x.dtype)
+    groups = integer(groups, "groups", 1)
+    C, (F, channels) = x.shape[1], w.shape[:2]
+    if 0 in w.shape:
+        raise ValueError(f"w must be (filters, C/groups, KH, KW) without zeros, got {w.shape}")
+    if C % groups or F % groups:
+        raise ValueError(
+            f"groups ({groups}) must divide the channels of x ({C}) and the filters of w ({F})"
+        )
+    if channels != C // groups:
+        raise ValueError(
+            f"w of shape {w.shape} sees {channels} channels, but x of shape {x.shape} "
+            f"has {C // groups} in each of its {groups} group(s)"
+        )
+    H, W = x.shape[2:]
+    KH, KW = w.shape[2:]
+    window = make_window((H, W), (KH, KW), stride, padding, dilation)
+    return Correlation(x, w, window, groups)
+
+
+def bias(value: Any, filters: int, dtype: np.dtype) -> np.ndarray:
+    """Return the bias of each filter; None stands for zeros."""
+    if value is None:
+        return np.zeros(filters, dtype)
+    b = array(value, "b", 1, dtype)
+    shape_is(b, "b", (filters,))
+    return b
+
+
+def output_gradient(
+    value: Any, N: int, channels: int, window: Window, dtype: np.dtype | None = None
+) -> np.ndarray:
+    """Return the checked gradient of what a window operation put out."""
+    dy = array(value, "dy", 4, dtype)
+    shape_is(dy, "dy", (N, channels, *window.output))
+    return dy
+
+
+def pool(image: tuple[int, int], pool_size: Any, stride: Any, padding: Any) -> Window:
+    """Return the window of a pooling; every place of it holds at least one real pixel."""
+    stride = pool_size if stride is None else stride
+    window = make_window(image, pool_size, stride, padding, name="pool_size")
+    for size, sides in zip(window.size, window.padding, strict=True):
+        if max(sides) >= size:
+            raise ValueError(
+                f"padding {window.padding} must be smaller than the pool {window.size}: "
+                "a window must not lie in the padding alone"
+            )
+    return window
+
+
+def matrix(value: Any, name: str, dtype: np.dtype | None = None) -> np.ndarray:
+    return array(value, name, 2, dtype)
+
+
+def dense(x: Any, w: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return the checked inputs (N, features) and weights (features, units)."""
+    x = matrix(x, "x")
+    w = matrix(w, "w", x.dtype)
+    if x.shape[1] != w.shape[0]:
+        raise ValueError(f"x of shape {x.shape} does not fit weights of shape {w.shape}")
+    return x, w
+
+
+def labels(value: Any, N: int, classes: int) -> np.ndarray:
+    """Return N checked integer labels as int64."""
+    y = np.asarray(value)
+    if y.dtype.kind not in "iu":
+        raise TypeError(f"labels must be integers, got {y.dtype}")
+    shape_is(y, "labels", (N,))
+    if N and not 0 <= y.min() <= y.max() < classes:
+        raise ValueError(f"labels must be 0 to {classes - 1}, got {y.min()} to {y.max()}")
+    return np.ascontiguousarray(y, np.int64)
+
+
+def activations(value: Any, name: str, dtype: np.dtype | None = None) -> np.ndarray:
+    """Return checked activations, images (N, C, H, W) or features (N, C)."""
+    ndim = 2 if getattr(value, "ndim", None) == 2 else 4
+    return array(value, name, ndim, dtype)
+
+
+def same_shape(dy: Any, x: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return a checked gradient and the activations that it must have the shape of."""
+    x = activations(x, "x")
+    dy = activations(dy, "dy", x.dtype)
+    shape_is(dy, "dy", x.shape)
+    return dy, x
+
+
+def channel_vectors(x: np.ndarray, **vectors: Any) -> list[np.ndarray]:
+    """Return checked vectors that hold one number for each channel of ``x``."""
+    checked = []
+    for name, value in vectors.items():
+        vector = array(value, name, 1, x.dtype)
+        shape_is(vector, name, x.shape[1:2])
+        checked.append(vector)
+    return checked
+
+
+def columns(
+    cols: Any, x_shape: Any, kernel_size: Any, stride: Any, padding: Any, dilation: Any
+) -> tuple[np.ndarray, tuple[int, int, int, int], Window]:
+    """Check columns against the images that they are to be added to."""
+    cols = array(cols, "cols", 3)
+    N, C, H, W = image_shape(x_shape, "x_shape")
+    window = make_window((H, W), kernel_size, stride, padding, dilation, "kernel_size")
+    KH, KW = window.size
+    OH, OW = window.output
+    shape_is(cols, "cols", (N, C * KH * KW, OH * OW))
+    return cols, (N, C, H, W), window
+
+
+def max_pool_gradient(
+    dy: Any, index: Any, x_shape: Any, pool_size: Any, stride: Any, padding: Any
+) -> tuple[np.ndarray, np.ndarray, tuple[int, int, int, int]]:
+    """Check the gradient of a max pooling, and that every index lies in its image."""
+    N, C, H, W = image_shape(x_shape, "x_shape")
+    window = pool((H, W), pool_size, stride, padding)
+    dy = output_gradient(dy, N, C, window)
+    if not isinstance(index, np.ndarray) or index.dtype.kind not in "iu":
+        raise TypeError("index must be the integer array that max_pool returned")
+    shape_is(index, "index", dy.shape)
+    if index.size and not 0 <= index.min() <= index.max() < H * W:
+        raise ValueError(f"index must point into an image of {H * W} pixels")
+    return dy, np.require(index, np.int32, ["C", "A", "W"]), (N, C, H, W)
+
+
+def raw_images(
+    value: Any, mean: Any, std: Any, dtype: Any
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Check images of any real dtype, and the mean and deviation of each channel."""
+    x = np.asarray(value)
+    if x.dtype.kind not in "buif" or isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"images must be an array of real numbers, got {x.dtype}")
+    if x.ndim != 4 or 0 in x.shape[1:]:
+        raise ValueError(f"images must be (N, C, H, W), got shape {x.shape}")
+    dtype = float_dtype(dtype)
+    mean, std = (
+        array(np.asarray(vector, dtype), name, 1) for vector, name in ((mean, "mean"), (std, "std"))
+    )
+    shape_is(mean, "mean", x.shape[1:2])
+    shape_is(std, "std", x.shape[1:2])
+    return x, mean, std
+
+
+def threads(value: Any, available: int) -> int:
+    number = integer(value, "threads", 1)
+    if number > available:
+        raise ValueError(f"threads must be 1 to {available} on this machine, got {number}")
+    return number

@@ -1,0 +1,108 @@
+"""ReLU and its leaky form, softmax, and the loss."""
+
+import math
+
+import numpy as np
+from numba import prange
+
+from kernels import checks
+from kernels.numba_backend.jit import parallel, serial
+
+
+@parallel
+def _leaky_relu(x, slope, y):
+    for p in prange(x.size):
+        y[p] = x[p] if x[p] > 0 else x[p] * slope
+
+
+@parallel
+def _leaky_relu_grad(dy, x, slope, dx):
+    for p in prange(x.size):
+        dx[p] = dy[p] if x[p] > 0 else dy[p] * slope
+
+
+# The rows of a classifier are short: a parallel call would cost more than it saves.
+@serial
+def _softmax(x, y):
+    """Write the softmax of each row of x into y."""
+    N, K = x.shape
+    for n in range(N):
+        largest = x[n, 0]
+        for k in range(1, K):
+            # Written so that a NaN becomes the largest, and with it all that follows.
+            largest = largest if largest >= x[n, k] else x[n, k]
+        total = 0.0
+        for k in range(K):
+            y[n, k] = math.exp(x[n, k] - largest)
+            total += y[n, k]
+        for k in range(K):
+            y[n, k] /= total
+
+
+@serial
+def _softmax_grad(dy, y, dx):
+    N, K = y.shape
+    for n in range(N):
+        mean = 0.0
+        for k in range(K):
+            mean += dy[n, k] * y[n, k]
+        for k in range(K):
+            dx[n, k] = y[n, k] * (dy[n, k] - mean)
+
+
+@serial
+def _cross_entropy(logits, labels, dlogits):
+    N, K = logits.shape
+    loss, correct = 0.0, 0
+    for n in range(N):
+        best = 0
+        for k in range(1, K):
+            # The first of the largest, and NaN before everything, as NumPy's argmax.
+            best = best if logits[n, best] >= logits[n, k] else k
+        largest = logits[n, best]
+        total = 0.0
+        for k in range(K):
+            dlogits[n, k] = math.exp(logits[n, k] - largest)
+            total += dlogits[n, k]
+        for k in range(K):
+            dlogits[n, k] /= total * N
+        dlogits[n, labels[n]] -= 1 / N
+        loss += math.log(total) - (logits[n, labels[n]] - largest)
+        correct += best == labels[n]
+    return loss / N, correct
+
+
+def leaky_relu(x, slope):
+    x = checks.activations(x, "x")
+    y = np.empty_like(x)
+    _leaky_relu(x.reshape(-1), x.dtype.type(slope), y.reshape(-1))
+    return y
+
+
+def leaky_relu_grad(dy, x, slope):
+    dy, x = checks.same_shape(dy, x)
+    dx = np.empty_like(x)
+    _leaky_relu_grad(dy.reshape(-1), x.reshape(-1), x.dtype.type(slope), dx.reshape(-1))
+    return dx
+
+
+def softmax(x):
+    x = checks.matrix(x, "x")
+    y = np.empty_like(x)
+    _softmax(x, y)
+    return y
+
+
+def softmax_grad(dy, y):
+    dy, y = checks.same_shape(dy, y)
+    dx = np.empty_like(y)
+    _softmax_grad(dy, y, dx)
+    return dx
+
+
+def softmax_cross_entropy(logits, labels):
+    logits = checks.matrix(logits, "logits")
+    labels = checks.labels(labels, *logits.shape)
+    dlogits = np.empty_like(logits)
+    loss, correct = _cross_entropy(logits, labels, dlogits)
+    return loss, correct, dlogits

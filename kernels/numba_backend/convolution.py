@@ -1,0 +1,270 @@
+"""Correlation, its gradients, im2col and col2im."""
+
+from functools import lru_cache
+
+import numpy as np
+from numba import prange
+
+from kernels import checks
+from kernels.geometry import Window, make_window
+from kernels.numba_backend.dense import matmul
+from kernels.numba_backend.jit import parallel, serial
+from kernels.numba_backend.planes import planes_for, split, widen
+from kernels.numba_backend.vector import add_scaled, add_scaled_4, dot, dot_4
+
+# A sum of this many elements stays in the first-level cache while all taps are added to it.
+CHUNK = 1024
+# Images whose weight gradients are summed by one task. Fixed, so that the order of the sums
+# and with it every bit of the result does not depend on the number of threads.
+MAX_BATCH_PARTS = 16
+
+
+@lru_cache(maxsize=1024)
+def _tap_shifts(window: Window, channels: int) -> np.ndarray:
+    """Return where the run of each channel's each tap begins, (channels * KH * KW,)."""
+    planes = planes_for(window)
+    return (np.arange(channels)[:, None] * planes.size + planes.shifts).ravel()
+
+
+@parallel
+def _correlate(x, w, b, shifts, groups, width, out):
+    """x (N, groups, C/groups * size), w (F, taps), out (N, F, OH, OW)."""
+    N, F, OH, OW = out.shape
+    taps = shifts.size
+    rows = max(1, CHUNK // width)
+    for task in prange(N * F):
+        n, f = task // F, task % F
+        image, weights = x[n, f * groups // F], w[f]
+        buffer = np.empty(rows * width, x.dtype)
+        for top in range(0, OH, rows):
+            bottom = min(top + rows, OH)
+            total = buffer[: (bottom - top - 1) * width + OW]
+            total[:] = b[f]
+            source, end = image[top * width :], total.size
+            for t in range(0, taps - 3, 4):
+                s0, s1, s2, s3 = shifts[t], shifts[t + 1], shifts[t + 2], shifts[t + 3]
+                add_scaled_4(
+                    total,
+                    source[s0 : s0 + end],
+                    source[s1 : s1 + end],
+                    source[s2 : s2 + end],
+                    source[s3 : s3 + end],
+                    weights[t],
+                    weights[t + 1],
+                    weights[t + 2],
+                    weights[t + 3],
+                )
+            for t in range(taps - taps % 4, taps):
+                add_scaled(total, source[shifts[t] : shifts[t] + end], weights[t])
+            for i in range(top, bottom):
+                line = total[(i - top) * width : (i - top) * width + OW]
+                for j in range(OW):
+                    out[n, f, i, j] = line[j]
+
+
+def correlate(x, w, b=None, stride=1, padding=0, dilation=1, groups=1):
+    x, w, window, groups = checks.correlation(x, w, stride, padding, dilation, groups)
+    b = checks.bias(b, len(w), x.dtype)
+    N, F = len(x), len(w)
+    planes = planes_for(window)
+    out = np.empty((N, F, *window.output), x.dtype)
+    _correlate(
+        split(x, window, planes).reshape(N, groups, -1),
+        w.reshape(F, -1),
+        b,
+        _tap_shifts(window, w.shape[1]),
+        groups,
+        planes.width,
+        out,
+    )
+    return out
+
+
+@parallel
+def _input_grad(dy, w, shifts, size, run, stride, start, rows, width, dx):
+    """dy (N, F, OH * width), w (F, C/groups, taps), dx (N, C, H, W)."""
+    N, C, H, W = dx.shape
+    F, channels, taps = w.shape
+    filters = F * channels // C  # of one group
+    sh, sw = stride
+    top, left = start
+    for task in prange(N * C):
+        n, c = task // C, task % C
+        k, first = c % channels, c // channels * filters
+        sent = dy[n, :, :run]
+        phases = np.zeros(size, dx.dtype)
+        for t in range(taps):
+            seen = phases[shifts[t] : shifts[t] + run]
+            for f in range(first, first + filters - 3, 4):
+                add_scaled_4(
+                    seen,
+                    sent[f],
+                    sent[f + 1],
+                    sent[f + 2],
+                    sent[f + 3],
+                    w[f, k, t],
+                    w[f + 1, k, t],
+                    w[f + 2, k, t],
+                    w[f + 3, k, t],
+                )
+            for f in range(first + filters - filters % 4, first + filters):
+                add_scaled(seen, sent[f], w[f, k, t])
+        for i in range(H):
+            row = (i + top) % sh * sw * rows + (i + top) // sh
+            for p in range(sw):
+                j = (p - left) % sw
+                line = phases[(row + p * rows) * width + (j + left) // sw :]
+                for q in range((W - j + sw - 1) // sw):
+                    dx[n, c, i, j + q * sw] = line[q]
+
+
+@parallel
+def _weight_grad(dy, x, shifts, groups, run, dw, db):
+    """Sum over each part of the batch: dw (parts, F, taps), db (parts, F)."""
+    N, F, _ = dy.shape
+    parts, _, taps = dw.shape
+    for task in prange(parts * F):
+        part, f = task // F, task % F
+        total = dw[part, f]
+        total[:] = 0
+        bias = 0.0
+        for n in range(part * N // parts, (part + 1) * N // parts):
+            image, sent = x[n, f * groups // F], dy[n, f, :run]
+            bias += _sum(sent)
+            for t in range(0, taps - 3, 4):
+                s0, s1, s2, s3 = shifts[t], shifts[t + 1], shifts[t + 2], shifts[t + 3]
+                t0, t1, t2, t3 = dot_4(
+                    sent,
+                    image[s0 : s0 + run],
+                    image[s1 : s1 + run],
+                    image[s2 : s2 + run],
+                    image[s3 : s3 + run],
+                )
+                total[t] += t0
+                total[t + 1] += t1
+                total[t + 2] += t2
+                total[t + 3] += t3
+            for t in range(taps - taps % 4, taps):
+                total[t] += dot(sent, image[shifts[t] : shifts[t] + run])
+        db[part, f] = bias
+
+
+@serial
+def _sum(x):
+    total = 0.0
+    for p in range(x.size):
+        total += x[p]
+    return total
+
+
+def correlate_grad(dy, x, w, stride=1, padding=0, dilation=1, groups=1, need_dx=True):
+    x, w, window, groups = checks.correlation(x, w, stride, padding, dilation, groups)
+    dy = checks.output_gradient(dy, len(x), len(w), window, x.dtype)
+    N, F = len(x), len(w)
+    planes = planes_for(window)
+    sent = widen(dy, planes.width)
+    parts = max(1, min(N, MAX_BATCH_PARTS))
+    shifts = _tap_shifts(window, w.shape[1])
+    dw = np.empty((parts, F, shifts.size), x.dtype)
+    db = np.empty((parts, F), x.dtype)
+    phases = split(x, window, planes).reshape(N, groups, -1)
+    _weight_grad(sent, phases, shifts, groups, planes.run, dw, db)
+    dx = None
+    if need_dx:
+        (top, _), (left, _) = window.padding
+        dx = np.empty_like(x)
+        _input_grad(
+            sent,
+            w.reshape(F, w.shape[1], -1),
+            planes.shifts,
+            planes.size,
+            planes.run,
+            window.stride,
+            (top, left),
+            planes.rows,
+            planes.width,
+            dx,
+        )
+    return dx, dw.sum(axis=0).reshape(w.shape), db.sum(axis=0)
+
+
+@serial
+def _inside(offset, stride, length, count):
+    """Return [first, last) of the places i < count with 0 <= offset + i * stride < length."""
+    first = max(0, (-offset + stride - 1) // stride)
+    last = min(count, (length - 1 - offset) // stride + 1)
+    return first, max(first, last)
+
+
+@parallel
+def _im2col(x, out, stride, dilation, start):
+    """x (N, C, H, W), out (N, C, KH, KW, OH, OW)."""
+    N, C, H, W = x.shape
+    _, _, KH, KW, OH, OW = out.shape
+    for plane in prange(N * C):
+        image, columns = x[plane // C, plane % C], out[plane // C, plane % C]
+        columns[:] = 0
+        for k in range(KH):
+            above = k * dilation[0] - start[0]
+            i0, i1 = _inside(above, stride[0], H, OH)
+            for m in range(KW):
+                before = m * dilation[1] - start[1]
+                j0, j1 = _inside(before, stride[1], W, OW)
+                for i in range(i0, i1):
+                    for j in range(j0, j1):
+                        columns[k, m, i, j] = image[above + i * stride[0], before + j * stride[1]]
+
+
+@parallel
+def _col2im(columns, x, stride, dilation, start):
+    """columns (N, C, KH, KW, OH, OW), x (N, C, H, W)."""
+    N, C, H, W = x.shape
+    _, _, KH, KW, OH, OW = columns.shape
+    for plane in prange(N * C):
+        image, values = x[plane // C, plane % C], columns[plane // C, plane % C]
+        image[:] = 0
+        for k in range(KH):
+            above = k * dilation[0] - start[0]
+            i0, i1 = _inside(above, stride[0], H, OH)
+            for m in range(KW):
+                before = m * dilation[1] - start[1]
+                j0, j1 = _inside(before, stride[1], W, OW)
+                for i in range(i0, i1):
+                    for j in range(j0, j1):
+                        image[above + i * stride[0], before + j * stride[1]] += values[k, m, i, j]
+
+
+def _start(window: Window) -> tuple[int, int]:
+    (top, _), (left, _) = window.padding
+    return top, left
+
+
+def im2col(x, kernel_size, stride=1, padding=0, dilation=1):
+    x = checks.images(x, "x")
+    window = make_window(x.shape[2:], kernel_size, stride, padding, dilation, "kernel_size")
+    (N, C), (KH, KW), (OH, OW) = x.shape[:2], window.size, window.output
+    out = np.empty((N, C, KH, KW, OH, OW), x.dtype)
+    _im2col(x, out, window.stride, window.dilation, _start(window))
+    return out.reshape(N, C * KH * KW, OH * OW)
+
+
+def col2im(cols, x_shape, kernel_size, stride=1, padding=0, dilation=1):
+    cols, x_shape, window = checks.columns(cols, x_shape, kernel_size, stride, padding, dilation)
+    x = np.empty(x_shape, cols.dtype)
+    columns = cols.reshape(*x_shape[:2], *window.size, *window.output)
+    _col2im(columns, x, window.stride, window.dilation, _start(window))
+    return x
+
+
+def correlate_im2col(x, w, b=None, stride=1, padding=0, dilation=1, groups=1):
+    x, w, window, groups = checks.correlation(x, w, stride, padding, dilation, groups)
+    b = checks.bias(b, len(w), x.dtype)
+    N, F = len(x), len(w)
+    cols = im2col(x, window.size, stride, padding, dilation)
+    cols = cols.reshape(N, groups, -1, cols.shape[2])
+    weights = w.reshape(groups, F // groups, -1)
+    y = np.empty((N, groups, F // groups, cols.shape[3]), x.dtype)
+    for n in range(N):
+        for g in range(groups):
+            matmul(weights[g], cols[n, g], y[n, g])
+    return y.reshape(N, F, *window.output) + b[:, None, None]

@@ -1,0 +1,135 @@
+"""Batch normalisation, dropout, and the normalisation of images at the model's door.
+
+Every kernel sees its input as (N, C, S): S pixels of a channel lie together, one for rows.
+"""
+
+import numpy as np
+from numba import prange
+
+from kernels import checks
+from kernels.numba_backend.jit import parallel
+
+
+def _rows(x):
+    return x.reshape(*x.shape[:2], -1)
+
+
+@parallel
+def _moments(x, mean, deviation):
+    """Mean and summed squared deviation of each row of S pixels, in float64."""
+    N, C, S = x.shape
+    for row in prange(N * C):
+        n, c = row // C, row % C
+        pixels = x[n, c]
+        total = 0.0
+        for p in range(S):
+            total += np.float64(pixels[p])
+        centre = total / S
+        squares = 0.0
+        for p in range(S):
+            squares += (np.float64(pixels[p]) - centre) ** 2
+        mean[n, c] = centre
+        deviation[n, c] = squares
+
+
+@parallel
+def _normalize(x, mean, scale, shift, y):
+    N, C, S = x.shape
+    for row in prange(N * C):
+        n, c = row // C, row % C
+        for p in range(S):
+            y[n, c, p] = (x[n, c, p] - mean[c]) * scale[c] + shift[c]
+
+
+@parallel
+def _gradient_sums(dy, x, mean, sums):
+    """Sums of dy and of dy * (x - mean) over each row, in float64: sums (2, N, C)."""
+    N, C, S = x.shape
+    for row in prange(N * C):
+        n, c = row // C, row % C
+        plain, weighted = 0.0, 0.0
+        for p in range(S):
+            plain += np.float64(dy[n, c, p])
+            weighted += np.float64(dy[n, c, p] * (x[n, c, p] - mean[c]))
+        sums[0, n, c] = plain
+        sums[1, n, c] = weighted
+
+
+@parallel
+def _input_gradient(dy, x, mean, a, b, d, dx):
+    N, C, S = x.shape
+    for row in prange(N * C):
+        n, c = row // C, row % C
+        for p in range(S):
+            dx[n, c, p] = a[c] * dy[n, c, p] - b[c] - d[c] * (x[n, c, p] - mean[c])
+
+
+def batch_norm(x, gamma, beta, epsilon):
+    x = checks.activations(x, "x")
+    gamma, beta = checks.channel_vectors(x, gamma=gamma, beta=beta)
+    row_mean, deviation = np.empty((2, *x.shape[:2]))
+    _moments(_rows(x), row_mean, deviation)
+    # Chan, Golub, LeVeque (1983): the deviations within the rows and those between them.
+    mean = row_mean.mean(axis=0)
+    between = np.square(row_mean - mean).mean(axis=0)
+    variance = between + deviation.sum(axis=0) / (x.size // x.shape[1])
+    mean, variance = mean.astype(x.dtype), variance.astype(x.dtype)
+    return batch_norm_inference(x, gamma, beta, mean, variance, epsilon), mean, variance
+
+
+def batch_norm_grad(dy, x, gamma, mean, variance, epsilon):
+    dy, x = checks.same_shape(dy, x)
+    gamma, mean, variance = checks.channel_vectors(x, gamma=gamma, mean=mean, variance=variance)
+    sums = np.empty((2, *x.shape[:2]))
+    _gradient_sums(_rows(dy), _rows(x), mean, sums)
+    count = x.size // x.shape[1]
+    inverse = 1 / np.sqrt(variance + np.float64(epsilon))
+    dbeta, dgamma = sums.sum(axis=1)
+    dgamma *= inverse
+    a = gamma * inverse
+    b = a * dbeta / count
+    d = a * dgamma * inverse / count
+    dx = np.empty_like(x)
+    _input_gradient(_rows(dy), _rows(x), mean, *(v.astype(x.dtype) for v in (a, b, d)), _rows(dx))
+    return dx, dgamma.astype(x.dtype), dbeta.astype(x.dtype)
+
+
+def batch_norm_inference(x, gamma, beta, mean, variance, epsilon):
+    x = checks.activations(x, "x")
+    gamma, beta, mean, variance = checks.channel_vectors(
+        x, gamma=gamma, beta=beta, mean=mean, variance=variance
+    )
+    scale = gamma / np.sqrt(variance + x.dtype.type(epsilon))
+    y = np.empty_like(x)
+    _normalize(_rows(x), mean, scale, beta, _rows(y))
+    return y
+
+
+@parallel
+def _multiply(x, mask, y):
+    for p in prange(x.size):
+        y[p] = x[p] * mask[p]
+
+
+def dropout(x, rate, rng):
+    x = checks.activations(x, "x")
+    # The same random numbers as the reference's, so that the backends train alike.
+    mask = (rng.random(x.shape, dtype=np.float32) >= rate) * x.dtype.type(1 / (1 - rate))
+    return dropout_grad(x, mask), mask
+
+
+def dropout_grad(dy, mask):
+    dy, mask = checks.same_shape(dy, mask)
+    dx = np.empty_like(dy)
+    _multiply(dy.reshape(-1), mask.reshape(-1), dx.reshape(-1))
+    return dx
+
+
+def load_images(images, mean, std, dtype):
+    images, mean, std = checks.raw_images(images, mean, std, dtype)
+    if images.dtype != np.uint8:
+        images = images.astype(dtype)
+    images = np.ascontiguousarray(images)
+    out = np.empty(images.shape, dtype)
+    _normalize(_rows(images), mean, 1 / std, np.zeros_like(mean), _rows(out))
+    return out

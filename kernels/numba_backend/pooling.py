@@ -1,0 +1,121 @@
+"""Max and average pooling and their gradients, a plane at a time."""
+
+import numpy as np
+from numba import prange
+
+from kernels import checks
+from kernels.numba_backend.jit import parallel, serial
+
+
+@serial
+def _clip(first, size, length):
+    """Return [low, high) of the pixels first .. first + size - 1 that are no padding."""
+    return max(first, 0), min(first + size, length)
+
+
+@parallel
+def _max_pool(x, y, index, size, stride, start):
+    N, C, H, W = x.shape
+    OH, OW = y.shape[2:]
+    for plane in prange(N * C):
+        n, c = plane // C, plane % C
+        image = x[n, c]
+        for i in range(OH):
+            top, bottom = _clip(i * stride[0] - start[0], size[0], H)
+            for j in range(OW):
+                left, right = _clip(j * stride[1] - start[1], size[1], W)
+                largest, at = image[top, left], top * W + left
+                for p in range(top, bottom):
+                    for q in range(left, right):
+                        pixel = image[p, q]
+                        # NaN is not larger than anything, but must come out.
+                        if pixel > largest or (pixel != pixel and largest == largest):
+                            largest, at = pixel, p * W + q
+                y[n, c, i, j] = largest
+                index[n, c, i, j] = at
+
+
+@parallel
+def _max_pool_grad(dy, index, dx):
+    """dy and index (planes, OH * OW), dx (planes, H * W)."""
+    for plane in prange(len(dx)):
+        image, sent, to = dx[plane], dy[plane], index[plane]
+        image[:] = 0
+        for p in range(sent.size):
+            image[to[p]] += sent[p]
+
+
+@parallel
+def _avg_pool(x, y, size, stride, start):
+    N, C, H, W = x.shape
+    OH, OW = y.shape[2:]
+    for plane in prange(N * C):
+        n, c = plane // C, plane % C
+        image = x[n, c]
+        for i in range(OH):
+            top, bottom = _clip(i * stride[0] - start[0], size[0], H)
+            for j in range(OW):
+                left, right = _clip(j * stride[1] - start[1], size[1], W)
+                total = image[top, left] - image[top, left]
+                for p in range(top, bottom):
+                    for q in range(left, right):
+                        total += image[p, q]
+                y[n, c, i, j] = total / ((bottom - top) * (right - left))
+
+
+@parallel
+def _avg_pool_grad(dy, dx, size, stride, start):
+    N, C, H, W = dx.shape
+    OH, OW = dy.shape[2:]
+    for plane in prange(N * C):
+        n, c = plane // C, plane % C
+        image = dx[n, c]
+        image[:] = 0
+        for i in range(OH):
+            top, bottom = _clip(i * stride[0] - start[0], size[0], H)
+            for j in range(OW):
+                left, right = _clip(j * stride[1] - start[1], size[1], W)
+                share = dy[n, c, i, j] / ((bottom - top) * (right - left))
+                for p in range(top, bottom):
+                    for q in range(left, right):
+                        image[p, q] += share
+
+
+def _start(window):
+    (top, _), (left, _) = window.padding
+    return top, left
+
+
+def max_pool(x, pool_size, stride=None, padding=0):
+    x = checks.images(x, "x")
+    window = checks.pool(x.shape[2:], pool_size, stride, padding)
+    y = np.empty((*x.shape[:2], *window.output), x.dtype)
+    index = np.empty(y.shape, np.int32)
+    _max_pool(x, y, index, window.size, window.stride, _start(window))
+    return y, index
+
+
+def max_pool_grad(dy, index, x_shape, pool_size, stride=None, padding=0):
+    dy, index, (N, C, H, W) = checks.max_pool_gradient(
+        dy, index, x_shape, pool_size, stride, padding
+    )
+    dx = np.empty((N * C, H * W), dy.dtype)
+    _max_pool_grad(dy.reshape(N * C, -1), index.reshape(N * C, -1), dx)
+    return dx.reshape(N, C, H, W)
+
+
+def avg_pool(x, pool_size, stride=None, padding=0):
+    x = checks.images(x, "x")
+    window = checks.pool(x.shape[2:], pool_size, stride, padding)
+    y = np.empty((*x.shape[:2], *window.output), x.dtype)
+    _avg_pool(x, y, window.size, window.stride, _start(window))
+    return y
+
+
+def avg_pool_grad(dy, x_shape, pool_size, stride=None, padding=0):
+    N, C, H, W = checks.image_shape(x_shape, "x_shape")
+    window = checks.pool((H, W), pool_size, stride, padding)
+    dy = checks.output_gradient(dy, N, C, window)
+    dx = np.empty((N, C, H, W), dy.dtype)
+    _avg_pool_grad(dy, dx, window.size, window.stride, _start(window))
+    return dx

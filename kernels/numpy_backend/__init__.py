@@ -1,0 +1,59 @@
+"""The reference in pure NumPy: the clearest correct code, vectorised, nothing clever."""
+
+from kernels.numpy_backend.activations import (
+    leaky_relu,
+    leaky_relu_grad,
+    softmax,
+    softmax_cross_entropy,
+    softmax_grad,
+)
+from kernels.numpy_backend.convolution import (
+    col2im,
+    correlate,
+    correlate_grad,
+    correlate_im2col,
+    im2col,
+)
+from kernels.numpy_backend.dense import dense, dense_grad, flatten, flatten_grad
+from kernels.numpy_backend.normalization import (
+    batch_norm,
+    batch_norm_grad,
+    batch_norm_inference,
+    dropout,
+    dropout_grad,
+    load_images,
+)
+from kernels.numpy_backend.optimizers import adam_step, momentum_step, sgd_step
+from kernels.numpy_backend.pooling import avg_pool, avg_pool_grad, max_pool, max_pool_grad
+from kernels.numpy_backend.threads import set_threads
+
+__all__ = [
+    "adam_step",
+    "avg_pool",
+    "avg_pool_grad",
+    "batch_norm",
+    "batch_norm_grad",
+    "batch_norm_inference",
+    "col2im",
+    "correlate",
+    "correlate_grad",
+    "correlate_im2col",
+    "dense",
+    "dense_grad",
+    "dropout",
+    "dropout_grad",
+    "flatten",
+    "flatten_grad",
+    "im2col",
+    "leaky_relu",
+    "leaky_relu_grad",
+    "load_images",
+    "max_pool",
+    "max_pool_grad",
+    "momentum_step",
+    "set_threads",
+    "sgd_step",
+    "softmax",
+    "softmax_cross_entropy",
+    "softmax_grad",
+]

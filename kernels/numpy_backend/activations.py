@@ -1,0 +1,42 @@
+"""ReLU and its leaky form, softmax, and the loss."""
+
+import numpy as np
+
+from kernels import checks
+
+
+def leaky_relu(x, slope):
+    x = checks.activations(x, "x")
+    return np.where(x > 0, x, x * x.dtype.type(slope))
+
+
+def leaky_relu_grad(dy, x, slope):
+    dy, x = checks.same_shape(dy, x)
+    return np.where(x > 0, dy, dy * x.dtype.type(slope))
+
+
+def softmax(x):
+    x = checks.matrix(x, "x")
+    # exp of differences of at most 0: nothing overflows, and the largest term is 1.
+    powers = np.exp(x - x.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def softmax_grad(dy, y):
+    dy, y = checks.same_shape(dy, y)
+    return y * (dy - (dy * y).sum(axis=1, keepdims=True))
+
+
+def softmax_cross_entropy(logits, labels):
+    logits = checks.matrix(logits, "logits")
+    N, classes = logits.shape
+    labels = checks.labels(labels, N, classes)
+    rows = np.arange(N)
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    powers = np.exp(shifted)
+    total = powers.sum(axis=1)
+    loss = float(np.mean(np.log(total) - shifted[rows, labels]))
+    correct = int(np.count_nonzero(logits.argmax(axis=1) == labels))
+    dlogits = powers / total[:, None]
+    dlogits[rows, labels] -= 1
+    return loss, correct, dlogits / logits.dtype.type(N)

@@ -1,0 +1,28 @@
+"""The fully connected layer, and the way from images to rows."""
+
+import math
+
+from kernels import checks
+
+
+def flatten(x):
+    x = checks.images(x, "x")
+    return x.reshape(len(x), math.prod(x.shape[1:]))
+
+
+def flatten_grad(dy, image):
+    dy = checks.matrix(dy, "dy")
+    checks.shape_is(dy, "dy", (len(dy), math.prod(image)))
+    return dy.reshape(len(dy), *image)
+
+
+def dense(x, w, b=None):
+    x, w = checks.dense(x, w)
+    return x @ w + checks.bias(b, w.shape[1], x.dtype)
+
+
+def dense_grad(dy, x, w, need_dx=True):
+    x, w = checks.dense(x, w)
+    dy = checks.matrix(dy, "dy", x.dtype)
+    checks.shape_is(dy, "dy", (len(x), w.shape[1]))
+    return dy @ w.T if need_dx else None, x.T @ dy, dy.sum(axis=0)

@@ -1,0 +1,64 @@
+"""Batch normalisation, dropout, and the normalisation of images at the model's door."""
+
+import numpy as np
+
+from kernels import checks
+
+
+def _per_channel(vector, x):
+    """Return a vector (C,) in a shape that broadcasts against (N, C, H, W) or (N, C)."""
+    return vector.reshape(-1, *(1,) * (x.ndim - 2))
+
+
+def _all_but_channel(x):
+    return (0, *range(2, x.ndim))
+
+
+def batch_norm(x, gamma, beta, epsilon):
+    x = checks.activations(x, "x")
+    gamma, beta = checks.channel_vectors(x, gamma=gamma, beta=beta)
+    # float64 sums: in float32 a channel of 10^7 pixels loses its last three digits.
+    mean = x.mean(axis=_all_but_channel(x), dtype=np.float64)
+    variance = np.square(x - _per_channel(mean, x)).mean(axis=_all_but_channel(x))
+    mean, variance = mean.astype(x.dtype), variance.astype(x.dtype)
+    return batch_norm_inference(x, gamma, beta, mean, variance, epsilon), mean, variance
+
+
+def batch_norm_grad(dy, x, gamma, mean, variance, epsilon):
+    dy, x = checks.same_shape(dy, x)
+    gamma, mean, variance = checks.channel_vectors(x, gamma=gamma, mean=mean, variance=variance)
+    axes = _all_but_channel(x)
+    scale = 1 / np.sqrt(variance + x.dtype.type(epsilon))
+    x_hat = (x - _per_channel(mean, x)) * _per_channel(scale, x)
+    dgamma = (dy * x_hat).sum(axis=axes, dtype=np.float64).astype(x.dtype)
+    dbeta = dy.sum(axis=axes, dtype=np.float64).astype(x.dtype)
+    count = x.size // x.shape[1]
+    # The batch's mean and variance depend on x too: take their share out of dy.
+    centred = dy - _per_channel(dbeta / count, x) - x_hat * _per_channel(dgamma / count, x)
+    return centred * _per_channel(gamma * scale, x), dgamma, dbeta
+
+
+def batch_norm_inference(x, gamma, beta, mean, variance, epsilon):
+    x = checks.activations(x, "x")
+    gamma, beta, mean, variance = checks.channel_vectors(
+        x, gamma=gamma, beta=beta, mean=mean, variance=variance
+    )
+    scale = gamma / np.sqrt(variance + x.dtype.type(epsilon))
+    return (x - _per_channel(mean, x)) * _per_channel(scale, x) + _per_channel(beta, x)
+
+
+def dropout(x, rate, rng):
+    x = checks.activations(x, "x")
+    kept = rng.random(x.shape, dtype=np.float32) >= rate
+    mask = kept * x.dtype.type(1 / (1 - rate))
+    return x * mask, mask
+
+
+def dropout_grad(dy, mask):
+    dy, mask = checks.same_shape(dy, mask)
+    return dy * mask
+
+
+def load_images(images, mean, std, dtype):
+    images, mean, std = checks.raw_images(images, mean, std, dtype)
+    return (images.astype(dtype) - mean[:, None, None]) * (1 / std)[:, None, None]

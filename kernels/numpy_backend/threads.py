@@ -1,0 +1,11 @@
+"""How many threads NumPy's matrix products use."""
+
+import os
+
+from threadpoolctl import threadpool_limits
+
+from kernels import checks
+
+
+def set_threads(threads):
+    threadpool_limits(checks.threads(threads, os.cpu_count() or 1), user_api="blas")

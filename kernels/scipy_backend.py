@@ -1,0 +1,120 @@
+"""The reference with SciPy's classic `correlate2d` and `convolve2d`, an image at a time.
+
+What is no convolution is the numpy backend's.
+"""
+
+import numpy as np
+from scipy.signal import convolve2d, correlate2d
+
+from kernels import checks
+from kernels.numpy_backend import (
+    adam_step,
+    avg_pool,
+    avg_pool_grad,
+    batch_norm,
+    batch_norm_grad,
+    batch_norm_inference,
+    col2im,
+    correlate_im2col,
+    dense,
+    dense_grad,
+    dropout,
+    dropout_grad,
+    flatten,
+    flatten_grad,
+    im2col,
+    leaky_relu,
+    leaky_relu_grad,
+    load_images,
+    max_pool,
+    max_pool_grad,
+    momentum_step,
+    set_threads,
+    sgd_step,
+    softmax,
+    softmax_cross_entropy,
+    softmax_grad,
+)
+from kernels.numpy_backend.convolution import pad
+
+__all__ = [
+    "adam_step",
+    "avg_pool",
+    "avg_pool_grad",
+    "batch_norm",
+    "batch_norm_grad",
+    "batch_norm_inference",
+    "col2im",
+    "correlate",
+    "correlate_grad",
+    "correlate_im2col",
+    "dense",
+    "dense_grad",
+    "dropout",
+    "dropout_grad",
+    "flatten",
+    "flatten_grad",
+    "im2col",
+    "leaky_relu",
+    "leaky_relu_grad",
+    "load_images",
+    "max_pool",
+    "max_pool_grad",
+    "momentum_step",
+    "set_threads",
+    "sgd_step",
+    "softmax",
+    "softmax_cross_entropy",
+    "softmax_grad",
+]
+
+
+def _spread(x, step):
+    """Return 2-D planes (..., H, W) with step - 1 zeros between neighbouring pixels."""
+    (sh, sw), (H, W) = step, x.shape[2:]
+    y = np.zeros((*x.shape[:2], (H - 1) * sh + 1, (W - 1) * sw + 1), x.dtype)
+    y[:, :, ::sh, ::sw] = x
+    return y
+
+
+def _pairs(F, C, groups):
+    """Yield each filter f, each of its own channels k, and which channel of the image that is."""
+    for f in range(F):
+        first = f // (F // groups) * (C // groups)
+        for k in range(C // groups):
+            yield f, k, first + k
+
+
+def correlate(x, w, b=None, stride=1, padding=0, dilation=1, groups=1):
+    x, w, window, groups = checks.correlation(x, w, stride, padding, dilation, groups)
+    b = checks.bias(b, len(w), x.dtype)
+    sh, sw = window.stride
+    padded, spread_w = pad(x, window), _spread(w, window.dilation)
+    y = np.zeros((len(x), len(w), *window.output), x.dtype)
+    for n in range(len(x)):
+        for f, k, c in _pairs(len(w), x.shape[1], groups):
+            y[n, f] += correlate2d(padded[n, c], spread_w[f, k], mode="valid")[::sh, ::sw]
+    return y + b[:, None, None]
+
+
+def correlate_grad(dy, x, w, stride=1, padding=0, dilation=1, groups=1, need_dx=True):
+    x, w, window, groups = checks.correlation(x, w, stride, padding, dilation, groups)
+    dy = checks.output_gradient(dy, len(x), len(w), window, x.dtype)
+    (dh, dw_step), (H, W) = window.dilation, window.image
+    (top, _), (left, _) = window.padding
+    padded, spread_w = pad(x, window), _spread(w, window.dilation)
+    spread_dy = _spread(dy, window.stride)
+    d_padded, dw = np.zeros_like(padded), np.zeros_like(w)
+    # A stride may leave out the last rows and columns: what the windows cover is this part.
+    rows, columns = (a + b - 1 for a, b in zip(spread_dy.shape[2:], window.extent, strict=True))
+    seen = np.s_[:rows, :columns]
+    for n in range(len(x)):
+        for f, k, c in _pairs(len(w), x.shape[1], groups):
+            # A tap saw the pixels that lie its distance from each output.
+            taps = correlate2d(padded[n, c][seen], spread_dy[n, f], "valid")
+            dw[f, k] += taps[::dh, ::dw_step]
+            if need_dx:
+                sent = convolve2d(spread_dy[n, f], spread_w[f, k], mode="full")
+                d_padded[n, c][seen] += sent
+    dx = np.ascontiguousarray(d_padded[:, :, top : top + H, left : left + W]) if need_dx else None
+    return dx, dw, dy.sum(axis=(0, 2, 3))

@@ -1,0 +1,172 @@
+"""What all layers share: building, parameters, and what is saved."""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+
+from kernels import Backend, get_backend
+from kernels.checks import float_dtype
+
+Shape = tuple[int, ...]
+
+
+class ShapeError(ValueError):
+    """A layer cannot take the shape that the layer before it puts out."""
+
+
+class Layer(ABC):
+    """A layer of a network: a shape, parameters, and the way forward and back.
+
+    A subclass says in `_build` which shape it puts out and creates its parameters there, and
+    calls one or two functions of its backend in `forward` and `backward`. What flows between
+    layers is opaque to them: only the backend looks into it.
+
+    Parameters
+    ----------
+    name : str, optional
+        What the layer is called in the summary and in errors; a model numbers the unnamed.
+
+    Attributes
+    ----------
+    input_shape, output_shape : tuple of int
+        Of one image, without the batch: (C, H, W) or (features,).
+    params, grads : dict of str to array
+        What the layer learns, and the gradient that the last `backward` left for it.
+    buffers : dict of str to array
+        What it keeps beside that, such as running statistics.
+    need_dx : bool
+        Whether `backward` must return a gradient; a network's first layer need not.
+    """
+
+    def __init__(self, name: str | None = None):
+        self.name = name
+        self.built = False
+        self.need_dx = True
+        self.params: dict[str, np.ndarray] = {}
+        self.grads: dict[str, np.ndarray] = {}
+        self.buffers: dict[str, np.ndarray] = {}
+        self._saved: Any = None
+
+    def build(
+        self,
+        input_shape: Shape,
+        backend: str | Backend = "numba",
+        dtype: str | np.dtype = "float32",
+        rng: np.random.Generator | int | None = None,
+    ) -> "Layer":
+        """Fix the input shape, infer the output shape and create the parameters.
+
+        Parameters
+        ----------
+        input_shape : (C, H, W) or (features,)
+        backend : str or backend
+        dtype : float32 or float64
+        rng : numpy.random.Generator or seed
+
+        Returns
+        -------
+        The layer itself.
+
+        Raises
+        ------
+        ShapeError
+            When the layer cannot take the shape; it names the layer and both shapes.
+        """
+        self.backend: Backend = get_backend(backend) if isinstance(backend, str) else backend
+        self.dtype = float_dtype(dtype)
+        self.rng = np.random.default_rng(rng)
+        self.input_shape = tuple(input_shape)
+        self.params, self.grads, self.buffers = {}, {}, {}
+        try:
+            self.output_shape = self._build(self.input_shape)
+        except (ValueError, TypeError) as error:
+            raise ShapeError(f"layer {self} cannot take {self.input_shape}: {error}") from error
+        self.built = True
+        return self
+
+    def _build(self, input_shape: Shape) -> Shape:
+        """Create the parameters and return the output shape."""
+        return input_shape
+
+    def forward(self, x, training: bool = True):
+        """Return the layer's output; while training, keep what `backward` needs.
+
+        Parameters
+        ----------
+        x : (N, *input_shape)
+        training : bool
+            Whether batch statistics and dropout are at work and `backward` will follow.
+        """
+        if not self.built:
+            self.build(x.shape[1:], dtype=x.dtype)
+        y, saved = self._forward(x, training)
+        self._saved = saved if training else None
+        return y
+
+    def backward(self, dy):
+        """Return the gradient for the input, and leave those of the parameters in `grads`.
+
+        Parameters
+        ----------
+        dy : (N, *output_shape)
+            Gradient of the loss with respect to what `forward` returned.
+        """
+        if self._saved is None:
+            raise RuntimeError(
+                f"layer {self}: backward needs a forward(x, training=True) before it"
+            )
+        return self._backward(dy, self._saved)
+
+    @abstractmethod
+    def _forward(self, x, training: bool) -> tuple[Any, Any]:
+        """Return the output, and what `_backward` needs."""
+
+    @abstractmethod
+    def _backward(self, dy, saved: Any) -> Any:
+        """Set `grads` and return the gradient for the input."""
+
+    def config(self) -> dict[str, Any]:
+        """Return the constructor's arguments, as they are saved."""
+        return {}
+
+    def __str__(self) -> str:
+        return repr(self.name or type(self).__name__)
+
+    def _add_param(self, name: str, value: np.ndarray) -> None:
+        self.params[name] = np.ascontiguousarray(value, self.dtype)
+        self.grads[name] = np.zeros_like(self.params[name])
+
+    def _set_grads(self, **grads: np.ndarray) -> None:
+        for name, value in grads.items():
+            if name in self.grads:
+                np.copyto(self.grads[name], value)
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Everything that a saved layer holds: parameters and buffers."""
+        return {**self.params, **self.buffers}
+
+    def set_arrays(self, arrays: dict[str, np.ndarray]) -> None:
+        """Copy saved numbers into the parameters and buffers."""
+        for name, target in self.arrays.items():
+            np.copyto(target, arrays[name], casting="same_kind")
+
+    @property
+    def size(self) -> int:
+        """How many numbers the layer learns."""
+        return sum(value.size for value in self.params.values())
+
+
+def expect_image(shape: Shape) -> Shape:
+    """Return a shape (C, H, W), or raise."""
+    if len(shape) != 3:
+        raise ShapeError("it expects images (C, H, W)")
+    return shape
+
+
+def expect_rows(shape: Shape) -> int:
+    """Return the length of rows (features,), or raise."""
+    if len(shape) != 1:
+        raise ShapeError("it expects rows (features,); put a Flatten() before it")
+    return shape[0]

@@ -1,0 +1,70 @@
+"""The fully connected layer, and the way from images to rows."""
+
+import math
+
+import numpy as np
+
+from kernels.geometry import integer
+from layers.base import Layer, expect_rows
+from layers.initializers import INITIALIZERS, check_initializer
+
+
+class Dense(Layer):
+    """Multiply rows by a learned matrix: y = x @ weights + bias.
+
+    Parameters
+    ----------
+    units : int
+        Length of the output's rows.
+    use_bias : bool
+    initializer : "he" or "glorot"
+    """
+
+    def __init__(
+        self,
+        units: int,
+        use_bias: bool = True,
+        initializer: str = "he",
+        name: str | None = None,
+    ):
+        super().__init__(name)
+        self.units = integer(units, "units", 1)
+        self.use_bias = bool(use_bias)
+        self.initializer = check_initializer(initializer)
+
+    def _build(self, input_shape):
+        features = expect_rows(input_shape)
+        draw = INITIALIZERS[self.initializer]
+        shape = (features, self.units)
+        self._add_param("weights", draw(self.rng, shape, features, self.units))
+        if self.use_bias:
+            self._add_param("bias", np.zeros(self.units))
+        return (self.units,)
+
+    def _forward(self, x, training):
+        return self.backend.dense(x, self.params["weights"], self.params.get("bias")), x
+
+    def _backward(self, dy, x):
+        dx, dw, db = self.backend.dense_grad(dy, x, self.params["weights"], self.need_dx)
+        self._set_grads(weights=dw, bias=db)
+        return dx
+
+    def config(self):
+        return {
+            "units": self.units,
+            "use_bias": self.use_bias,
+            "initializer": self.initializer,
+        }
+
+
+class Flatten(Layer):
+    """Lay the pixels of each image out in one row: (C, H, W) to (C * H * W,)."""
+
+    def _build(self, input_shape):
+        return (math.prod(input_shape),)
+
+    def _forward(self, x, training):
+        return (self.backend.flatten(x) if len(self.input_shape) == 3 else x), ()
+
+    def _backward(self, dy, saved):
+        return self.backend.flatten_grad(dy, self.input_shape) if len(self.input_shape) == 3 else dy

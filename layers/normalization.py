@@ -1,0 +1,102 @@
+"""Layers that keep signals in shape: batch normalisation and dropout."""
+
+import numpy as np
+
+from layers.base import Layer, ShapeError
+
+
+class BatchNorm(Layer):
+    """Normalise each channel over the batch, then scale and shift it by learned numbers.
+
+    While training, by the batch's own mean and variance; afterwards by their running
+    averages. Takes images (C, H, W) and rows (features,).
+
+    Parameters
+    ----------
+    momentum : float
+        Share of the running averages that a batch leaves as it was.
+    epsilon : float
+        Added to the variance.
+
+    References
+    ----------
+    Ioffe, Szegedy: Batch normalization (2015).
+    """
+
+    def __init__(self, momentum: float = 0.9, epsilon: float = 1e-5, name: str | None = None):
+        super().__init__(name)
+        if not 0 <= momentum < 1:
+            raise ValueError(f"momentum must be in [0, 1), got {momentum!r}")
+        if not epsilon > 0:
+            raise ValueError(f"epsilon must be positive, got {epsilon!r}")
+        self.momentum = float(momentum)
+        self.epsilon = float(epsilon)
+
+    def _build(self, input_shape):
+        if len(input_shape) not in (1, 3):
+            raise ShapeError("it expects images (C, H, W) or rows (features,)")
+        C = input_shape[0]
+        self._add_param("gamma", np.ones(C))
+        self._add_param("beta", np.zeros(C))
+        self.buffers["running_mean"] = np.zeros(C, self.dtype)
+        self.buffers["running_variance"] = np.ones(C, self.dtype)
+        return input_shape
+
+    def _forward(self, x, training):
+        gamma, beta = self.params["gamma"], self.params["beta"]
+        if not training:
+            mean, variance = self._running
+            return self.backend.batch_norm_inference(
+                x, gamma, beta, mean, variance, self.epsilon
+            ), None
+        y, mean, variance = self.backend.batch_norm(x, gamma, beta, self.epsilon)
+        for running, batch in zip(self._running, (mean, variance), strict=True):
+            running *= self.momentum
+            running += (1 - self.momentum) * batch
+        return y, (x, mean, variance)
+
+    def _backward(self, dy, saved):
+        x, mean, variance = saved
+        dx, dgamma, dbeta = self.backend.batch_norm_grad(
+            dy, x, self.params["gamma"], mean, variance, self.epsilon
+        )
+        self._set_grads(gamma=dgamma, beta=dbeta)
+        return dx
+
+    @property
+    def _running(self):
+        return self.buffers["running_mean"], self.buffers["running_variance"]
+
+    def config(self):
+        return {"momentum": self.momentum, "epsilon": self.epsilon}
+
+
+class Dropout(Layer):
+    """While training, zero a random share of the input and scale the rest up for it.
+
+    Parameters
+    ----------
+    rate : float
+        Share that is zeroed, 0 <= rate < 1.
+
+    References
+    ----------
+    Srivastava et al.: Dropout (2014).
+    """
+
+    def __init__(self, rate: float, name: str | None = None):
+        super().__init__(name)
+        if not 0 <= rate < 1:
+            raise ValueError(f"rate must be in [0, 1), got {rate!r}")
+        self.rate = float(rate)
+
+    def _forward(self, x, training):
+        if not training:
+            return x, None
+        return self.backend.dropout(x, self.rate, self.rng)
+
+    def _backward(self, dy, mask):
+        return self.backend.dropout_grad(dy, mask)
+
+    def config(self):
+        return {"rate": self.rate}

@@ -1,0 +1,183 @@
+"""Models as JSON files: data only, nothing in them is ever run."""
+
+import base64
+import binascii
+import json
+import math
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kernels.geometry import integer
+from layers import LAYER_TYPES, Layer
+from training.errors import InputError
+
+if TYPE_CHECKING:
+    from training.model import Model
+
+FORMAT = "cnn-model"
+VERSION = 1
+
+
+def encode_array(array: np.ndarray) -> dict[str, Any]:
+    """Return an array as shape, dtype and the base64 of its little-endian bytes: exact."""
+    little = array.astype(array.dtype.newbyteorder("<"), copy=False)
+    return {
+        "shape": list(array.shape),
+        "dtype": array.dtype.name,
+        "base64": base64.b64encode(little.tobytes()).decode("ascii"),
+    }
+
+
+def decode_array(entry: dict[str, Any], shape: tuple[int, ...]) -> np.ndarray:
+    """Return a saved array, which must have this shape; its numbers must be finite."""
+    if entry["shape"] != list(shape):
+        raise ValueError(f"has shape {entry['shape']} where the layer needs {list(shape)}")
+    if entry["dtype"] not in ("float32", "float64"):
+        raise ValueError(f"has dtype {entry['dtype']!r}, not float32 or float64")
+    dtype = np.dtype(entry["dtype"]).newbyteorder("<")
+    data = base64.b64decode(entry["base64"], validate=True)
+    if len(data) != math.prod(shape) * dtype.itemsize:
+        raise ValueError(f"has {len(data)} bytes where its shape needs {math.prod(shape)} numbers")
+    array = np.frombuffer(data, dtype).reshape(shape)
+    if not np.isfinite(array).all():
+        raise ValueError("holds numbers that are not finite")
+    return array
+
+
+def to_document(model: "Model") -> dict[str, Any]:
+    """Return everything that a model is as JSON's own types."""
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "input_shape": list(model.input_shape),
+        "classes": model.classes,
+        "dtype": model.dtype.name,
+        "seed": model.seed,
+        "normalization": {"mean": model.mean.tolist(), "std": model.std.tolist()},
+        "layers": [
+            {
+                "type": type(layer).__name__,
+                "name": layer.name,
+                "config": layer.config(),
+                "arrays": {name: encode_array(array) for name, array in layer.arrays.items()},
+            }
+            for layer in model.layers
+        ],
+        "history": model.history,
+    }
+
+
+def save(model: "Model", path: str | Path) -> None:
+    """Write a model to a temporary file beside ``path``, sync it, and rename it.
+
+    Whoever reads ``path`` sees the old model or the whole new one, whenever the machine stops.
+    """
+    for layer in model.layers:
+        if LAYER_TYPES.get(type(layer).__name__) is not type(layer):
+            raise ValueError(f"layer {layer} of type {type(layer).__name__} cannot be loaded again")
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    document = json.dumps(to_document(model), indent=1)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    try:
+        with open(handle, "w", encoding="utf-8") as file:
+            file.write(document)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o666 & ~_umask())
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    _sync_directory(path.parent)
+
+
+def _umask() -> int:
+    """Return the mask for new files, which mkstemp leaves out of account."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _sync_directory(directory: Path) -> None:
+    """Make a rename last through a power cut, where the system lets directories be synced."""
+    if hasattr(os, "O_DIRECTORY"):
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def load(cls: "type[Model]", path: str | Path, backend: str, dtype: Any) -> "Model":
+    """Read a model; see `Model.load`."""
+    path = Path(path)
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: there is no such model; train one first") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: is not a model in JSON: {error}") from None
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise InputError(f'{path}: is not a model of this program (no "format": "{FORMAT}")')
+    if document.get("version") != VERSION:
+        raise InputError(
+            f"{path}: has format version {document.get('version')!r}; this program reads "
+            f"version {VERSION}: update the program, or train again"
+        )
+    try:
+        return _from_document(cls, document, backend, dtype)
+    except ImportError:
+        raise
+    except KeyError as error:
+        raise InputError(f"{path}: the entry {error} is missing") from None
+    except (ValueError, TypeError, AttributeError, binascii.Error, MemoryError) as error:
+        raise InputError(f"{path}: is not a valid model: {error}") from None
+
+
+def _from_document(cls, document: dict[str, Any], backend: str, dtype: Any) -> "Model":
+    model = cls(document["input_shape"], backend, dtype or document["dtype"], document["seed"])
+    for entry in document["layers"]:
+        model.add(_layer(entry))
+        _fill(model.layers[-1], entry["arrays"])
+    if model.classes != integer(document["classes"], "classes", 2):
+        raise ValueError(f"it tells {model.classes} classes apart, not {document['classes']}")
+    for name in ("mean", "std"):
+        numbers = np.array(document["normalization"][name], np.float64)
+        if numbers.shape != (model.input_shape[0],) or not np.isfinite(numbers).all():
+            raise ValueError(f"normalization {name} must be {model.input_shape[0]} numbers")
+        setattr(model, name, numbers.astype(model.dtype))
+    if not (model.std > 0).all():
+        raise ValueError("normalization std must be above 0")
+    history = document["history"]
+    if not all(isinstance(numbers, list) for numbers in history.values()):
+        raise ValueError("history must hold lists of numbers")
+    model.history = history
+    return model
+
+
+def _layer(entry: dict[str, Any]) -> Layer:
+    kind = entry["type"]
+    if kind not in LAYER_TYPES:
+        raise ValueError(f"unknown layer type {kind!r}; known are {', '.join(LAYER_TYPES)}")
+    return LAYER_TYPES[kind](**entry["config"], name=entry["name"])
+
+
+def _fill(layer: Layer, entries: dict[str, Any]) -> None:
+    if set(entries) != set(layer.arrays):
+        raise ValueError(
+            f"layer {layer} needs arrays {sorted(layer.arrays)}, has {sorted(entries)}"
+        )
+    arrays = {}
+    for name, target in layer.arrays.items():
+        try:
+            arrays[name] = decode_array(entries[name], target.shape)
+        except ValueError as error:
+            raise ValueError(f"{name} of layer {layer} {error}") from None
+    layer.set_arrays(arrays)

@@ -1,0 +1,188 @@
+"""The loop over epochs: batches, validation, the best model, the history."""
+
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kernels.geometry import integer
+from training.augmentation import ShiftAugmenter
+from training.errors import DivergedError, InputError
+from training.reporting import Reporter
+from training.schedules import ReduceOnPlateau
+
+if TYPE_CHECKING:
+    from training.model import Model
+
+
+def split_validation(
+    x: np.ndarray, y: np.ndarray, fraction: float, seed: int
+) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """Set a random share of the images aside; return (x, y) of the rest and of the share.
+
+    Raises
+    ------
+    InputError
+        When either part would have no image.
+    """
+    if not 0 < fraction < 1:
+        raise InputError(f"the validation split must be between 0 and 1, got {fraction!r}")
+    count = round(len(x) * fraction)
+    if not 0 < count < len(x):
+        raise InputError(f"{len(x)} images are too few to set {fraction:g} of them aside")
+    order = np.random.default_rng(seed).permutation(len(x))
+    held, rest = np.sort(order[:count]), np.sort(order[count:])
+    return (x[rest], y[rest]), (x[held], y[held])
+
+
+def batches(entries: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
+    """Cut an epoch's entries into batches; the last may be smaller.
+
+    A single image left over joins the batch before it: batch statistics of one mean nothing.
+    """
+    count = len(entries)
+    ends = list(range(batch_size, count, batch_size))
+    if ends and count - ends[-1] == 1 and batch_size > 1:
+        ends.pop()
+    yield from np.split(entries, ends)
+
+
+def train(
+    model: "Model",
+    x: np.ndarray,
+    y: np.ndarray,
+    epochs: int = 10,
+    batch_size: int = 64,
+    validation_data: tuple[np.ndarray, np.ndarray] | None = None,
+    validation_split: float = 0.0,
+    augmenter: ShiftAugmenter | None = None,
+    schedule: ReduceOnPlateau | None = None,
+    to_path: str | Path | None = None,
+    reporter: Reporter | None = None,
+) -> dict[str, list]:
+    """Train a compiled model, and leave it at its best epoch.
+
+    The best epoch is the one with the highest validation accuracy (of equal ones, the lowest
+    validation loss), or the last where nothing is validated on.
+
+    Parameters
+    ----------
+    x : (N, C, H, W)
+    y : (N,) of int
+    epochs, batch_size : int
+    validation_data : (x, y), optional
+        Images that are never trained on.
+    validation_split : float
+        Share of x and y to set aside for that, before any augmentation.
+    augmenter : ShiftAugmenter, optional
+    schedule : ReduceOnPlateau, optional
+    to_path : path, optional
+        Where each new best model is saved at once.
+    reporter : Reporter, optional
+        Told of every batch and epoch; None is silent.
+
+    Returns
+    -------
+    history : dict of str to list
+        One number an epoch, those of earlier calls first.
+
+    Raises
+    ------
+    DivergedError
+        When the loss is no longer a finite number. The best model so far is kept.
+    """
+    epochs, batch_size = integer(epochs, "epochs", 1), integer(batch_size, "batch_size", 1)
+    if len(x) != len(y):
+        raise ValueError(f"there are {len(x)} images and {len(y)} labels")
+    if len(x) == 0:
+        raise ValueError("there are no images to train on")
+    if validation_split:
+        if validation_data is not None:
+            raise ValueError("give validation_data or validation_split, not both")
+        (x, y), validation_data = split_validation(x, y, validation_split, model.seed)
+    augmenter = augmenter or ShiftAugmenter(ratio=1)
+    reporter = reporter or Reporter(quiet=True)
+    best = _Best(model, to_path)
+    try:
+        for epoch in range(1, epochs + 1):
+            numbers = _train_epoch(model, x, y, batch_size, augmenter, reporter, epoch, epochs)
+            if validation_data is not None:
+                loss, accuracy = model.loss_and_accuracy(*validation_data)
+                numbers |= {"validation_loss": loss, "validation_accuracy": accuracy}
+            for name, number in numbers.items():
+                model.history.setdefault(name, []).append(number)
+            saved = best.offer(numbers)
+            if schedule is not None and model.optimizer is not None:
+                schedule.epoch_ended(
+                    model.optimizer, numbers.get("validation_loss", numbers["loss"])
+                )
+            reporter.epoch_ended(numbers, saved)
+    except KeyboardInterrupt:
+        best.interrupted()
+        raise
+    finally:
+        reporter.close()
+        best.restore()
+    return model.history
+
+
+def _train_epoch(model, x, y, batch_size, augmenter, reporter, epoch, epochs) -> dict[str, float]:
+    """Show every entry of the augmenter once, in random order; return what was measured."""
+    order = model.rng.permutation(len(x) * augmenter.ratio)
+    total_loss, total_correct = 0.0, 0
+    reporter.epoch_started(epoch, epochs, len(order))
+    start = time.perf_counter()
+    for entries in batches(order, batch_size):
+        loss, correct = model.step(augmenter.take(x, entries, model.rng), y[entries % len(x)])
+        if not math.isfinite(loss):
+            raise DivergedError(
+                f"the loss became {loss} in epoch {epoch}: try a smaller learning rate than "
+                f"{model.optimizer.learning_rate:g}"
+            )
+        total_loss += loss * len(entries)
+        total_correct += correct
+        reporter.batch_ended(len(entries), loss, correct)
+    seconds = time.perf_counter() - start
+    return {
+        "loss": total_loss / len(order),
+        "accuracy": total_correct / len(order),
+        "learning_rate": model.optimizer.learning_rate,
+        "images_per_second": len(order) / seconds,
+    }
+
+
+class _Best:
+    """The best state of a model so far, in memory and on disk."""
+
+    def __init__(self, model: "Model", path: str | Path | None):
+        self._model, self._path = model, path
+        self._score: tuple[float, float] | None = None
+        self._arrays: list[dict[str, np.ndarray]] = []
+
+    def offer(self, numbers: dict[str, Any]) -> bool:
+        """Keep the model as it is now if it is the best; return whether it was."""
+        if "validation_loss" in numbers:
+            score = numbers["validation_accuracy"], -numbers["validation_loss"]
+            if self._score is not None and score <= self._score:
+                return False
+            self._score = score
+        self._arrays = [
+            {name: array.copy() for name, array in layer.arrays.items()}
+            for layer in self._model.layers
+        ]
+        if self._path is not None:
+            self._model.save(self._path)
+        return True
+
+    def interrupted(self) -> None:
+        """Save what there is, if nothing was saved yet and no earlier model would be lost."""
+        if not self._arrays and self._path is not None and not Path(self._path).exists():
+            self._model.save(self._path)
+
+    def restore(self) -> None:
+        """Put the model back to its best state, if there was one."""
+        for layer, arrays in zip(self._model.layers, self._arrays, strict=False):
+            layer.set_arrays(arrays)

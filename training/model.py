@@ -1,0 +1,260 @@
+"""The model: layers in a row, a loss behind them, and an optimizer."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kernels import get_backend
+from kernels.checks import float_dtype, raw_images
+from kernels.geometry import integer
+from layers import Layer, Softmax
+from training import checkpoint, loop
+from training.optimizers import Optimizer
+from training.parameters import Parameters
+
+INFERENCE_BATCH = 256
+
+
+class Model:
+    """A network of layers that classifies images.
+
+    The loss is softmax and cross-entropy. A `Softmax` as the last layer may be written or left
+    out: the model trains and predicts the same.
+
+    Parameters
+    ----------
+    input_shape : (C, H, W)
+        Channels, rows and columns of an image.
+    backend : "numba", "scipy" or "numpy"
+    dtype : "float32" or "float64"
+        Of all arithmetic and parameters.
+    seed : int
+        Of the initial weights, dropout, shuffling and augmentation.
+
+    Attributes
+    ----------
+    layers : list of Layer
+    history : dict of str to list
+        A number an epoch: loss, accuracy, and what else `train` measured.
+    mean, std : (C,)
+        What each pixel is normalised by on its way in; 0 and 1 until `fit_normalization`.
+    """
+
+    def __init__(
+        self,
+        input_shape: tuple[int, int, int],
+        backend: str = "numba",
+        dtype: Any = "float32",
+        seed: int = 0,
+    ):
+        if len(input_shape) != 3:
+            raise ValueError(f"input_shape must be (C, H, W), got {input_shape!r}")
+        C, H, W = (integer(size, "input_shape", 1) for size in input_shape)
+        self.input_shape = C, H, W
+        self.backend = get_backend(backend)
+        self.dtype = float_dtype(dtype)
+        self.seed = integer(seed, "seed", 0)
+        self.rng = np.random.default_rng(self.seed)
+        self.layers: list[Layer] = []
+        self._body: list[Layer] = []
+        self._head = Softmax()
+        self.optimizer: Optimizer | None = None
+        self.history: dict[str, list] = {}
+        self.mean = np.zeros(C, self.dtype)
+        self.std = np.ones(C, self.dtype)
+
+    def add(self, layer: Layer) -> "Model":
+        """Append a layer; it is built at once on the shape that it finds.
+
+        Raises
+        ------
+        ShapeError
+            When the layer cannot take the output of the one before. The model is unchanged.
+        """
+        if not isinstance(layer, Layer):
+            raise TypeError(f"add takes a layer such as Relu(), got {layer!r}")
+        if any(layer is other for other in self.layers):
+            raise ValueError(f"layer {layer} is in the model already; make a new one")
+        if layer.name is None:
+            kind = type(layer).__name__
+            number = 1 + sum(type(other).__name__ == kind for other in self.layers)
+            layer.name = f"{kind.lower()}_{number}"
+        # A generator of its own: a layer's random numbers do not depend on those after it.
+        layer.build(self.output_shape, self.backend, self.dtype, self.rng.spawn(1)[0])
+        layer.need_dx = bool(self.layers)
+        self.layers.append(layer)
+        self.optimizer = None
+        self._find_head()
+        return self
+
+    def _find_head(self) -> None:
+        """Split the layers into a body that ends in logits and the softmax behind it."""
+        last = self.layers[-1]
+        if isinstance(last, Softmax):
+            self._body, self._head = self.layers[:-1], last
+        elif len(self.output_shape) == 1:
+            self._body, self._head = self.layers, Softmax()
+            self._head.build(self.output_shape, self.backend, self.dtype)
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        return self.layers[-1].output_shape if self.layers else self.input_shape
+
+    @property
+    def classes(self) -> int:
+        """How many classes the model tells apart."""
+        if len(self.output_shape) != 1:
+            raise ValueError(
+                f"the model puts out {self.output_shape}, not one number a class: "
+                "add Flatten() and Dense(classes) at its end"
+            )
+        return self.output_shape[0]
+
+    def compile(self, optimizer: Optimizer) -> "Model":
+        """Get ready to train with this optimizer."""
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(f"optimizer must be one such as Adam(), got {optimizer!r}")
+        if self.classes < 2:
+            raise ValueError("the model needs at least two classes at its end")
+        self.parameters = Parameters(self.layers, self.dtype)
+        optimizer.bind(self.parameters, self.backend)
+        self.optimizer = optimizer
+        return self
+
+    def fit_normalization(self, images: np.ndarray) -> "Model":
+        """Take the mean and standard deviation of each channel from training images."""
+        images, _, _ = self._check_images(images)
+        mean = images.mean(axis=(0, 2, 3), dtype=np.float64)
+        squares = np.zeros_like(mean)
+        for start in range(0, len(images), 1024):  # in parts: the whole in float64 is 8 times uint8
+            part = images[start : start + 1024] - mean[:, None, None]
+            squares += np.square(part).sum(axis=(0, 2, 3))
+        std = np.sqrt(squares / (images.size / len(mean)))
+        self.mean = mean.astype(self.dtype)
+        self.std = np.where(std > 0, std, 1).astype(self.dtype)
+        return self
+
+    def compute_gradients(self, x: np.ndarray, y: np.ndarray) -> tuple[float, int]:
+        """Run one batch forward and back; the gradients are left in `parameters.grads`.
+
+        Returns
+        -------
+        loss : float
+            Mean over the batch.
+        correct : int
+            How many images the model got right.
+        """
+        activations = self._enter(x)
+        for layer in self._body:
+            activations = layer.forward(activations, training=True)
+        loss, correct, gradient = self._head.loss(activations, y)
+        for layer in reversed(self._body):
+            gradient = layer.backward(gradient)
+        return loss, correct
+
+    def step(self, x: np.ndarray, y: np.ndarray) -> tuple[float, int]:
+        """Train on one batch; return its mean loss and how many were right before."""
+        if self.optimizer is None:
+            raise RuntimeError("call compile(optimizer=...) before training")
+        loss, correct = self.compute_gradients(x, y)
+        # Here all gradients are complete and none is applied: the place to sum over machines.
+        self.optimizer.step()
+        return loss, correct
+
+    def train_step(self, x: np.ndarray, y: np.ndarray) -> float:
+        """Train on one batch and return its mean loss.
+
+        Parameters
+        ----------
+        x : (N, C, H, W)
+        y : (N,) of int
+        """
+        return self.step(x, y)[0]
+
+    def train(
+        self, x: np.ndarray, y: np.ndarray, epochs: int = 10, batch_size: int = 64, **options
+    ):
+        """Train for some epochs; return the history. `training.loop.train` has the options."""
+        return loop.train(self, x, y, epochs, batch_size, **options)
+
+    def logits(self, x: np.ndarray) -> np.ndarray:
+        """Return the numbers (N, classes) before the softmax."""
+        self._check_images(x)
+        classes = self.classes
+        batches = [
+            self._infer(x[start : start + INFERENCE_BATCH])
+            for start in range(0, len(x), INFERENCE_BATCH)
+        ]
+        return np.concatenate(batches) if batches else np.empty((0, classes), self.dtype)
+
+    def predict_proba(self, x: np.ndarray) -> np.ndarray:
+        """Return the probability (N, classes) of each class for each image."""
+        return self._head.forward(self.logits(x), training=False)
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        """Return the most probable label (N,) of each image."""
+        return self.logits(x).argmax(axis=1)
+
+    def evaluate(self, x: np.ndarray, y: np.ndarray) -> float:
+        """Return the share of images that are labelled right, 0 to 1."""
+        return self.loss_and_accuracy(x, y)[1]
+
+    def loss_and_accuracy(self, x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
+        """Return the mean loss and the share of images that are labelled right."""
+        if len(x) == 0:
+            raise ValueError("there are no images to evaluate on")
+        loss, correct, _ = self._head.loss(self.logits(x), y)
+        return loss, correct / len(x)
+
+    def save(self, path: str | Path) -> None:
+        """Write the model as JSON; a file that is there is replaced only by a whole new one."""
+        checkpoint.save(self, path)
+
+    @classmethod
+    def load(cls, path: str | Path, backend: str = "numba", dtype: Any = None) -> "Model":
+        """Rebuild a saved model on any backend.
+
+        Parameters
+        ----------
+        dtype : "float32" or "float64", optional
+            None: the one that it was saved with.
+
+        Raises
+        ------
+        InputError
+            When the file is not a whole and valid model.
+        """
+        return checkpoint.load(cls, path, backend, dtype)
+
+    def __str__(self) -> str:
+        rows = [("layer", "output shape", "parameters")]
+        rows.append(("input", str(self.input_shape), ""))
+        for layer in self.layers:
+            rows.append((str(layer.name), str(layer.output_shape), f"{layer.size:,}"))
+        rows.append(("total", "", f"{sum(layer.size for layer in self.layers):,}"))
+        widths = [max(len(row[column]) for row in rows) for column in range(3)]
+        lines = [f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:>{widths[2]}}" for a, b, c in rows]
+        rule = "-" * len(lines[0])
+        return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
+
+    def _check_images(self, x: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        if getattr(x, "shape", (0,))[1:] != self.input_shape:
+            raise ValueError(
+                f"the model takes images of shape (N, {', '.join(map(str, self.input_shape))}), "
+                f"got {getattr(x, 'shape', type(x).__name__)}"
+            )
+        return raw_images(x, self.mean, self.std, self.dtype)
+
+    def _enter(self, x: np.ndarray):
+        """The model's door: plain images in, activations of the backend out."""
+        if len(x) == 0:
+            raise ValueError("a batch needs at least one image")
+        self._check_images(x)
+        return self.backend.load_images(x, self.mean, self.std, self.dtype)
+
+    def _infer(self, x: np.ndarray) -> np.ndarray:
+        activations = self._enter(x)
+        for layer in self._body:
+            activations = layer.forward(activations, training=False)
+        return activations
