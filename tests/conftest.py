@@ -1,0 +1,7 @@
+"""What all tests share."""
+
+from hypothesis import settings
+
+# No deadline: the first example of a kernel compiles it.
+settings.register_profile("cnn", deadline=None, max_examples=50, derandomize=True)
+settings.load_profile("cnn")

@@ -1,0 +1,359 @@
+"""The three backends agree, with plain loops and with each other, on whatever shapes."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kernels import BACKENDS, get_backend
+from kernels.interface import Backend
+from tests import naive
+from tests.cases import assert_close, correlations, dtypes, pools
+
+NUMPY = get_backend("numpy")
+every_backend = pytest.mark.parametrize("backend", [get_backend(name) for name in BACKENDS])
+fast_backends = pytest.mark.parametrize("backend", [get_backend("scipy"), get_backend("numba")])
+small = correlations(max_batch=2, max_kernel=3, max_image=6, max_channels=2)
+
+
+def test_backends_have_the_same_functions():
+    functions = {name for name in vars(Backend) if not name.startswith("_")}
+    for name in BACKENDS:
+        assert set(get_backend(name).__all__) == functions, name
+
+
+@every_backend
+@given(case=small)
+def test_correlate_is_the_plain_sum(backend, case):
+    want = naive.correlate(case.x, case.w, case.b, case.window, case.groups)
+    for function in (backend.correlate, backend.correlate_im2col):
+        got = function(case.x, case.w, case.b, **case.sliding, groups=case.groups)
+        assert_close(got, want)
+
+
+@every_backend
+@given(case=small)
+def test_correlate_grad_is_the_plain_sum(backend, case):
+    dy = case.gradient(len(case.w))
+    want = naive.correlate_grad(dy, case.x, case.w, case.window, case.groups)
+    got = backend.correlate_grad(dy, case.x, case.w, **case.sliding, groups=case.groups)
+    for mine, plain in zip(got, want, strict=True):
+        assert_close(mine, plain)
+
+
+@fast_backends
+@given(case=correlations())
+def test_correlate_agrees_on_any_shape(backend, case):
+    arguments = {**case.sliding, "groups": case.groups}
+    want = NUMPY.correlate(case.x, case.w, case.b, **arguments)
+    assert_close(backend.correlate(case.x, case.w, case.b, **arguments), want)
+    assert_close(backend.correlate_im2col(case.x, case.w, case.b, **arguments), want)
+    assert_close(backend.correlate(case.x, case.w, **arguments) + case.b[:, None, None], want)
+
+
+@fast_backends
+@given(case=correlations())
+def test_correlate_grad_agrees_on_any_shape(backend, case):
+    arguments = {**case.sliding, "groups": case.groups}
+    dy = case.gradient(len(case.w))
+    want = NUMPY.correlate_grad(dy, case.x, case.w, **arguments)
+    got = backend.correlate_grad(dy, case.x, case.w, **arguments)
+    for mine, reference in zip(got, want, strict=True):
+        assert_close(mine, reference)
+    dx, dw, db = backend.correlate_grad(dy, case.x, case.w, **arguments, need_dx=False)
+    assert dx is None
+    assert_close(dw, want[1])
+    assert_close(db, want[2])
+
+
+@every_backend
+@given(case=correlations(max_batch=3, max_kernel=4, max_image=9))
+def test_im2col_and_col2im(backend, case):
+    kernel = case.w.shape[2:]
+    cols = backend.im2col(case.x, kernel, **case.sliding)
+    assert_close(cols, naive.im2col(case.x, case.window))
+    # col2im is the transpose: <im2col(x), c> = <x, col2im(c)> for every c.
+    c = np.random.default_rng(1).standard_normal(cols.shape).astype(cols.dtype)
+    back = backend.col2im(c, case.x.shape, kernel, **case.sliding)
+    assert back.shape == case.x.shape
+    left, right = np.vdot(cols, c), np.vdot(case.x, back)
+    scale = np.linalg.norm(cols) * np.linalg.norm(c) + 1
+    assert abs(left - right) <= (1e-10 if cols.dtype == np.float64 else 1e-4) * scale
+    assert_close(back, NUMPY.col2im(c, case.x.shape, kernel, **case.sliding))
+
+
+@every_backend
+@given(case=pools(max_batch=3))
+def test_max_pool(backend, case):
+    want, want_index = naive.max_pool(case.x, case.window)
+    y, index = backend.max_pool(case.x, *case.arguments)
+    np.testing.assert_array_equal(y, want)
+    np.testing.assert_array_equal(index, want_index)
+    dy = np.random.default_rng(1).standard_normal(y.shape).astype(y.dtype)
+    dx = backend.max_pool_grad(dy, index, case.x.shape, *case.arguments)
+    plain = np.zeros(case.x.shape, y.dtype)
+    for n, c, i, j in np.ndindex(*y.shape):
+        row, column = divmod(want_index[n, c, i, j], case.x.shape[3])
+        plain[n, c, row, column] += dy[n, c, i, j]
+    assert_close(dx, plain)
+
+
+@every_backend
+def test_max_pool_lets_nan_and_infinity_out(backend):
+    x = np.array([[-np.inf, -np.inf, 1.0, np.nan, 2.0, np.nan, 5.0, np.inf]])
+    y, index = backend.max_pool(x.reshape(1, 1, 1, 8), (1, 2), padding=((0, 0), (1, 1)))
+    np.testing.assert_array_equal(y.ravel(), [-np.inf, 1, np.nan, np.nan, np.inf])
+    np.testing.assert_array_equal(index.ravel(), [0, 2, 3, 5, 7])
+
+
+@every_backend
+@given(case=pools(max_batch=3))
+def test_avg_pool(backend, case):
+    y = backend.avg_pool(case.x, *case.arguments)
+    assert_close(y, naive.avg_pool(case.x, case.window))
+    dy = np.random.default_rng(1).standard_normal(y.shape).astype(y.dtype)
+    dx = backend.avg_pool_grad(dy, case.x.shape, *case.arguments)
+    assert_close(dx, naive.avg_pool_grad(dy, case.x, case.window))
+
+
+shapes = st.one_of(
+    st.tuples(st.integers(1, 40), st.integers(1, 9)),
+    st.tuples(st.integers(1, 40), st.integers(1, 4), st.integers(1, 9), st.integers(1, 9)),
+)
+
+
+def draw_array(shape, dtype, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
+
+
+@every_backend
+@given(shape=shapes, dtype=dtypes, offset=st.sampled_from([0, 100]))
+def test_batch_norm(backend, shape, dtype, offset):
+    C = shape[1]
+    x = draw_array(shape, dtype) * 3 + dtype(offset)
+    gamma, beta = draw_array(C, dtype, 1), draw_array(C, dtype, 2)
+    dy = draw_array(shape, dtype, 3)
+    axes = tuple(axis for axis in range(len(shape)) if axis != 1)
+    wide = x.astype(np.float64)
+    y, mean, variance = backend.batch_norm(x, gamma, beta, 1e-5)
+    assert_close(mean, wide.mean(axis=axes).astype(dtype))
+    assert_close(variance, wide.var(axis=axes).astype(dtype))
+    # From here on against the reference in float64, with the statistics that were returned.
+    numbers = [v.astype(np.float64) for v in (gamma, beta, mean, variance)]
+    assert_close(y, NUMPY.batch_norm_inference(wide, *numbers, 1e-5).astype(dtype))
+    got = backend.batch_norm_grad(dy, x, gamma, mean, variance, 1e-5)
+    want = NUMPY.batch_norm_grad(
+        dy.astype(np.float64), wide, numbers[0], numbers[2], numbers[3], 1e-5
+    )
+    scale = np.abs(numbers[0] / np.sqrt(numbers[3] + 1e-5)).max() * np.abs(dy).max()
+    for mine, reference, size in zip(got, want, (scale, None, None), strict=True):
+        assert mine.dtype == dtype
+        largest = max(size or 0, np.abs(reference).max(), 1e-30)
+        bound = 1e-10 if dtype == np.float64 else 1e-4
+        assert np.abs(mine - reference).max() / largest <= bound
+
+
+@every_backend
+@given(shape=shapes, dtype=dtypes, slope=st.sampled_from([0.0, 0.01]))
+def test_leaky_relu(backend, shape, dtype, slope):
+    x, dy = draw_array(shape, dtype), draw_array(shape, dtype, 1)
+    x.flat[0] = 0
+    assert_close(backend.leaky_relu(x, slope), np.maximum(x, dtype(slope) * x))
+    assert_close(backend.leaky_relu_grad(dy, x, slope), np.where(x > 0, dy, dtype(slope) * dy))
+    assert np.isnan(backend.leaky_relu(np.full((1, 1), np.nan, dtype), slope)).all()
+
+
+@every_backend
+@given(
+    shape=st.tuples(st.integers(1, 40), st.integers(1, 70)), units=st.integers(1, 300), dtype=dtypes
+)
+def test_dense(backend, shape, units, dtype):
+    x, w = draw_array(shape, dtype), draw_array((shape[1], units), dtype, 1)
+    b, dy = draw_array(units, dtype, 2), draw_array((shape[0], units), dtype, 3)
+    assert_close(backend.dense(x, w, b), x @ w + b)
+    assert_close(backend.dense(x, w), x @ w)
+    dx, dw, db = backend.dense_grad(dy, x, w)
+    assert_close(dx, dy @ w.T)
+    assert_close(dw, x.T @ dy)
+    assert_close(db, dy.sum(axis=0))
+    assert backend.dense_grad(dy, x, w, need_dx=False)[0] is None
+
+
+@every_backend
+@given(shape=st.tuples(st.integers(1, 40), st.integers(2, 12)), dtype=dtypes)
+def test_softmax_and_cross_entropy(backend, shape, dtype):
+    N, K = shape
+    logits, dy = draw_array(shape, dtype) * 5, draw_array(shape, dtype, 1)
+    labels = np.random.default_rng(2).integers(0, K, N)
+    powers = np.exp(logits.astype(np.float64))
+    p = powers / powers.sum(axis=1, keepdims=True)
+    assert_close(backend.softmax(logits), p.astype(dtype))
+    y = p.astype(dtype)
+    jacobian = np.einsum("ni,ij->nij", p, np.eye(K)) - np.einsum("ni,nj->nij", p, p)
+    want = np.einsum("nij,nj->ni", jacobian, dy).astype(dtype)
+    assert np.abs(backend.softmax_grad(dy, y) - want).max() <= 1e-5
+    loss, correct, dlogits = backend.softmax_cross_entropy(logits, labels)
+    assert loss == pytest.approx(-np.log(p[np.arange(N), labels]).mean(), rel=1e-5)
+    assert correct == (logits.argmax(axis=1) == labels).sum()
+    assert_close(dlogits, ((p - np.eye(K)[labels]) / N).astype(dtype))
+
+
+@every_backend
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_softmax_does_not_overflow(backend, dtype):
+    logits = np.array([[1e30, -1e30, 0], [1e30, 1e30, 1e30], [-1e30, 0, 1]], dtype)
+    assert_close(
+        backend.softmax(logits),
+        np.array([[1, 0, 0], [1 / 3] * 3, [0, 1 / (1 + np.e), np.e / (1 + np.e)]], dtype),
+    )
+    loss, correct, dlogits = backend.softmax_cross_entropy(logits, np.array([0, 0, 0]))
+    assert loss == pytest.approx(1e30 / 3, rel=1e-5)
+    assert correct == 2
+    assert np.isfinite(dlogits).all()
+    nan = backend.softmax_cross_entropy(np.array([[0, np.nan]], dtype), np.array([0]))
+    assert np.isnan(nan[0])
+
+
+@every_backend
+@given(shape=shapes, dtype=dtypes)
+def test_dropout(backend, shape, dtype):
+    x, dy = draw_array(shape, dtype), draw_array(shape, dtype, 1)
+    y, mask = backend.dropout(x, 0.25, np.random.default_rng(3))
+    assert mask.dtype == dtype
+    assert set(np.unique(mask)) <= {dtype(0), dtype(1 / 0.75)}
+    np.testing.assert_array_equal(y, x * mask)
+    np.testing.assert_array_equal(backend.dropout_grad(dy, mask), dy * mask)
+    reference = NUMPY.dropout(x, 0.25, np.random.default_rng(3))
+    np.testing.assert_array_equal(mask, reference[1])
+
+
+@every_backend
+@pytest.mark.parametrize("source", [np.uint8, np.int64, np.float32, np.float64, bool])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_load_images(backend, source, dtype):
+    images = np.random.default_rng(0).integers(0, 256, (9, 2, 5, 4)).astype(source)
+    mean, std = np.array([10, 20], dtype), np.array([3, 4], dtype)
+    want = (images.astype(np.float64) - mean[:, None, None]) / std[:, None, None]
+    assert_close(backend.load_images(images, mean, std, dtype), want.astype(dtype))
+    flipped = backend.load_images(images[::-1, :, ::2], mean, std, dtype)
+    assert_close(flipped, want[::-1, :, ::2].astype(dtype))
+
+
+@every_backend
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_optimizer_steps(backend, dtype):
+    p, g = draw_array(101, dtype), draw_array(101, dtype, 1)
+    m, v = draw_array(101, dtype, 2), np.abs(draw_array(101, dtype, 3))
+    l2 = g + 0.1 * p
+
+    got = p.copy()
+    backend.sgd_step(got, g, 0.5, 0.1)
+    assert_close(got, (p - 0.5 * l2).astype(dtype))
+
+    for nesterov in (False, True):
+        got, velocity = p.copy(), m.copy()
+        backend.momentum_step(got, g, velocity, 0.5, 0.9, nesterov, 0.1)
+        want = 0.9 * m + l2
+        assert_close(velocity, want.astype(dtype))
+        assert_close(got, (p - 0.5 * (l2 + 0.9 * want if nesterov else want)).astype(dtype))
+
+    got, got_m, got_v = p.copy(), m.copy(), v.copy()
+    backend.adam_step(got, g, got_m, got_v, 3, 0.5, 0.9, 0.99, 1e-8, 0.1, 0.2)
+    want_m, want_v = 0.9 * m + 0.1 * l2, 0.99 * v + 0.01 * l2**2
+    step = want_m / (1 - 0.9**3) / (np.sqrt(want_v / (1 - 0.99**3)) + 1e-8)
+    assert_close(got_m, want_m.astype(dtype))
+    assert_close(got_v, want_v.astype(dtype))
+    assert_close(got, (p - 0.5 * (step + 0.2 * p)).astype(dtype))
+
+
+@every_backend
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda x: np.asfortranarray(x),
+        lambda x: np.repeat(x, 2, axis=3)[..., ::2],
+        lambda x: x[:, :, ::-1][:, :, ::-1],
+        lambda x: x.astype(x.dtype.newbyteorder()),
+        lambda x: np.frombuffer(b"\0" + x.tobytes(), np.uint8)[1:].view(x.dtype).reshape(x.shape),
+    ],
+    ids=["Fortran order", "strided", "negative strides", "other byte order", "unaligned"],
+)
+def test_any_memory_layout_gives_the_same(backend, change):
+    x, w = draw_array((3, 2, 6, 6), np.float64), draw_array((4, 2, 3, 3), np.float64, 1)
+    dy = draw_array((3, 4, 4, 4), np.float64, 2)
+    assert_close(backend.correlate(change(x), change(w)), NUMPY.correlate(x, w))
+    for got, want in zip(
+        backend.correlate_grad(change(dy), change(x), change(w)),
+        NUMPY.correlate_grad(dy, x, w),
+        strict=True,
+    ):
+        assert_close(got, want)
+    y, _ = backend.max_pool(change(x), 2)
+    assert_close(y, NUMPY.max_pool(x, 2)[0])
+    x.flags.writeable = False
+    assert_close(backend.correlate(x, w), NUMPY.correlate(x, w))
+    assert_close(backend.leaky_relu(x, 0.01), NUMPY.leaky_relu(x, 0.01))
+
+
+X, W = np.zeros((2, 4, 6, 6)), np.zeros((4, 4, 3, 3))
+
+
+@every_backend
+@pytest.mark.parametrize(
+    ("function", "arguments", "error", "message"),
+    [
+        ("correlate", (X[0], W), ValueError, "x must have 4 dimensions"),
+        ("correlate", (X.tolist(), W), TypeError, "x must be a NumPy array"),
+        ("correlate", (np.ma.array(X), W), TypeError, "x must be a NumPy array"),
+        ("correlate", (X.astype(int), W), TypeError, "x must be float32 or float64"),
+        ("correlate", (X, W.astype("f4")), TypeError, "w is float32 and the other"),
+        ("correlate", (X, W[:, :3]), ValueError, "sees 3 channels"),
+        ("correlate", (X, W[:, :2], None, 1, 0, 1, 3), ValueError, r"groups \(3\) must divide"),
+        ("correlate", (X, W, np.zeros(3)), ValueError, r"b must have shape \(4,\)"),
+        ("correlate", (X, W, None, 0), ValueError, "stride must be at least 1"),
+        ("correlate", (X, W, None, 1.5), TypeError, "stride must be an integer"),
+        ("correlate", (X, W, None, True), TypeError, "stride must be an integer"),
+        ("correlate", (X, W, None, (1, 2, 3)), ValueError, "stride must be an integer or a pair"),
+        ("correlate", (X, W, None, 1, "some"), ValueError, "padding must be 'same'"),
+        ("correlate", (X, W, None, 1, -1), ValueError, "padding must be at least 0"),
+        ("correlate", (X, W, None, 1, ((1, 2), 3)), ValueError, "padding must be"),
+        ("correlate", (X, W, None, 1, 0, 4), ValueError, "9x9 pixels does not fit"),
+        ("correlate", (X[:, :, :0], W), ValueError, "1 or more"),
+        ("correlate_grad", (X, X, W), ValueError, r"dy must have shape \(2, 4, 4, 4\)"),
+        ("im2col", (X, 7), ValueError, "7x7 pixels does not fit"),
+        ("col2im", (X[0], (2, 4, 6, 6), 3), ValueError, r"cols must have shape \(2, 36, 16\)"),
+        ("col2im", (X[0], (2, 4, 6), 3), ValueError, r"x_shape must be \(N, C, H, W\)"),
+        ("max_pool", (X, 2, 2, 2), ValueError, "smaller than the pool"),
+        ("max_pool", (X, 0), ValueError, "pool_size must be at least 1"),
+        (
+            "max_pool_grad",
+            (X[:, :, :3, :3], np.full((2, 4, 3, 3), 36, np.int32), (2, 4, 6, 6), 2),
+            ValueError,
+            "index must point into an image of 36",
+        ),
+        (
+            "max_pool_grad",
+            (X[:, :, :3, :3], np.full((2, 4, 3, 3), -1, np.int32), (2, 4, 6, 6), 2),
+            ValueError,
+            "index must point into an image of 36",
+        ),
+        ("avg_pool_grad", (X, (2, 4, 6, 6), 2), ValueError, "dy must have shape"),
+        ("dense", (X[0, 0], W[0, 0]), ValueError, "does not fit weights"),
+        ("batch_norm", (X, np.zeros(3), np.zeros(4), 1e-5), ValueError, "gamma must have shape"),
+        ("batch_norm", (X[0], np.zeros(4), np.zeros(4), 1e-5), ValueError, "4 dimensions"),
+        ("softmax", (X,), ValueError, "x must have 2 dimensions"),
+        ("softmax_cross_entropy", (X[0, 0], np.arange(1, 7)), ValueError, "labels must be 0 to 5"),
+        ("softmax_cross_entropy", (X[0, 0], np.full(6, -1)), ValueError, "labels must be 0 to 5"),
+        ("softmax_cross_entropy", (X[0, 0], np.zeros(6)), TypeError, "labels must be integers"),
+        ("set_threads", (0,), ValueError, "threads must be at least 1"),
+        ("set_threads", (10**6,), ValueError, "threads must be 1 to"),
+    ],
+)
+def test_bad_calls_are_answered(backend, function, arguments, error, message):
+    with pytest.raises(error, match=message):
+        getattr(backend, function)(*arguments)
+
+
+def test_unknown_backend():
+    with pytest.raises(ValueError, match="one of numba, scipy, numpy"):
+        get_backend("cuda")

@@ -1,0 +1,144 @@
+"""Kernels and a whole training step against PyTorch's autograd, where it is installed."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+
+from kernels import BACKENDS, get_backend
+from layers import (
+    AvgPool,
+    BatchNorm,
+    Conv,
+    Dense,
+    Flatten,
+    GlobalAvgPool,
+    LeakyRelu,
+    MaxPool,
+    Relu,
+    Softmax,
+)
+from tests.cases import assert_close, correlations, pools
+from training import SGD, Adam, AdamW, Model, Momentum
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed: torch==2.13.0 is compared")
+functional = torch.nn.functional
+every_backend = pytest.mark.parametrize("backend", list(BACKENDS))
+
+
+def torch_padded(x, window, value=0.0):
+    (top, bottom), (left, right) = window.padding
+    return functional.pad(x, (left, right, top, bottom), value=value)
+
+
+@every_backend
+@given(case=correlations(max_batch=5))
+def test_correlate(backend, case):
+    backend = get_backend(backend)
+    x, w, b = (torch.tensor(a, requires_grad=True) for a in (case.x, case.w, case.b))
+    window = case.window
+    want = functional.conv2d(
+        torch_padded(x, window), w, b, window.stride, 0, window.dilation, case.groups
+    )
+    arguments = {**case.sliding, "groups": case.groups}
+    assert_close(backend.correlate(case.x, case.w, case.b, **arguments), want.detach().numpy())
+    dy = case.gradient(len(case.w))
+    want.backward(torch.tensor(dy))
+    gradients = backend.correlate_grad(dy, case.x, case.w, **arguments)
+    for got, tensor in zip(gradients, (x, w, b), strict=True):
+        assert_close(got, tensor.grad.numpy())
+
+
+@every_backend
+@given(case=pools(max_batch=3))
+def test_max_pool(backend, case):
+    backend, window = get_backend(backend), case.window
+    x = torch.tensor(case.x, requires_grad=True)
+    padded = torch_padded(x, window, -np.inf)
+    want = functional.max_pool2d(padded, window.size, window.stride)
+    y, index = backend.max_pool(case.x, *case.arguments)
+    np.testing.assert_array_equal(y, want.detach().numpy())
+    dy = np.random.default_rng(0).standard_normal(y.shape).astype(y.dtype)
+    want.backward(torch.tensor(dy))
+    got = backend.max_pool_grad(dy, index, case.x.shape, *case.arguments)
+    assert_close(got, x.grad.numpy())
+
+
+def network(backend):
+    """One of everything: the model and the same in PyTorch, with the same parameters."""
+    nn = torch.nn
+    model = Model((2, 13, 11), backend=backend, dtype="float64", seed=4)
+    model.add(Conv(4, (3, 2), stride=(2, 1), padding=((1, 2), (0, 1)), groups=2))
+    model.add(BatchNorm()).add(LeakyRelu()).add(MaxPool(3, stride=2, padding=1))
+    model.add(Conv(6, 3, padding="same", dilation=2, use_bias=False))
+    model.add(BatchNorm()).add(Relu()).add(AvgPool(2, stride=1))
+    model.add(Conv(8, 1)).add(Flatten()).add(Dense(12)).add(BatchNorm()).add(Relu())
+    model.add(Dense(5)).add(Softmax())
+    peer = nn.Sequential(
+        nn.ZeroPad2d((0, 1, 1, 2)),
+        nn.Conv2d(2, 4, (3, 2), (2, 1), groups=2),
+        nn.BatchNorm2d(4),
+        nn.LeakyReLU(0.01),
+        nn.MaxPool2d(3, 2, 1),
+        nn.Conv2d(4, 6, 3, padding=2, dilation=2, bias=False),
+        nn.BatchNorm2d(6),
+        nn.ReLU(),
+        nn.AvgPool2d(2, 1),
+        nn.Conv2d(6, 8, 1),
+        nn.Flatten(),
+        nn.Linear(model.layers[10].input_shape[0], 12),
+        nn.BatchNorm1d(12),
+        nn.ReLU(),
+        nn.Linear(12, 5),
+    ).double()
+    ours = [value for layer in model.layers for value in layer.params.values()]
+    with torch.no_grad():
+        for tensor, value in zip(peer.parameters(), ours, strict=True):
+            # PyTorch's Linear keeps its weights as (units, features).
+            fits = value.T if isinstance(value, np.ndarray) and value.ndim == 2 else value
+            tensor.copy_(torch.tensor(fits.copy()))
+    return model, peer
+
+
+OPTIMIZERS = {
+    "SGD": (SGD(0.1, 0.01), lambda p: torch.optim.SGD(p, 0.1, weight_decay=0.01)),
+    "Momentum": (
+        Momentum(0.05, 0.8, nesterov=True, weight_decay=0.01),
+        lambda p: torch.optim.SGD(p, 0.05, 0.8, nesterov=True, weight_decay=0.01),
+    ),
+    "Adam": (Adam(0.01, weight_decay=0.01), lambda p: torch.optim.Adam(p, 0.01, weight_decay=0.01)),
+    "AdamW": (
+        AdamW(0.01, weight_decay=0.1),
+        lambda p: torch.optim.AdamW(p, 0.01, weight_decay=0.1),
+    ),
+}
+
+
+@every_backend
+@pytest.mark.parametrize("name", list(OPTIMIZERS))
+def test_training_steps(backend, name):
+    """Five steps with a batch of another size each: losses and parameters stay the same."""
+    model, peer = network(backend)
+    ours, theirs = OPTIMIZERS[name]
+    model.compile(optimizer=ours)
+    weights = [p for p in peer.parameters() if p.ndim > 1]
+    others = [p for p in peer.parameters() if p.ndim == 1]
+    optimizer = theirs([{"params": weights}, {"params": others, "weight_decay": 0}])
+    rng = np.random.default_rng(0)
+    for N in (7, 16, 2, 33, 5):
+        x, y = rng.standard_normal((N, 2, 13, 11)), rng.integers(0, 5, N)
+        loss = functional.cross_entropy(peer(torch.tensor(x)), torch.tensor(y))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        assert model.train_step(x, y) == pytest.approx(loss.item(), rel=1e-9)
+    ours = [value for layer in model.layers for value in layer.params.values()]
+    for tensor, value in zip(peer.parameters(), ours, strict=True):
+        want = tensor.detach().numpy()
+        np.testing.assert_allclose(value, want.T if want.ndim == 2 else want, rtol=1e-6, atol=1e-9)
+
+
+@every_backend
+def test_global_average_pool(backend):
+    x = np.random.default_rng(0).standard_normal((3, 4, 5, 7))
+    layer = GlobalAvgPool().build((4, 5, 7), backend, "float64")
+    assert_close(layer.forward(x), torch.tensor(x).mean(dim=(2, 3)).numpy())

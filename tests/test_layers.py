@@ -1,0 +1,206 @@
+"""Every layer's gradient against central differences, its shapes, and its errors."""
+
+import numpy as np
+import pytest
+
+from kernels import BACKENDS
+from layers import (
+    LAYER_TYPES,
+    AvgPool,
+    BatchNorm,
+    Conv,
+    Dense,
+    Dropout,
+    Flatten,
+    GlobalAvgPool,
+    LeakyRelu,
+    MaxPool,
+    Relu,
+    ShapeError,
+    Softmax,
+)
+
+every_backend = pytest.mark.parametrize("backend", list(BACKENDS))
+
+IMAGE, ROW = (4, 7, 6), (9,)
+LAYERS = [
+    (lambda: Conv(6, 3), IMAGE),
+    (lambda: Conv(6, (2, 4), stride=(2, 1), padding="same", groups=2), IMAGE),
+    (lambda: Conv(3, 3, padding=((2, 0), (1, 3)), dilation=(2, 1), use_bias=False), IMAGE),
+    (lambda: Conv(5, 5, stride=3, padding=2, initializer="glorot"), IMAGE),
+    (lambda: Dense(7), ROW),
+    (lambda: Dense(3, use_bias=False, initializer="glorot"), ROW),
+    (lambda: BatchNorm(), IMAGE),
+    (lambda: BatchNorm(momentum=0.5, epsilon=1e-3), ROW),
+    (lambda: Relu(), IMAGE),
+    (lambda: LeakyRelu(), ROW),
+    (lambda: Softmax(), ROW),
+    (lambda: Dropout(0.4), IMAGE),
+    (lambda: Flatten(), IMAGE),
+    (lambda: Flatten(), ROW),
+    (lambda: MaxPool(2), IMAGE),
+    (lambda: MaxPool((3, 2), stride=(2, 1), padding=1), IMAGE),
+    (lambda: AvgPool(2), IMAGE),
+    (lambda: AvgPool(3, stride=2, padding="same"), IMAGE),
+    (lambda: GlobalAvgPool(), IMAGE),
+]
+IDS = [f"{type(make()).__name__} {shape}" for make, shape in LAYERS]
+
+
+def forward(layer, x):
+    """Run forward with the same dropout each time."""
+    layer.rng = np.random.default_rng(5)
+    return layer.forward(x, training=True)
+
+
+def central_difference(function, array, step=1e-6):
+    """Return the derivative of a scalar function for each number of an array, in place."""
+    gradient = np.zeros_like(array)
+    for place in np.ndindex(*array.shape):
+        kept = array[place]
+        array[place] = kept + step
+        above = function()
+        array[place] = kept - step
+        below = function()
+        array[place] = kept
+        gradient[place] = (above - below) / (2 * step)
+    return gradient
+
+
+@every_backend
+@pytest.mark.parametrize(("make", "shape"), LAYERS, ids=IDS)
+def test_gradients(backend, make, shape):
+    rng = np.random.default_rng(0)
+    layer = make().build(shape, backend=backend, dtype="float64", rng=1)
+    x = rng.standard_normal((3, *shape))
+    for value in layer.params.values():
+        value += rng.standard_normal(value.shape)
+    y = forward(layer, x)
+    assert y.shape == (3, *layer.output_shape)
+    dy = rng.standard_normal(y.shape)
+
+    def loss():
+        return float((forward(layer, x) * dy).sum())
+
+    forward(layer, x)
+    dx = layer.backward(dy)
+    assert dx.shape == x.shape
+    analytic = {name: gradient.copy() for name, gradient in layer.grads.items()}
+    np.testing.assert_allclose(dx, central_difference(loss, x), atol=1e-6)
+    for name, value in layer.params.items():
+        np.testing.assert_allclose(analytic[name], central_difference(loss, value), atol=1e-6)
+
+
+def test_every_layer_type_is_tested():
+    assert {type(make()).__name__ for make, _ in LAYERS} == set(LAYER_TYPES)
+
+
+@every_backend
+@pytest.mark.parametrize(("make", "shape"), LAYERS, ids=IDS)
+def test_config_rebuilds_the_layer(backend, make, shape):
+    layer = make().build(shape, backend=backend, dtype="float64", rng=1)
+    again = type(layer)(**layer.config()).build(shape, backend=backend, dtype="float64", rng=1)
+    x = np.random.default_rng(0).standard_normal((2, *shape))
+    np.testing.assert_array_equal(forward(layer, x), forward(again, x))
+
+
+@every_backend
+def test_batch_norm_learns_running_statistics(backend):
+    layer = BatchNorm(momentum=0.9).build((3, 4, 4), backend, "float64")
+    rng = np.random.default_rng(0)
+    mean, std = np.array([1.0, -2, 5]), np.array([1.0, 2, 0.5])
+    for _ in range(200):
+        layer.forward(rng.standard_normal((20, 3, 4, 4)) * std[:, None, None] + mean[:, None, None])
+    x = rng.standard_normal((500, 3, 4, 4)) * std[:, None, None] + mean[:, None, None]
+    y = layer.forward(x, training=False)
+    np.testing.assert_allclose(y.mean(axis=(0, 2, 3)), 0, atol=0.1)
+    np.testing.assert_allclose(y.std(axis=(0, 2, 3)), 1, atol=0.1)
+    # What a test image becomes does not depend on its neighbours.
+    np.testing.assert_allclose(layer.forward(x[:1], training=False), y[:1], atol=1e-12)
+
+
+@every_backend
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_batch_norm_takes_a_constant_channel_and_a_batch_of_one(backend, dtype):
+    layer = BatchNorm().build((2, 3, 3), backend, dtype)
+    y = layer.forward(np.full((4, 2, 3, 3), 1e4, dtype))
+    np.testing.assert_array_equal(y, 0)
+    assert np.isfinite(layer.backward(np.ones((4, 2, 3, 3), dtype))).all()
+    row = BatchNorm().build((5,), backend, dtype)
+    np.testing.assert_array_equal(row.forward(np.ones((1, 5), dtype)), 0)
+
+
+@every_backend
+def test_dropout_is_inverted_and_off_after_training(backend):
+    layer = Dropout(0.3).build((50, 20, 20), backend, "float32", rng=0)
+    x = np.ones((2, 50, 20, 20), np.float32)
+    y = layer.forward(x)
+    assert y.mean() == pytest.approx(1, abs=0.02)
+    assert (y == 0).mean() == pytest.approx(0.3, abs=0.02)
+    assert not np.array_equal(y, layer.forward(x))
+    np.testing.assert_array_equal(layer.forward(x, training=False), x)
+
+
+def test_initializers_keep_the_variance():
+    he = Dense(400, initializer="he").build((300,), rng=0).params["weights"]
+    assert he.var() == pytest.approx(2 / 300, rel=0.02)
+    glorot = Dense(400, initializer="glorot").build((300,), rng=0).params["weights"]
+    assert glorot.var() == pytest.approx(2 / 700, rel=0.02)
+    conv = Conv(64, 5, groups=2).build((32, 8, 8), rng=0).params["weights"]
+    assert conv.var() == pytest.approx(2 / (16 * 25), rel=0.03)
+    wide = Conv(64, 5, groups=2, initializer="glorot").build((32, 8, 8), rng=0).params["weights"]
+    assert wide.var() == pytest.approx(2 / (16 * 25 + 32 * 25), rel=0.03)
+
+
+def test_a_layer_alone_builds_itself():
+    x = np.random.default_rng(0).standard_normal((3, 2, 8, 8)).astype(np.float32)
+    layer = Conv(4, kernel_size=3, padding="same")
+    y = layer.forward(x)
+    assert (y.shape, y.dtype) == ((3, 4, 8, 8), np.float32)
+    assert layer.backward(np.ones_like(y)).shape == x.shape
+
+
+def test_backward_without_forward_is_answered():
+    layer = Relu().build((3,), backend="numpy")
+    with pytest.raises(RuntimeError, match="backward needs a forward"):
+        layer.backward(np.ones((1, 3), np.float32))
+    layer.forward(np.ones((1, 3), np.float32), training=False)
+    with pytest.raises(RuntimeError, match="backward needs a forward"):
+        layer.backward(np.ones((1, 3), np.float32))
+
+
+@pytest.mark.parametrize(
+    ("make", "shape", "message"),
+    [
+        (lambda: Dense(3), (4, 7, 6), r"'Dense' cannot take \(4, 7, 6\).*Flatten"),
+        (lambda: Conv(3, 3), (9,), r"'Conv' cannot take \(9,\).*images"),
+        (lambda: Conv(3, 3, groups=3), (4, 7, 6), "3 groups must divide 4 channels and 3 filters"),
+        (lambda: Conv(3, 9), (4, 7, 6), "9x9 pixels does not fit .* 7x6"),
+        (lambda: MaxPool(8), (4, 7, 6), "8x8 pixels does not fit"),
+        (lambda: MaxPool(2, padding=2), (4, 7, 6), "smaller than the pool"),
+        (lambda: GlobalAvgPool(), (9,), "images"),
+        (lambda: Softmax(), (4, 7, 6), "Flatten"),
+        (lambda: BatchNorm(), (4, 7), "images .* or rows"),
+    ],
+)
+def test_shapes_are_checked(make, shape, message):
+    with pytest.raises(ShapeError, match=message):
+        make().build(shape, backend="numpy")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Conv(0, 3), "filters must be at least 1"),
+        (lambda: Conv(3, 0), "kernel_size must be at least 1"),
+        (lambda: Conv(3, 3, initializer="zero"), "initializer must be one of he, glorot"),
+        (lambda: Dense(-1), "units must be at least 1"),
+        (lambda: Dropout(1), r"rate must be in \[0, 1\)"),
+        (lambda: BatchNorm(momentum=1), "momentum must be in"),
+        (lambda: BatchNorm(epsilon=0), "epsilon must be positive"),
+        (lambda: MaxPool(0), "pool_size must be at least 1"),
+    ],
+)
+def test_arguments_are_checked(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
