@@ -47,6 +47,7 @@ class Layer(ABC):
         self.grads: dict[str, np.ndarray] = {}
         self.buffers: dict[str, np.ndarray] = {}
         self._saved: Any = None
+        self._can_go_back = False
 
     def build(
         self,
@@ -101,7 +102,7 @@ class Layer(ABC):
         if not self.built:
             self.build(x.shape[1:], dtype=x.dtype)
         y, saved = self._forward(x, training)
-        self._saved = saved if training else None
+        self._saved, self._can_go_back = (saved if training else None), training
         return y
 
     def backward(self, dy):
@@ -112,7 +113,7 @@ class Layer(ABC):
         dy : (N, *output_shape)
             Gradient of the loss with respect to what `forward` returned.
         """
-        if self._saved is None:
+        if not self._can_go_back:
             raise RuntimeError(
                 f"layer {self}: backward needs a forward(x, training=True) before it"
             )

@@ -1,6 +1,5 @@
 """The loop over epochs: batches, validation, the best model, the history."""
 
-import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -135,13 +134,12 @@ def _train_epoch(model, x, y, batch_size, augmenter, reporter, epoch, epochs) ->
     total_loss, total_correct = 0.0, 0
     reporter.epoch_started(epoch, epochs, len(order))
     start = time.perf_counter()
-    for entries in batches(order, batch_size):
-        loss, correct = model.step(augmenter.take(x, entries, model.rng), y[entries % len(x)])
-        if not math.isfinite(loss):
-            raise DivergedError(
-                f"the loss became {loss} in epoch {epoch}: try a smaller learning rate than "
-                f"{model.optimizer.learning_rate:g}"
-            )
+    for step, entries in enumerate(batches(order, batch_size), start=1):
+        images = augmenter.take(x, entries, model.rng)
+        try:
+            loss, correct = model.step(images, y[entries % len(x)])
+        except DivergedError as error:
+            raise DivergedError(f"epoch {epoch}, step {step}: {error}") from None
         total_loss += loss * len(entries)
         total_correct += correct
         reporter.batch_ended(len(entries), loss, correct)

@@ -1,5 +1,6 @@
 """The model: layers in a row, a loss behind them, and an optimizer."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from kernels.checks import float_dtype, raw_images
 from kernels.geometry import integer
 from layers import Layer, Softmax
 from training import checkpoint, loop
+from training.errors import DivergedError
 from training.optimizers import Optimizer
 from training.parameters import Parameters
 
@@ -154,10 +156,21 @@ class Model:
         return loss, correct
 
     def step(self, x: np.ndarray, y: np.ndarray) -> tuple[float, int]:
-        """Train on one batch; return its mean loss and how many were right before."""
+        """Train on one batch; return its mean loss and how many were right before.
+
+        Raises
+        ------
+        DivergedError
+            When the loss is no finite number; the parameters are left as they were.
+        """
         if self.optimizer is None:
             raise RuntimeError("call compile(optimizer=...) before training")
         loss, correct = self.compute_gradients(x, y)
+        if not math.isfinite(loss):
+            raise DivergedError(
+                f"the loss became {loss}: try a smaller learning rate than "
+                f"{self.optimizer.learning_rate:g}"
+            )
         # Here all gradients are complete and none is applied: the place to sum over machines.
         self.optimizer.step()
         return loss, correct

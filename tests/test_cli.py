@@ -1,0 +1,237 @@
+"""The command line, run as a process."""
+
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.networks import digits
+from training import Model
+
+ROOT = Path(__file__).parents[1]
+
+
+def write_csv(path, images, labels, header=True):
+    lines = ["label," + ",".join(f"pixel{i}" for i in range(images[0].size))] if header else []
+    lines += [
+        f"{label}," + ",".join(map(str, image.ravel()))
+        for image, label in zip(images, labels, strict=True)
+    ]
+    text = "\n".join(lines) + "\n"
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "wt") as file:
+        file.write(text)
+    return path
+
+
+def run(*arguments, cwd, **options):
+    """Run run.py; no variable of the caller's environment decides where data comes from."""
+    environment = {k: v for k, v in os.environ.items() if k != "CNN_DATA_DIR"}
+    return subprocess.run(
+        [sys.executable, ROOT / "run.py", *map(str, arguments)],
+        cwd=cwd,
+        env=environment,
+        text=True,
+        capture_output=True,
+        timeout=300,
+        **options,
+    )
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Training and test images as CSV, one with a header and one gzipped without."""
+    train = write_csv(tmp_path / "train.csv", *digits(600))
+    test = write_csv(tmp_path / "test.csv.gz", *digits(200, seed=1), header=False)
+    return {"--train_data": train, "--test_data": test}
+
+
+def flags(options):
+    return [word for pair in options.items() for word in pair]
+
+
+def test_train_then_test_on_ones_own_csv(tmp_path, data):
+    done = run(*flags(data), "--epochs", 5, "--batch_size", 20, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "epoch 5/5" in done.stdout
+    assert "test accuracy" in done.stdout
+    path = tmp_path / "models" / "model.json"
+    model = Model.load(path, backend="numpy")
+    images, labels = digits(200, seed=1)
+    accuracy = model.evaluate(images, labels)
+    assert accuracy > 0.9
+    assert len(model.history["loss"]) == 5
+    assert f"test accuracy {accuracy:.2%} on 200 images" in done.stdout
+    assert "epoch 5/5" in (path.parent / "training.log").read_text()
+    assert model.mean[0] == pytest.approx(digits(600)[0].mean(), rel=0.05)
+
+    for backend in ("numba", "scipy", "numpy"):
+        tested = run(
+            "--test", "--test_data", data["--test_data"], "--backend", backend, cwd=tmp_path
+        )
+        assert tested.returncode == 0, tested.stderr
+        assert f"test accuracy {accuracy:.2%} on 200 images" in tested.stdout
+
+
+def test_train_on_from_a_model_with_every_flag(tmp_path, data):
+    arguments = [*flags(data), "--batch_size", 50, "--backend", "numpy", "--threads", 1]
+    first = run(*arguments, "--epochs", 1, "--to_path", "a.json", cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    second = run(
+        *arguments,
+        *("--train", "--epochs", 2, "--from_path", "a.json", "--to_path", "b.json"),
+        *("--augmenter_ratio", 4, "--learning_rate", 0.001, "--seed", 5, "--dtype", "float64"),
+        cwd=tmp_path,
+    )
+    assert second.returncode == 0, second.stderr
+    model = Model.load(tmp_path / "b.json", backend="numpy")
+    assert len(model.history["loss"]) == 3
+    assert model.history["learning_rate"] == [0.002, 0.001, 0.001]
+    assert model.dtype == np.float64
+
+
+def test_a_seed_repeats_a_run(tmp_path, data):
+    documents = []
+    for name, seed in (("a.json", 1), ("b.json", 1), ("c.json", 2)):
+        arguments = ["--epochs", 1, "--to_path", name, "--seed", seed]
+        done = run("--train_data", data["--train_data"], *arguments, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        documents.append(json.loads((tmp_path / name).read_text())["layers"])
+    assert documents[0] == documents[1]
+    assert documents[0] != documents[2]
+
+
+def test_embedded_images_need_no_network(tmp_path):
+    done = run("--dataset", "mnist-5k", "--epochs", 1, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "3,600 images" in done.stdout
+    assert "on 1,000 images" in done.stdout
+    accuracy = float(done.stdout.split("test accuracy ")[1].split("%")[0])
+    assert accuracy > 85
+
+
+def test_colour_images_of_any_shape(tmp_path):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 90)
+    images = rng.integers(0, 100, (90, 3, 8, 12))
+    images[np.arange(90), labels] += 120
+    write_csv(tmp_path / "rgb.csv", images, labels)
+    arguments = ["--train_data", "rgb.csv", "--image_shape", "3,8,12", "--epochs", 1]
+    done = run(*arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    model = Model.load(tmp_path / "models" / "model.json", backend="numpy")
+    assert model.input_shape == (3, 8, 12)
+    assert model.classes == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--train_data", "none.csv"], "none.csv"),
+        (["--train_data", "."], "directory"),
+        (["--train_data", "text.csv"], "text.csv"),
+        (["--train_data", "train.csv", "--dataset", "mnist"], "give one"),
+        (["--test", "--train_data", "train.csv"], "--test_data"),
+        (["--test", "--from_path", "none.json"], "no such model"),
+        (["--test", "--from_path", "train.csv"], "train.csv: is not a model"),
+        (["--train_data", "train.csv", "--test_data", "wide.csv"], "must be alike"),
+        (["--train_data", "train.csv", "--image_shape", "1,9,9"], "train.csv"),
+        (["--train_data", "train.csv", "--image_shape", "8x8"], "C,H,W"),
+        (["--train_data", "train.csv", "--to_path", "."], "is a directory"),
+        (["--train_data", "train.csv", "--to_path", "train.csv/m.json"], "cannot be written"),
+        (["--train_data", "train.csv", "--threads", "100000"], "threads must be 1 to"),
+        (["--train_data", "tiny.csv"], "too few"),
+        (["--data_dir", "nowhere"], "nowhere"),
+        (["--epochs", "0"], "--epochs: must be 1 or more"),
+        (["--epochs", "many"], "--epochs"),
+        (["--batch_size", "-3"], "--batch_size: must be 1 or more"),
+        (["--learning_rate", "nan"], "--learning_rate: must be above 0"),
+        (["--learning_rate", "0"], "--learning_rate: must be above 0"),
+        (["--seed", "-1"], "--seed: must be 0"),
+        (["--augmenter_ratio", "3"], "--augmenter_ratio"),
+        (["--backend", "cuda"], "--backend"),
+        (["--dataset", "imagenet"], "--dataset"),
+        (["--train", "--test"], "not allowed with"),
+        (["--bogus"], "--bogus"),
+    ],
+)
+def test_bad_input_is_answered_in_one_message(tmp_path, data, arguments, message):
+    (tmp_path / "text.csv").write_text("0,1,2,3,4\n1,1,two,3,4\n")
+    write_csv(tmp_path / "wide.csv", *digits(20, size=9))
+    write_csv(tmp_path / "tiny.csv", digits(2)[0], [0, 1])
+    before = sorted(tmp_path.iterdir())
+    done = run(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()[-1]) < 400
+    assert [p for p in sorted(tmp_path.iterdir()) if p.name != "models"] == before
+
+
+def test_a_model_and_data_that_do_not_fit_are_answered(tmp_path, data):
+    arguments = ["--train_data", data["--train_data"], "--epochs", 1, "--backend", "numpy"]
+    assert run(*arguments, cwd=tmp_path).returncode == 0
+    wide = write_csv(tmp_path / "wide.csv", *digits(20, size=9))
+    done = run("--test", "--test_data", wide, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "wide.csv" in done.stderr
+    images, labels = digits(100)
+    more = write_csv(tmp_path / "more.csv", images, labels + 4 * (np.arange(100) % 2))
+    before = (tmp_path / "models" / "model.json").read_bytes()
+    done = run("--train_data", more, "--from_path", "models/model.json", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "8 classes" in done.stderr
+    assert (tmp_path / "models" / "model.json").read_bytes() == before
+
+
+def test_ctrl_c_ends_with_130_and_the_best_model_on_disk(tmp_path, data):
+    process = subprocess.Popen(
+        [sys.executable, "-u", ROOT / "run.py", *map(str, flags(data)), "--epochs", "100000"],
+        cwd=tmp_path,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("epoch 2/"):
+            break
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert "stopped; the best model so far is models/model.json" in out
+    model = Model.load(tmp_path / "models" / "model.json", backend="numpy")
+    assert len(model.history["loss"]) >= 1
+
+
+def test_help_explains_every_flag(tmp_path):
+    done = run("--help", cwd=tmp_path)
+    assert done.returncode == 0
+    for flag in [
+        "--train",
+        "--test",
+        "--train_data",
+        "--test_data",
+        "--epochs",
+        "--batch_size",
+        "--augmenter_ratio",
+        "--to_path",
+        "--from_path",
+        "--backend",
+        "--dataset",
+        "--data_dir",
+        "--learning_rate",
+        "--seed",
+        "--threads",
+        "--dtype",
+        "--image_shape",
+        "--validation_split",
+    ]:
+        assert flag in done.stdout

@@ -1,0 +1,283 @@
+"""Models: training on each backend, prediction, shapes, saving and loading."""
+
+import json
+
+import numpy as np
+import pytest
+
+from kernels import BACKENDS
+from layers import Conv, Dense, Flatten, Layer, Relu, ShapeError, Softmax
+from tests.networks import digits, small_network
+from training import Adam, InputError, Model
+
+every_backend = pytest.mark.parametrize("backend", list(BACKENDS))
+
+
+def losses(model, steps=20, batch_size=17):
+    images, labels = digits(steps * batch_size)
+    model.fit_normalization(images)
+    return [
+        model.train_step(images[at : at + batch_size], labels[at : at + batch_size])
+        for at in range(0, len(images), batch_size)
+    ]
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-6), ("float32", 1e-2)])
+def test_backends_train_to_the_same_losses(dtype, tolerance):
+    want = losses(small_network("numpy", dtype))
+    assert want[-1] < want[0] / 2
+    for backend in ("scipy", "numba"):
+        np.testing.assert_allclose(losses(small_network(backend, dtype)), want, atol=tolerance)
+
+
+@every_backend
+def test_a_model_learns(backend):
+    images, labels = digits(2000)
+    model = small_network(backend, "float32").fit_normalization(images)
+    first = model.evaluate(images, labels)
+    history = model.train(images[:1600], labels[:1600], epochs=4, batch_size=32)
+    assert history["loss"][-1] < 0.5 * history["loss"][0]
+    assert model.evaluate(images[1600:], labels[1600:]) > max(0.95, first)
+
+
+@every_backend
+def test_predictions_fit_together(backend):
+    images, labels = digits(300)
+    model = small_network(backend)
+    p = model.predict_proba(images)
+    assert p.shape == (300, 4)
+    np.testing.assert_allclose(p.sum(axis=1), 1)
+    np.testing.assert_array_equal(model.predict(images), p.argmax(axis=1))
+    assert model.evaluate(images, labels) == (p.argmax(axis=1) == labels).mean()
+    assert model.predict(images[:0]).shape == (0,)
+    # An image's prediction does not depend on the batch that it comes in.
+    np.testing.assert_allclose(model.predict_proba(images[7:8]), p[7:8], rtol=1e-12)
+
+
+def test_softmax_at_the_end_is_optional():
+    images, labels = digits(64)
+    written, implied = (Model((1, 8, 8), backend="numpy", dtype="float64") for _ in range(2))
+    written.add(Flatten()).add(Dense(4)).add(Softmax())
+    implied.add(Flatten()).add(Dense(4))
+    for model in (written, implied):
+        model.compile(optimizer=Adam())
+    assert written.train_step(images, labels) == implied.train_step(images, labels)
+    np.testing.assert_array_equal(written.predict_proba(images), implied.predict_proba(images))
+
+
+def test_a_seed_makes_the_same_model_and_another_seed_another():
+    first, again, other = (small_network(seed=seed).parameters.values for seed in (3, 3, 4))
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_float32_and_float64_start_from_the_same_parameters():
+    double = small_network(dtype="float64").parameters.values
+    np.testing.assert_array_equal(
+        small_network(dtype="float32").parameters.values, double.astype(np.float32)
+    )
+
+
+def test_parameters_are_one_vector_and_gradients_another():
+    model = small_network()
+    model.parameters.values[:] = 0
+    assert all(not value.any() for layer in model.layers for value in layer.params.values())
+    images, labels = digits(8)
+    model.compute_gradients(images, labels)
+    weights = [v.size for la in model.layers for v in la.params.values() if v.ndim > 1]
+    assert model.parameters.decayed == sum(weights)
+    bias = model.layers[-2].grads["bias"]
+    np.testing.assert_allclose(bias, 1 / 4 - np.bincount(labels, minlength=4) / 8)
+    assert np.shares_memory(bias, model.parameters.grads)
+
+
+def test_normalization_is_that_of_the_training_images():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (1500, 3, 5, 4)).astype(np.uint8)
+    images[:, 2] = 7  # a constant channel must not divide by 0
+    model = Model((3, 5, 4), backend="numpy", dtype="float64").fit_normalization(images)
+    np.testing.assert_allclose(model.mean, images.mean(axis=(0, 2, 3)))
+    np.testing.assert_allclose(model.std, [*images[:, :2].std(axis=(0, 2, 3)), 1])
+    x = model.backend.load_images(images, model.mean, model.std, model.dtype)
+    np.testing.assert_allclose(x[:, :2].std(axis=(0, 2, 3)), 1)
+
+
+def test_summary_shows_shapes_and_parameters():
+    text = str(small_network())
+    lines = text.splitlines()
+    assert lines[0].split() == ["layer", "output", "shape", "parameters"]
+    assert any(line.split() == ["conv_2", "(6,", "2,", "2)", "222"] for line in lines)
+    total = sum(v.size for la in small_network().layers for v in la.params.values())
+    assert lines[-1].split() == ["total", f"{total:,}"]
+
+
+def test_shapes_are_checked_when_the_model_is_built():
+    model = Model((1, 8, 8), backend="numpy")
+    model.add(Conv(4, 3))
+    with pytest.raises(ShapeError, match=r"'dense_1' cannot take \(4, 6, 6\).*Flatten"):
+        model.add(Dense(10))
+    assert len(model.layers) == 1
+    with pytest.raises(ValueError, match=r"puts out \(4, 6, 6\).*Flatten"):
+        model.compile(optimizer=Adam())
+
+
+def test_calls_that_cannot_work_are_answered():
+    images, labels = digits(8)
+    model = small_network()
+    with pytest.raises(ValueError, match=r"\(N, 1, 8, 8\), got \(8, 1, 8, 7\)"):
+        model.predict(images[..., :7])
+    with pytest.raises(ValueError, match="labels must be 0 to 3"):
+        model.train_step(images, labels + 1)
+    with pytest.raises(ValueError, match=r"labels must have shape \(8,\)"):
+        model.train_step(images, labels[:7])
+    with pytest.raises(TypeError, match="labels must be integers"):
+        model.train_step(images, labels + 0.5)
+    with pytest.raises(ValueError, match="at least one image"):
+        model.train_step(images[:0], labels[:0])
+    with pytest.raises(ValueError, match="no images to evaluate on"):
+        model.evaluate(images[:0], labels[:0])
+    with pytest.raises(TypeError, match="add takes a layer"):
+        model.add(Relu)
+    with pytest.raises(ValueError, match="already"):
+        model.add(model.layers[0])
+    with pytest.raises(TypeError, match="optimizer must be"):
+        model.compile(optimizer="adam")
+    with pytest.raises(RuntimeError, match="compile"):
+        Model((1, 8, 8), backend="numpy").add(Flatten()).add(Dense(4)).train_step(images, labels)
+    with pytest.raises(TypeError, match="float32 or float64"):
+        Model((1, 8, 8), dtype="int32")
+    with pytest.raises(ValueError, match=r"\(C, H, W\)"):
+        Model((8, 8))
+
+
+@every_backend
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_saved_model_predicts_the_same(tmp_path, backend, dtype):
+    images, labels = digits(300)
+    model = small_network(backend, dtype).fit_normalization(images)
+    model.train(images, labels, epochs=1, batch_size=64, validation_split=0.2)
+    model.save(tmp_path / "deep" / "m.json")
+    same = Model.load(tmp_path / "deep" / "m.json", backend=backend)
+    np.testing.assert_array_equal(same.predict_proba(images), model.predict_proba(images))
+    assert same.dtype == dtype
+    assert same.history == model.history
+    for other in BACKENDS:
+        loaded = Model.load(tmp_path / "deep" / "m.json", backend=other)
+        np.testing.assert_allclose(
+            loaded.predict_proba(images), model.predict_proba(images), atol=1e-5
+        )
+    assert list((tmp_path / "deep").iterdir()) == [tmp_path / "deep" / "m.json"]
+    wide = Model.load(tmp_path / "deep" / "m.json", backend=backend, dtype="float64")
+    assert wide.predict_proba(images).dtype == np.float64
+
+
+def test_a_loaded_model_trains_on_as_the_first_would(tmp_path):
+    images, labels = digits(64)
+    model = small_network(dropout=0).fit_normalization(images)
+    model.train_step(images, labels)
+    model.save(tmp_path / "m.json")
+    loaded = Model.load(tmp_path / "m.json", backend="numpy")
+    for each in (model, loaded):
+        each.compile(optimizer=Adam())
+    for _ in range(3):
+        assert model.train_step(images, labels) == loaded.train_step(images, labels)
+
+
+def test_a_failed_save_leaves_the_earlier_model(tmp_path, monkeypatch):
+    model = small_network()
+    path = tmp_path / "m.json"
+    model.save(path)
+    before = path.read_bytes()
+    monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError("disk full")))
+    model.parameters.values += 1
+    with pytest.raises(OSError, match="disk full"):
+        model.save(path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_layer_that_cannot_be_loaded_is_not_saved(tmp_path):
+    class Mine(Relu):
+        pass
+
+    model = Model((1, 4, 4), backend="numpy").add(Flatten()).add(Mine()).add(Dense(2))
+    with pytest.raises(ValueError, match="Mine cannot be loaded"):
+        model.save(tmp_path / "m.json")
+
+
+def changed(path, change):
+    document = json.loads(path.read_text())
+    change(document)
+    path.write_text(json.dumps(document))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d.update(format="other"), "not a model of this program"),
+        (lambda d: d.update(version=99), "version 99.*update"),
+        (lambda d: d.pop("layers"), "'layers' is missing"),
+        (lambda d: d.update(layers=3), "not a valid model"),
+        (lambda d: d.update(classes=7), "4 classes apart, not 7"),
+        (lambda d: d.update(input_shape=[1, 3, 3]), "conv_2.*cannot take"),
+        (lambda d: d["layers"][0].update(type="Evil"), "unknown layer type 'Evil'"),
+        (lambda d: d["layers"][0]["config"].update(size=3), "not a valid model"),
+        (lambda d: d["layers"][0]["config"].update(filters=5), "has shape .* needs"),
+        (lambda d: d["layers"][0]["arrays"].pop("bias"), "needs arrays"),
+        (lambda d: d["layers"][0]["arrays"]["bias"].update(base64="AAAA"), "bytes"),
+        (lambda d: d["layers"][0]["arrays"]["bias"].update(base64="?"), "not a valid model"),
+        (lambda d: d["layers"][0]["arrays"]["bias"].update(dtype="object"), "has dtype 'object'"),
+        (
+            lambda d: d["layers"][0]["arrays"]["bias"].update(base64="AAAAAAAA+H8" * 3 + "="),
+            "not a valid model",
+        ),
+        (lambda d: d["normalization"].update(std=[0]), "std must be above 0"),
+        (lambda d: d["normalization"].update(mean=[1, 2]), "mean must be 1 numbers"),
+        (lambda d: d.update(history=[]), "not a valid model"),
+    ],
+)
+def test_a_bad_file_is_answered(tmp_path, change, message):
+    path = tmp_path / "m.json"
+    small_network().save(path)
+    changed(path, change)
+    with pytest.raises(InputError, match=message) as error:
+        Model.load(path, backend="numpy")
+    assert str(path) in str(error.value)
+
+
+def test_numbers_that_are_not_finite_are_answered(tmp_path):
+    model = small_network()
+    model.layers[0].params["bias"][0] = np.nan
+    model.save(tmp_path / "m.json")
+    with pytest.raises(InputError, match="not finite"):
+        Model.load(tmp_path / "m.json", backend="numpy")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "\xff\xfe", "[" * 100_000])
+def test_what_is_no_json_is_answered(tmp_path, text):
+    path = tmp_path / "m.json"
+    path.write_text(text, encoding="latin-1")
+    with pytest.raises(InputError, match="is not a model"):
+        Model.load(path)
+
+
+def test_a_missing_file_and_a_directory_are_answered(tmp_path):
+    with pytest.raises(InputError, match="no such model"):
+        Model.load(tmp_path / "none.json")
+    with pytest.raises(InputError, match="cannot be read"):
+        Model.load(tmp_path)
+
+
+def test_a_layer_needs_no_more_than_forward_and_backward():
+    class Double(Layer):
+        """The example of the README."""
+
+        def _forward(self, x, training):
+            return x * 2, None
+
+        def _backward(self, dy, saved):
+            return dy * 2
+
+    model = Model((1, 4, 4), backend="numpy").add(Double()).add(Flatten()).add(Dense(3))
+    model.compile(optimizer=Adam())
+    assert model.train_step(np.zeros((2, 1, 4, 4)), np.array([0, 1])) == pytest.approx(np.log(3))

@@ -1,0 +1,99 @@
+"""run.sh from a clean copy: it installs, repairs, and then only starts."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SOURCES = ["kernels", "layers", "training", "data", "run.py", "run.sh", "pyproject.toml"]
+SOURCES += ["README.md", "LICENSE"]
+
+pytestmark = pytest.mark.skipif(
+    sys.platform == "win32" or shutil.which("bash") is None, reason="run.sh needs bash"
+)
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory):
+    """Return a copy of the project without any environment, in a path with a space."""
+    target = tmp_path_factory.mktemp("clean copy")
+    for name in SOURCES:
+        source = ROOT / name
+        if source.is_dir():
+            ignored = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(source, target / name, ignore=ignored)
+        elif source.exists():
+            shutil.copy(source, target / name)
+    return target
+
+
+def start(copy, *arguments, cwd=None, **variables):
+    environment = {k: v for k, v in os.environ.items() if k != "CNN_DATA_DIR"}
+    environment |= {"PYTHON": sys.executable, **variables}
+    return subprocess.run(
+        [copy / "run.sh", *arguments],
+        cwd=cwd or copy,
+        env=environment,
+        text=True,
+        capture_output=True,
+        timeout=900,
+    )
+
+
+def test_installs_repairs_and_starts(copy, tmp_path):
+    venv = copy / ".venv"
+    # What an interrupted install leaves: half an environment and the mark of one under way.
+    venv.mkdir()
+    (venv / ".unfinished").touch()
+    (venv / "half a package").touch()
+    first = start(copy, "--dataset", "mnist-5k", "--epochs", "1")
+    if "Could not find a version" in first.stderr or "No matching distribution" in first.stderr:
+        pytest.skip("the package index cannot be reached, so nothing can be installed")
+    assert first.returncode == 0, first.stderr
+    assert "test accuracy" in first.stdout
+    assert "installing" in first.stderr
+    assert not (venv / "half a package").exists()
+    assert (copy / "models" / "model.json").exists()
+
+    # The second start installs nothing: it works where pip cannot.
+    broken_pip = {"PIP_INDEX_URL": "http://127.0.0.1:9", "PIP_NO_INDEX": "1"}
+    second = start(copy, "--help", cwd=tmp_path, **broken_pip)
+    assert second.returncode == 0, second.stderr
+    assert second.stderr == ""
+    assert "--augmenter_ratio" in second.stdout
+
+    # Other arguments and the exit code are run.py's, and paths count from where one stands.
+    bad = start(copy, "--train_data", "none.csv", cwd=tmp_path, **broken_pip)
+    assert bad.returncode == 2
+    assert "none.csv" in bad.stderr
+
+    # A changed pyproject.toml is installed anew; without an index this shows as a failure.
+    with open(copy / "pyproject.toml", "a") as file:
+        file.write("# changed\n")
+    failed = start(copy, "--help", **broken_pip)
+    assert failed.returncode != 0
+    assert "installing" in failed.stderr
+    # ... and the start after that one repairs it.
+    repaired = start(copy, "--help")
+    assert repaired.returncode == 0, repaired.stderr
+    assert "installing" in repaired.stderr
+
+
+def test_old_python_is_answered(copy, tmp_path):
+    fake = tmp_path / "bin"
+    fake.mkdir()
+    for name in ["python", "python3", *(f"python3.{minor}" for minor in range(10, 15))]:
+        (fake / name).write_text("#!/bin/sh\nexit 1\n")
+        (fake / name).chmod(0o755)
+    clean = tmp_path / "copy"
+    clean.mkdir()
+    for name in ("run.sh", "pyproject.toml"):
+        shutil.copy(ROOT / name, clean / name)
+    done = start(clean, PATH=f"{fake}:{os.environ['PATH']}", PYTHON="python")
+    assert done.returncode == 2
+    assert "Python 3.10 or newer" in done.stderr
+    assert not (clean / ".venv").exists()
