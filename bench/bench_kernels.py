@@ -1,0 +1,152 @@
+"""Each kernel on each backend, grouped by shape: the layers of both networks.
+
+    ./run.sh pytest bench --benchmark-json=bench.json
+
+Arrays are float32. `extra_info` holds the largest error against the numpy backend in float64,
+as a share of the largest value.
+"""
+
+import numpy as np
+import pytest
+
+from bench.timing import measure
+from kernels import BACKENDS, get_backend
+
+N = 16
+EXACT = get_backend("numpy")
+
+# Name: channels, size of the image, filters, kernel size.
+CONVOLUTIONS = {
+    "small 1": (1, 28, 5, 5),
+    "small 2": (5, 14, 5, 3),
+    "wide 1": (1, 28, 32, 3),
+    "wide 2": (32, 28, 32, 3),
+    "wide 3": (32, 14, 64, 3),
+    "wide 4": (64, 14, 64, 3),
+}
+POOLS = {"small 1": (5, 28), "small 2": (5, 14), "wide 2": (32, 28), "wide 4": (64, 14)}
+DENSE = {"small 1": (245, 256), "small 2": (256, 256), "wide": (3136, 128)}
+
+
+def backends_with_their_own(names):
+    """Parametrize by kernel and backend, without what a backend took over from numpy."""
+    return pytest.mark.parametrize(
+        ("name", "backend"),
+        [
+            (name, backend)
+            for name in names
+            for backend in BACKENDS
+            if backend == "numpy" or getattr(get_backend(backend), name) is not getattr(EXACT, name)
+        ],
+    )
+
+
+def draw(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
+
+
+def error(got, exact):
+    """Return the largest difference as a share of the largest value, over all arrays."""
+    got, exact = (v if isinstance(v, tuple) else (v,) for v in (got, exact))
+    return max(
+        float(np.abs(a - b).max() / np.abs(b).max()) for a, b in zip(got, exact, strict=True)
+    )
+
+
+def run(benchmark, name, shape, backend, call):
+    """Benchmark ``call(backend, convert)`` where convert makes an array float32 or float64."""
+    benchmark.group = f"{name} | {shape}"
+    benchmark.extra_info |= {"kernel": name, "shape": shape, "backend": backend, "batch": N}
+    exact = call(EXACT, lambda array: array.astype(np.float64))
+    got = measure(benchmark, lambda: call(get_backend(backend), lambda array: array))
+    benchmark.extra_info["largest_error"] = error(got, exact)
+
+
+@pytest.mark.parametrize("layer", CONVOLUTIONS)
+@backends_with_their_own(["correlate", "correlate_im2col", "correlate_grad", "im2col"])
+def test_convolution(benchmark, name, layer, backend):
+    C, H, F, K = CONVOLUTIONS[layer]
+    x, w, b = draw(N, C, H, H), draw(F, C, K, K, seed=1), draw(F, seed=2)
+    dy = draw(N, F, H, H, seed=3)
+    calls = {
+        "correlate": lambda be, as_: be.correlate(as_(x), as_(w), as_(b), padding="same"),
+        "correlate_im2col": lambda be, as_: be.correlate_im2col(
+            as_(x), as_(w), as_(b), padding="same"
+        ),
+        "correlate_grad": lambda be, as_: be.correlate_grad(
+            as_(dy), as_(x), as_(w), padding="same"
+        ),
+        "im2col": lambda be, as_: be.im2col(as_(x), K, padding="same"),
+    }
+    run(benchmark, name, f"{layer}: {C}x{H}x{H}, {F} of {K}x{K}", backend, calls[name])
+
+
+@pytest.mark.parametrize("layer", POOLS)
+@backends_with_their_own(["max_pool", "max_pool_grad", "avg_pool", "avg_pool_grad"])
+def test_pooling(benchmark, name, layer, backend):
+    C, H = POOLS[layer]
+    x, dy = draw(N, C, H, H), draw(N, C, H // 2, H // 2, seed=1)
+    index = EXACT.max_pool(x, 2)[1]
+    calls = {
+        "max_pool": lambda be, as_: be.max_pool(as_(x), 2)[0],
+        "max_pool_grad": lambda be, as_: be.max_pool_grad(as_(dy), index, x.shape, 2),
+        "avg_pool": lambda be, as_: be.avg_pool(as_(x), 2),
+        "avg_pool_grad": lambda be, as_: be.avg_pool_grad(as_(dy), x.shape, 2),
+    }
+    run(benchmark, name, f"{layer}: {C}x{H}x{H}", backend, calls[name])
+
+
+@pytest.mark.parametrize("layer", POOLS)
+@backends_with_their_own(["batch_norm", "batch_norm_grad", "leaky_relu", "leaky_relu_grad"])
+def test_elementwise(benchmark, name, layer, backend):
+    C, H = POOLS[layer]
+    x, dy, gamma, beta = draw(N, C, H, H), draw(N, C, H, H, seed=1), draw(C, seed=2), draw(C)
+    mean, variance = x.mean(axis=(0, 2, 3)), x.var(axis=(0, 2, 3))
+    calls = {
+        "batch_norm": lambda be, as_: be.batch_norm(as_(x), as_(gamma), as_(beta), 1e-5),
+        "batch_norm_grad": lambda be, as_: be.batch_norm_grad(
+            as_(dy), as_(x), as_(gamma), as_(mean), as_(variance), 1e-5
+        ),
+        "leaky_relu": lambda be, as_: be.leaky_relu(as_(x), 0.01),
+        "leaky_relu_grad": lambda be, as_: be.leaky_relu_grad(as_(dy), as_(x), 0.01),
+    }
+    run(benchmark, name, f"{layer}: {C}x{H}x{H}", backend, calls[name])
+
+
+@pytest.mark.parametrize("layer", DENSE)
+@backends_with_their_own(["dense", "dense_grad"])
+def test_dense(benchmark, name, layer, backend):
+    features, units = DENSE[layer]
+    x, w, b = draw(N, features), draw(features, units, seed=1), draw(units, seed=2)
+    dy = draw(N, units, seed=3)
+    calls = {
+        "dense": lambda be, as_: be.dense(as_(x), as_(w), as_(b)),
+        "dense_grad": lambda be, as_: be.dense_grad(as_(dy), as_(x), as_(w)),
+    }
+    run(benchmark, name, f"{layer}: {features} to {units}", backend, calls[name])
+
+
+@backends_with_their_own(["softmax_cross_entropy"])
+def test_loss(benchmark, name, backend):
+    logits, labels = draw(N, 10), np.arange(N) % 10
+    run(
+        benchmark,
+        name,
+        "10 classes",
+        backend,
+        lambda be, as_: be.softmax_cross_entropy(as_(logits), labels)[2],
+    )
+
+
+@backends_with_their_own(["adam_step"])
+def test_optimizer(benchmark, name, backend):
+    size = 132_742  # the small network
+    p, g, m, v = (draw(size, seed=seed) for seed in range(4))
+    v = np.abs(v)
+
+    def step(be, as_):
+        vectors = [as_(vector).copy() for vector in (p, g, m, v)]
+        be.adam_step(*vectors, 10, 1e-3, 0.9, 0.999, 1e-8, 0.0, 0.0)
+        return vectors[0]
+
+    run(benchmark, name, f"{size} parameters", backend, step)

@@ -1,0 +1,35 @@
+"""A whole training step of both networks on each backend: batch in, loss out."""
+
+import numpy as np
+import pytest
+
+from bench.networks import NETWORKS
+from bench.timing import measure
+from kernels import BACKENDS
+from training import Adam
+
+
+@pytest.mark.parametrize("backend", list(BACKENDS))
+@pytest.mark.parametrize(("network", "batch"), [("small", 10), ("small", 64), ("wide", 16)])
+def test_training_step(benchmark, network, batch, backend):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((batch, 1, 28, 28), dtype=np.float32)
+    y = rng.integers(0, 10, batch)
+
+    def first_loss(dtype):
+        model = NETWORKS[network]((1, 28, 28), 10, backend=backend, dtype=dtype)
+        model.compile(optimizer=Adam())
+        return model, model.train_step(x, y)
+
+    model, loss = first_loss("float32")
+    _, exact = first_loss("float64")
+    benchmark.group = f"training step | {network}, batch {batch}"
+    benchmark.extra_info |= {
+        "kernel": "training step",
+        "shape": f"{network}, batch {batch}",
+        "backend": backend,
+        "batch": batch,
+        "largest_error": abs(loss - exact) / exact,
+    }
+    measure(benchmark, lambda: model.train_step(x, y))
+    benchmark.extra_info["images_per_second"] = batch / benchmark.stats["median"]
