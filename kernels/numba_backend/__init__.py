@@ -1,8 +1,7 @@
 """The fast path: kernels compiled by Numba, parallel on all cores.
 
-No matrix product goes to BLAS: its threads and those of these kernels would wait for each
-other busily. On 2 cores, a 64x256 by 256x256 product takes 55 us alone and 7 ms right after
-a parallel kernel.
+No matrix product goes to BLAS: its threads and those of these kernels would fight for the
+cores (`jit.py` has the figures).
 """
 
 from kernels.numba_backend.activations import (

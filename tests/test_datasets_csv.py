@@ -1,0 +1,227 @@
+"""CSV files, good and bad."""
+
+import gzip
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from training.datasets import csv_file, load_file
+from training.errors import InputError
+
+ROWS = "0,1,2,3,4\n1,5,6,7,255\n"
+PIXELS = [[1, 2, 3, 4], [5, 6, 7, 255]]
+
+
+def write(tmp_path: Path, content: str | bytes, name: str = "images.csv") -> Path:
+    path = tmp_path / name
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(ROWS, id="plain"),
+        pytest.param("label,a,b,c,d\n" + ROWS, id="header"),
+        pytest.param("\n \n\nlabel,a,b,c,d\n\n" + ROWS, id="blank lines above the header"),
+        pytest.param('"label, 0-9",a,b,c,d\n' + ROWS, id="comma in the header"),
+        pytest.param("\ufeff" + ROWS, id="BOM"),
+        pytest.param("\ufefflabel,a,b,c,d\n" + ROWS, id="BOM and header"),
+        pytest.param("étiquette,a,b,c,d\n" + ROWS, id="UTF-8 header"),
+        pytest.param(ROWS.replace("\n", "\r\n"), id="CRLF"),
+        pytest.param(ROWS.replace("\n", "\r"), id="CR"),
+        pytest.param(ROWS.replace("\n", ",\n"), id="trailing commas"),
+        pytest.param(ROWS.replace("\n", ",,,\n"), id="several trailing commas"),
+        pytest.param("label,a,b,c,d\n" + ROWS.replace("\n", ",\n"), id="commas under a header"),
+        pytest.param(ROWS[:-1] + ", \n", id="trailing comma on the last line only"),
+        pytest.param(ROWS.replace("\n", "\n\n  \n"), id="blank lines"),
+        pytest.param('"0","1","2","3","4"\n"1","5","6","7","255"\n', id="quoted"),
+        pytest.param(ROWS.replace(",", " , "), id="spaces"),
+        pytest.param(ROWS.replace(",", ".0,"), id="whole numbers with a decimal point"),
+        pytest.param(ROWS.rstrip("\n"), id="no newline at the end"),
+    ],
+)
+@pytest.mark.parametrize("packed", [False, True])
+def test_accepts(tmp_path, content, packed):
+    data = content.encode()
+    path = write(tmp_path, gzip.compress(data) if packed else data)  # the name does not tell
+    read = load_file(path)
+    assert read.images.dtype == np.uint8
+    assert read.images.shape == (2, 1, 2, 2)
+    np.testing.assert_array_equal(read.images.reshape(2, 4), PIXELS)
+    assert read.labels.dtype == np.int64
+    np.testing.assert_array_equal(read.labels, [0, 1])
+    assert read.n_classes == 2
+    assert read.source == str(path)
+
+
+@pytest.mark.parametrize(
+    "cell",
+    ["256", "-1", "3.7", "70000", "4294967296", "9223372036854775808", "1e30", "3" + "0" * 20],
+)
+def test_pixels_that_are_no_bytes_become_floats(tmp_path, cell):
+    read = load_file(write(tmp_path, ROWS.replace("255", cell)))
+    assert read.images.dtype == np.float32
+    np.testing.assert_array_equal(
+        read.images.reshape(2, 4), np.float32([[1, 2, 3, 4], [5, 6, 7, float(cell)]])
+    )
+
+
+def test_pandas_that_lets_bytes_wrap(tmp_path, monkeypatch):
+    monkeypatch.setattr(csv_file, "_byte_type", lambda: np.int64)
+    assert load_file(write(tmp_path, ROWS)).images.dtype == np.uint8
+    images = load_file(write(tmp_path, ROWS.replace("255", "256"))).images
+    np.testing.assert_array_equal(images.reshape(2, 4), np.float32([[1, 2, 3, 4], [5, 6, 7, 256]]))
+
+
+def test_many_classes(tmp_path):
+    read = load_file(write(tmp_path, "".join(f"{n},{n % 256}\n" for n in range(300))))
+    assert read.n_classes == 300
+    assert read.images.dtype == np.uint8
+    np.testing.assert_array_equal(read.labels, np.arange(300))
+
+
+def test_trailing_comma_on_the_third_line_only(tmp_path):
+    assert load_file(write(tmp_path, ROWS + "0,1,1,1,1,\n")).images.shape == (3, 1, 2, 2)
+
+
+def test_no_byte_to_spare(tmp_path):
+    np.testing.assert_array_equal(load_file(write(tmp_path, "0,1\n1,2")).images.ravel(), [1, 2])
+
+
+def test_image_shape(tmp_path):
+    path = write(tmp_path, "0,1,2,3,4,5,6\n1,6,5,4,3,2,1\n")
+    images = load_file(path, image_shape=(3, 1, 2)).images
+    np.testing.assert_array_equal(images[0], [[[1, 2]], [[3, 4]], [[5, 6]]])
+
+
+def test_test_file_need_not_have_every_class(tmp_path):
+    read = load_file(write(tmp_path, "2,1\n2,5\n"), n_classes=4)
+    assert read.n_classes == 4
+
+
+def random_rows(n):
+    rng = np.random.default_rng(0)
+    labels = np.arange(n) % 3
+    return labels, rng.integers(0, 256, (n, 9))
+
+
+def as_csv(labels, pixels):
+    return "".join(
+        f"{n},{','.join(map(str, row))}\n" for n, row in zip(labels, pixels, strict=True)
+    )
+
+
+@pytest.mark.parametrize("chunk_rows", [1, 7, 20, 50])
+def test_chunks(tmp_path, monkeypatch, chunk_rows):
+    monkeypatch.setattr(csv_file, "CHUNK_BYTES", chunk_rows * 10)
+    labels, pixels = random_rows(20)
+    read = load_file(write(tmp_path, as_csv(labels, pixels)))
+    np.testing.assert_array_equal(read.images.reshape(20, 9), pixels)
+    np.testing.assert_array_equal(read.labels, labels)
+
+
+@pytest.mark.parametrize("chunk_rows", [1, 7, 50])
+@pytest.mark.parametrize("header", ["", "label" + ",x" * 9 + "\n\n"])
+def test_bad_cell_in_a_later_chunk(tmp_path, monkeypatch, chunk_rows, header):
+    monkeypatch.setattr(csv_file, "CHUNK_BYTES", chunk_rows * 10)
+    lines = as_csv(*random_rows(20)).splitlines(keepends=True)
+    lines[15] = "0,1,2,3,4,oops,6,7,8,9\n"
+    line = 16 + header.count("\n")
+    with pytest.raises(InputError, match=rf"images\.csv, line {line}, column 6: 'oops' .*digits"):
+        load_file(write(tmp_path, header + "".join(lines)))
+
+
+def test_whole_floats_in_one_chunk_and_fractions_in_another(tmp_path, monkeypatch):
+    monkeypatch.setattr(csv_file, "CHUNK_BYTES", 2)
+    images = load_file(write(tmp_path, "0,1\n1,0.5\n1,2\n")).images
+    np.testing.assert_array_equal(images.ravel(), np.float32([1, 0.5, 2]))
+
+
+HEADER = "label,a,b,c,d\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "place", "remedy"),
+    [
+        pytest.param("", "", "is empty: write one image a line", id="empty"),
+        pytest.param("\n  \n", "", "is empty: write one image a line", id="blank lines only"),
+        pytest.param("\n" + HEADER, ", line 2", "no image follows the header", id="header only"),
+        pytest.param("0,1,2,3,4\n\n1,5,6,7\n", ", line 3", "4 cells.*first line has 5", id="short"),
+        pytest.param(ROWS + "1,2,3,4,5,6\n", ", line 3", "6 cells.*first line has 5", id="long"),
+        pytest.param(ROWS + "1,2\n", ", line 3", "2 cells.*same number of pixels", id="shorter"),
+        pytest.param(ROWS + ",,,,\n", ", line 3", "0 cells.*same number of pixels", id="commas"),
+        pytest.param(ROWS + "1,2,3,4,\n", ", line 3", "4 cells.*first line has 5", id="last empty"),
+        pytest.param(
+            "label,a,b\n" + ROWS, ", line 2", "5 cells.*first line has 3", id="header short"
+        ),
+        pytest.param(ROWS + "1,2,x,4,5\n", ", line 3, column 3", "'x' .*in digits", id="text"),
+        pytest.param(ROWS + "1,2,,4,5\n", ", line 3, column 3", "'' .*in digits", id="hole"),
+        pytest.param(ROWS + "1,1_0,3,4,5\n", ", line 3, column 2", "'1_0' .*digits", id="1_0"),
+        pytest.param(ROWS + "one,2,3,4,5\n", ", line 3, column 1", "'one' .*digits", id="word"),
+        pytest.param(ROWS + '1,"2,3,4,5\n' + ROWS, ", line 3", "2 cells", id="open quote"),
+        pytest.param(ROWS + "1,2,nan,4,5\n", ", line 3, column 3", "'nan'.*0 to 255", id="NaN"),
+        pytest.param(ROWS + "1,-inf,3,4,5\n", ", line 3, column 2", "'-inf'.*0 to 255", id="inf"),
+        pytest.param(ROWS + "1,1e39,3,4,5\n", ", line 3, column 2", "'1e39'.*0 to 255", id="1e39"),
+        pytest.param("nan,1,2,3,4\n" + ROWS, ", line 1, column 1", "finite", id="NaN label"),
+        pytest.param(ROWS + "1.5,2,3,4,5\n", ", line 3, column 1", "'1.5'.*from 0", id="fraction"),
+        pytest.param(ROWS + "-1,2,3,4,5\n", ", line 3, column 1", "'-1'.*from 0", id="negative"),
+        pytest.param("0,1\n1,2\n3,4\n", "", "no image has label 2.*from 0 to 2", id="gap"),
+        pytest.param("1,1\n2,2\n", "", "no image has label 0.*from 0 to 1", id="counted from 1"),
+        pytest.param("0,1\n1000000000000,2\n", "", "label 1,.*from 0 to 1", id="huge label"),
+        pytest.param("3,1\n3,2\n", "", "every label is 3.*two or more", id="one class"),
+        pytest.param("0,1,2,3\n1,2,3,4\n", "", "3 pixels.*--image_shape C,H,W", id="not square"),
+        pytest.param("0;1;2\n1;3;4\n", ", line 1", "1 cells.*with commas", id="semicolons"),
+        pytest.param("0\n1\n", ", line 1", "1 cells.*with commas", id="labels only"),
+        pytest.param(b"\x89PNG\r\n\x1a\n" + bytes(99), "", "neither.*CSV in UTF-8", id="PNG"),
+        pytest.param(b"\xde\xad\xbe\xef\n" * 99, "", "neither.*CSV in UTF-8", id="junk"),
+        pytest.param(b"\0", "", "neither.*CSV in UTF-8", id="a zero byte"),
+        pytest.param("étiquette,a\n0,1\n".encode("latin-1"), "", "in UTF-8", id="Latin-1"),
+        pytest.param(ROWS.encode() + b"\xc3", "", "in UTF-8", id="half a character"),
+        pytest.param(ROWS.encode("utf-16"), "", "UTF-16.*in UTF-8", id="UTF-16"),
+        pytest.param(ROWS.encode("utf-16-le"), "", "in UTF-8", id="UTF-16 without BOM"),
+        pytest.param("x" * 200_000, "", "no image follows", id="one endless word"),
+        pytest.param(gzip.compress(ROWS.encode())[:-12], "", "gzip.*download", id="cut gzip"),
+        pytest.param(gzip.compress(b""), "", "is empty", id="empty gzip"),
+        pytest.param(b"\x1f\x8bgarbage, and no gzip", "", "gzip.*download", id="fake gzip"),
+    ],
+)
+def test_refuses(tmp_path, content, place, remedy):
+    path = write(tmp_path, content)
+    with pytest.raises(InputError, match=rf"^{path}{place}.*: .*{remedy}") as raised:
+        load_file(path)
+    assert "\n" not in str(raised.value)
+
+
+def test_refuses_label_of_no_class(tmp_path):
+    path = write(tmp_path, HEADER + ROWS + "2,1,1,1,1\n")
+    with pytest.raises(InputError, match=r"csv, line 4, column 1: '2' .* 2 classes, 0 to 1"):
+        load_file(path, n_classes=2)
+
+
+def test_refuses_image_shape_that_does_not_fit(tmp_path):
+    path = write(tmp_path, ROWS)
+    with pytest.raises(InputError, match=r"csv: has 4 pixels.*--image_shape 3,2,2 has 12.*must"):
+        load_file(path, image_shape=(3, 2, 2))
+
+
+def test_refuses_missing_file(tmp_path):
+    with pytest.raises(InputError, match=r"none\.csv: no such file: give the path"):
+        load_file(tmp_path / "none.csv")
+
+
+def test_refuses_directory(tmp_path):
+    with pytest.raises(InputError, match="is a directory: give a CSV or IDX file"):
+        load_file(tmp_path)
+
+
+@pytest.mark.skipif(
+    os.name != "posix" or os.geteuid() == 0, reason="root and Windows open files of mode 0"
+)
+def test_refuses_unreadable_file(tmp_path):
+    path = write(tmp_path, ROWS)
+    path.chmod(0)
+    with pytest.raises(InputError, match="permissions"):
+        load_file(path)

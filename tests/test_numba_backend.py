@@ -1,0 +1,83 @@
+"""What only the numba backend has: threads, a threading layer, a cache on disk."""
+
+import importlib.metadata
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numba
+import numpy as np
+import pytest
+
+from kernels import get_backend
+from tests.networks import digits, small_network
+
+BACKEND = get_backend("numba")
+ROOT = Path(__file__).parents[1]
+several_cores = pytest.mark.skipif(
+    numba.config.NUMBA_NUM_THREADS < 2, reason="this machine has one core"
+)
+
+
+def installed(package):
+    try:
+        importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not installed("tbb"), reason="there is no TBB for this platform")
+def test_tbb_is_found_where_pip_put_it():
+    BACKEND.leaky_relu(np.ones((2, 3), np.float32), 0.1)
+    assert numba.threading_layer() == "tbb"
+
+
+@several_cores
+def test_the_number_of_threads_changes_no_bit():
+    images, labels = digits(200)
+    results = []
+    for threads in (1, numba.config.NUMBA_NUM_THREADS):
+        BACKEND.set_threads(threads)
+        model = small_network("numba", "float32").fit_normalization(images)
+        model.train(images, labels, epochs=1, batch_size=33)
+        results.append(model.parameters.values)
+    np.testing.assert_array_equal(*results)
+
+
+def test_two_python_threads_at_once():
+    images, labels = digits(200)
+
+    def train(results, place):
+        model = small_network("numba", "float32")
+        model.train(images, labels, epochs=2, batch_size=20)
+        results[place] = model.parameters.values
+
+    results = [None, None, None]
+    train(results, 0)
+    workers = [threading.Thread(target=train, args=(results, place)) for place in (1, 2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(timeout=120)
+    np.testing.assert_array_equal(results[1], results[0])
+    np.testing.assert_array_equal(results[2], results[0])
+
+
+def test_a_second_start_compiles_nothing(tmp_path):
+    program = (
+        "from tests.networks import digits, small_network\n"
+        "small_network('numba', 'float32').train(*digits(50), epochs=1)\n"
+    )
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+
+    def compiled():
+        done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environment)
+        assert done.returncode == 0
+        return {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nb?")}
+
+    first = compiled()
+    assert first
+    assert compiled() == first

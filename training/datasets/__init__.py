@@ -1,0 +1,7 @@
+"""Labelled images, from a file of the user's or from a known data set."""
+
+from training.datasets.dataset import Dataset
+from training.datasets.download import DownloadError
+from training.datasets.load import DATASET_NAMES, load_dataset, load_file
+
+__all__ = ["DATASET_NAMES", "Dataset", "DownloadError", "load_dataset", "load_file"]

@@ -1,0 +1,108 @@
+"""IDX, the format of the MNIST files: a magic number, the dimensions, then bytes."""
+
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+
+from training.datasets.dataset import Dataset, count_classes
+from training.datasets.stream import open_stream
+from training.errors import InputError
+
+LABELS_MAGIC = 0x801
+IMAGES_MAGICS = (0x803, 0x804)
+BLOCK = 1 << 20
+
+
+def read_idx(
+    path: Path,
+    image_shape: tuple[int, int, int] | None = None,
+    n_classes: int | None = None,
+) -> Dataset:
+    """Read an IDX file of images, and the labels from the IDX file beside it.
+
+    Parameters
+    ----------
+    path : Path
+        The images: unsigned bytes in three (N, H, W) or four (N, C, H, W) dimensions, gzip or
+        not. Its name holds ``images-idx3`` where that of the labels holds ``labels-idx1``.
+    image_shape : (C, H, W), optional
+        Refuse images of any other shape.
+    n_classes : int, optional
+        See `training.datasets.dataset.count_classes`.
+
+    Raises
+    ------
+    InputError
+        Either file is missing, not IDX, or of another length than its dimensions say; or the
+        two do not belong together.
+
+    References
+    ----------
+    The format: the end of LeCun, Cortes and Burges, "The MNIST database of handwritten digits".
+    """
+    images = _read_bytes(path, IMAGES_MAGICS, "images")
+    if images.ndim == 3:
+        images = images[:, np.newaxis]
+    if image_shape is not None and images.shape[1:] != tuple(image_shape):
+        raise InputError(
+            f"{path}: holds images of C,H,W = {_join(images.shape[1:], ',')}, and "
+            f"{_join(image_shape, ',')} was asked for: an IDX file needs no --image_shape"
+        )
+    labels_path = _labels_path(path)
+    labels = _read_bytes(labels_path, (LABELS_MAGIC,), "labels").astype(np.int64)
+    if len(labels) != len(images):
+        raise InputError(
+            f"{labels_path}: holds {len(labels)} labels for the {len(images)} images of {path}: "
+            "the two files must come from the same data set"
+        )
+    return Dataset(images, labels, count_classes(str(labels_path), labels, n_classes), str(path))
+
+
+def _labels_path(path: Path) -> Path:
+    name, replaced = re.subn(r"images([-.])idx[34]", r"labels\1idx1", path.name)
+    if not replaced:
+        raise InputError(
+            f"{path}: the labels are looked for beside the images, by name: "
+            "call the two files NAME-images-idx3-ubyte and NAME-labels-idx1-ubyte"
+        )
+    same = path.with_name(name)
+    other = path.with_name(name.removesuffix(".gz") if name.endswith(".gz") else name + ".gz")
+    for candidate in (same, other):
+        if candidate.is_file():
+            return candidate
+    raise InputError(f"{same}: no such file: put the labels of {path.name} there")
+
+
+def _read_bytes(path: Path, magics: tuple[int, ...], content: str) -> np.ndarray:
+    with open_stream(path) as stream:
+        magic = int.from_bytes(stream.read(4), "big")
+        if magic not in magics:
+            raise InputError(
+                f"{path}: starts with 0x{magic:08x} and is no IDX file of {content}: "
+                f"those of bytes start with {' or '.join(f'0x{m:08x}' for m in magics)}"
+            )
+        n_dimensions = magic & 0xFF
+        header = stream.read(4 * n_dimensions)
+        if len(header) < 4 * n_dimensions:
+            raise InputError(f"{path}: ends within its header: copy or download the file again")
+        shape = tuple(np.frombuffer(header, ">u4").tolist())
+        size = math.prod(shape)
+        # Grows with what the file really holds: a header may claim any number of bytes.
+        data = bytearray()
+        while len(data) <= size and (block := stream.read(BLOCK)):
+            data += block
+    if len(data) != size:
+        holds = f"only {len(data)}" if len(data) < size else "more"
+        raise InputError(
+            f"{path}: its header says {_join(shape, ' x ')} = {size} bytes, and it holds {holds}: "
+            "copy or download the file again"
+        )
+    if size == 0:
+        raise InputError(f"{path}: holds no {content}: its header says {_join(shape, ' x ')}")
+    return np.frombuffer(data, np.uint8).reshape(shape)
+
+
+def _join(numbers: tuple[int, ...], separator: str) -> str:
+    return separator.join(map(str, numbers))

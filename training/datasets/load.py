@@ -1,0 +1,119 @@
+"""The two ways to data: by the path of a file, and by the name of a data set."""
+
+import os
+from pathlib import Path
+
+from training.datasets import embedded
+from training.datasets.csv_file import read_csv
+from training.datasets.dataset import Dataset
+from training.datasets.download import FILES, MIRRORS, cache_directory, download
+from training.datasets.idx_file import read_idx
+from training.datasets.stream import open_stream
+from training.errors import InputError
+
+DATASET_NAMES = (*MIRRORS, "mnist-5k")
+TRAIN_SHAPE = (60_000, 1, 28, 28)
+TEST_SHAPE = (10_000, 1, 28, 28)
+
+
+def load_file(
+    path: str | os.PathLike,
+    image_shape: tuple[int, int, int] | None = None,
+    n_classes: int | None = None,
+) -> Dataset:
+    """Load images from a CSV or IDX file; its content tells which, not its name.
+
+    Parameters
+    ----------
+    path : str or path
+        A CSV file, or the images of a pair of IDX files; gzip or not.
+    image_shape : (C, H, W), optional
+        Shape of an image of a CSV file; without it, images are square and have one channel.
+    n_classes : int, optional
+        Number of classes where it is known, as it is for a test file. Without it, the labels
+        must be 0 to K-1 and each of them must occur.
+
+    Returns
+    -------
+    Dataset
+
+    Raises
+    ------
+    InputError
+        The file is missing or not what it should be; the message names the file and the line.
+    """
+    path = Path(path)
+    with open_stream(path) as stream:
+        start = stream.read(2)
+    read = read_idx if start == b"\0\0" else read_csv
+    return read(path, image_shape, n_classes)
+
+
+def load_dataset(name: str, data_dir: str | os.PathLike | None = None) -> tuple[Dataset, Dataset]:
+    """Load a data set by its name: from disk where it is found, else from the network.
+
+    It is looked for in `data_dir`, in the directory that the environment variable CNN_DATA_DIR
+    names, in this program's folder data, and in the user's cache; in each of them in the folder
+    of its name first. Files count when all four are in one place, each packed (.gz) or not.
+
+    Parameters
+    ----------
+    name : str
+        One of `DATASET_NAMES`.
+    data_dir : str or path, optional
+
+    Returns
+    -------
+    train, test : Dataset
+        60,000 and 10,000 images; 4,000 and 1,000 of ``mnist-5k``.
+
+    Raises
+    ------
+    InputError
+        An unknown name, a `data_dir` that is none, or a file that is not what it should be.
+    DownloadError
+        The data set is not on disk and no mirror has it.
+    """
+    if name not in DATASET_NAMES:
+        raise InputError(f"no data set is called {name!r}: choose {', '.join(DATASET_NAMES)}")
+    if name == "mnist-5k":
+        return embedded.load_mnist_5k()
+    folder = _find(name, data_dir) or download(name)
+    return _load_part(folder, FILES[0], TRAIN_SHAPE), _load_part(folder, FILES[2], TEST_SHAPE)
+
+
+def _find(name: str, data_dir: str | os.PathLike | None) -> Path | None:
+    directories = []
+    if data_dir is not None:
+        if not Path(data_dir).is_dir():
+            raise InputError(f"{data_dir}: no such directory: give one that holds data sets")
+        directories.append(Path(data_dir))
+    if os.environ.get("CNN_DATA_DIR"):
+        directories.append(Path(os.environ["CNN_DATA_DIR"]).expanduser())
+    directories += [embedded.PATH.parent, cache_directory()]
+    for directory in directories:
+        folders = [directory / name]
+        # The three data sets have the same file names: what lies in a folder called mnist is
+        # not to be taken for kmnist.
+        if directory.name not in MIRRORS or directory.name == name:
+            folders.append(directory)
+        for folder in folders:
+            if all(_file(folder, file) for file in FILES):
+                return folder
+    return None
+
+
+def _file(folder: Path, name: str) -> Path | None:
+    candidates = (folder / name, folder / name.removesuffix(".gz"))
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def _load_part(folder: Path, name: str, shape: tuple[int, ...]) -> Dataset:
+    path = _file(folder, name) or folder / name
+    part = load_file(path, n_classes=10)
+    if part.images.shape != shape:
+        raise InputError(
+            f"{path}: holds images of N,C,H,W = {part.images.shape}, and {shape} is right: "
+            "move the file away, or load it by its path"
+        )
+    return part
