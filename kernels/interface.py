@@ -270,6 +270,12 @@ class Backend(Protocol):
         """
 
     # -- the model's door, and optimizers ------------------------------------------------------
+    def from_array(self, x: Array) -> Array:
+        """Return a plain array (N, C, H, W) or (N, features) as activations."""
+
+    def to_array(self, x: Array) -> Array:
+        """Return activations as a plain array."""
+
     def load_images(self, images: Array, mean: Array, std: Array, dtype: np.dtype) -> Array:
         """Return images (N, C, H, W) of any real dtype as activations (images - mean) / std.
 

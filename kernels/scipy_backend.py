@@ -22,6 +22,7 @@ from kernels.numpy_backend import (
     dropout_grad,
     flatten,
     flatten_grad,
+    from_array,
     im2col,
     leaky_relu,
     leaky_relu_grad,
@@ -34,6 +35,7 @@ from kernels.numpy_backend import (
     softmax,
     softmax_cross_entropy,
     softmax_grad,
+    to_array,
 )
 from kernels.numpy_backend.convolution import pad
 
@@ -54,6 +56,7 @@ __all__ = [
     "dropout_grad",
     "flatten",
     "flatten_grad",
+    "from_array",
     "im2col",
     "leaky_relu",
     "leaky_relu_grad",
@@ -66,6 +69,7 @@ __all__ = [
     "softmax",
     "softmax_cross_entropy",
     "softmax_grad",
+    "to_array",
 ]
 
 

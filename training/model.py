@@ -270,4 +270,4 @@ class Model:
         activations = self._enter(x)
         for layer in self._body:
             activations = layer.forward(activations, training=False)
-        return activations
+        return self.backend.to_array(activations)

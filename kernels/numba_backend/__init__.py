@@ -4,32 +4,81 @@ No matrix product goes to BLAS: its threads and those of these kernels would fig
 cores (`jit.py` has the figures).
 """
 
-from kernels.numba_backend.activations import (
-    leaky_relu,
-    leaky_relu_grad,
-    softmax,
-    softmax_cross_entropy,
-    softmax_grad,
+from functools import wraps
+
+import numpy as np
+
+from kernels import checks
+from kernels.numba_backend import (
+    activations,
+    convolution,
+    lanes,
+    normalization,
+    pooling,
 )
-from kernels.numba_backend.convolution import (
-    col2im,
-    correlate,
-    correlate_grad,
-    correlate_im2col,
-    im2col,
+from kernels.numba_backend import (
+    dense as products,
 )
-from kernels.numba_backend.dense import dense, dense_grad, flatten, flatten_grad
+from kernels.numba_backend.convolution import col2im, correlate_im2col, im2col
 from kernels.numba_backend.jit import set_threads
-from kernels.numba_backend.normalization import (
-    batch_norm,
-    batch_norm_grad,
-    batch_norm_inference,
-    dropout,
-    dropout_grad,
-    load_images,
-)
 from kernels.numba_backend.optimizers import adam_step, momentum_step, sgd_step
-from kernels.numba_backend.pooling import avg_pool, avg_pool_grad, max_pool, max_pool_grad
+
+
+def _either(on_arrays, on_lanes):
+    """Return a function that takes plain arrays as well as activations inside a model."""
+
+    @wraps(on_arrays)
+    def function(x, *args, **kwargs):
+        return (on_lanes if isinstance(x, lanes.Lanes) else on_arrays)(x, *args, **kwargs)
+
+    return function
+
+
+avg_pool = _either(pooling.avg_pool, lanes.avg_pool)
+avg_pool_grad = _either(pooling.avg_pool_grad, lanes.avg_pool_grad)
+batch_norm = _either(normalization.batch_norm, lanes.batch_norm)
+batch_norm_grad = _either(normalization.batch_norm_grad, lanes.batch_norm_grad)
+batch_norm_inference = _either(normalization.batch_norm_inference, lanes.batch_norm_inference)
+correlate = _either(convolution.correlate, lanes.correlate)
+correlate_grad = _either(convolution.correlate_grad, lanes.correlate_grad)
+dense = _either(products.dense, lanes.dense)
+dense_grad = _either(products.dense_grad, lanes.dense_grad)
+dropout = _either(normalization.dropout, lanes.dropout)
+dropout_grad = _either(normalization.dropout_grad, lanes.dropout_grad)
+flatten = _either(products.flatten, lanes.flatten)
+flatten_grad = _either(products.flatten_grad, lanes.flatten_grad)
+leaky_relu = _either(activations.leaky_relu, lanes.leaky_relu)
+leaky_relu_grad = _either(activations.leaky_relu_grad, lanes.leaky_relu_grad)
+max_pool = _either(pooling.max_pool, lanes.max_pool)
+max_pool_grad = _either(pooling.max_pool_grad, lanes.max_pool_grad)
+softmax = _either(activations.softmax, lanes.softmax)
+softmax_cross_entropy = _either(activations.softmax_cross_entropy, lanes.softmax_cross_entropy)
+softmax_grad = _either(activations.softmax_grad, lanes.softmax_grad)
+
+
+def fills_lanes(N, dtype):
+    """Return whether a batch is large enough for images in lanes: at least a quarter of one."""
+    return lanes.lanes_of(dtype) <= 4 * N
+
+
+def from_array(x):
+    x = checks.activations(x, "x")
+    return lanes.pack(x) if fills_lanes(len(x), x.dtype) else x
+
+
+def to_array(x):
+    return lanes.unpack(x) if isinstance(x, lanes.Lanes) else x
+
+
+def load_images(images, mean, std, dtype):
+    images, mean, std = checks.raw_images(images, mean, std, dtype)
+    if images.dtype != np.uint8:
+        images = images.astype(mean.dtype, copy=False)
+    images = np.ascontiguousarray(images)
+    if fills_lanes(len(images), mean.dtype):
+        return lanes.pack_normalized(images, mean, 1 / std)
+    return normalization.load_images(images, mean, std)
+
 
 __all__ = [
     "adam_step",
@@ -48,6 +97,7 @@ __all__ = [
     "dropout_grad",
     "flatten",
     "flatten_grad",
+    "from_array",
     "im2col",
     "leaky_relu",
     "leaky_relu_grad",
@@ -60,4 +110,5 @@ __all__ = [
     "softmax",
     "softmax_cross_entropy",
     "softmax_grad",
+    "to_array",
 ]

@@ -10,13 +10,13 @@ from kernels.numba_backend.jit import parallel, serial
 
 
 @parallel
-def _leaky_relu(x, slope, y):
+def leaky_relu_kernel(x, slope, y):
     for p in prange(x.size):
         y[p] = x[p] if x[p] > 0 else x[p] * slope
 
 
 @parallel
-def _leaky_relu_grad(dy, x, slope, dx):
+def leaky_relu_grad_kernel(dy, x, slope, dx):
     for p in prange(x.size):
         dx[p] = dy[p] if x[p] > 0 else dy[p] * slope
 
@@ -75,14 +75,14 @@ def _cross_entropy(logits, labels, dlogits):
 def leaky_relu(x, slope):
     x = checks.activations(x, "x")
     y = np.empty_like(x)
-    _leaky_relu(x.reshape(-1), x.dtype.type(slope), y.reshape(-1))
+    leaky_relu_kernel(x.reshape(-1), x.dtype.type(slope), y.reshape(-1))
     return y
 
 
 def leaky_relu_grad(dy, x, slope):
     dy, x = checks.same_shape(dy, x)
     dx = np.empty_like(x)
-    _leaky_relu_grad(dy.reshape(-1), x.reshape(-1), x.dtype.type(slope), dx.reshape(-1))
+    leaky_relu_grad_kernel(dy.reshape(-1), x.reshape(-1), x.dtype.type(slope), dx.reshape(-1))
     return dx
 
 

@@ -8,6 +8,7 @@ from numba import prange
 
 from kernels import checks
 from kernels.numba_backend.jit import parallel
+from kernels.numpy_backend.normalization import dropout_mask
 
 
 def _rows(x):
@@ -106,7 +107,7 @@ def batch_norm_inference(x, gamma, beta, mean, variance, epsilon):
 
 
 @parallel
-def _multiply(x, mask, y):
+def multiply(x, mask, y):
     for p in prange(x.size):
         y[p] = x[p] * mask[p]
 
@@ -114,22 +115,18 @@ def _multiply(x, mask, y):
 def dropout(x, rate, rng):
     x = checks.activations(x, "x")
     # The same random numbers as the reference's, so that the backends train alike.
-    mask = (rng.random(x.shape, dtype=np.float32) >= rate) * x.dtype.type(1 / (1 - rate))
+    mask = dropout_mask(x.shape, x.dtype, rate, rng)
     return dropout_grad(x, mask), mask
 
 
 def dropout_grad(dy, mask):
     dy, mask = checks.same_shape(dy, mask)
     dx = np.empty_like(dy)
-    _multiply(dy.reshape(-1), mask.reshape(-1), dx.reshape(-1))
+    multiply(dy.reshape(-1), mask.reshape(-1), dx.reshape(-1))
     return dx
 
 
-def load_images(images, mean, std, dtype):
-    images, mean, std = checks.raw_images(images, mean, std, dtype)
-    if images.dtype != np.uint8:
-        images = images.astype(dtype)
-    images = np.ascontiguousarray(images)
-    out = np.empty(images.shape, dtype)
+def load_images(images, mean, std):
+    out = np.empty(images.shape, mean.dtype)
     _normalize(_rows(images), mean, 1 / std, np.zeros_like(mean), _rows(out))
     return out

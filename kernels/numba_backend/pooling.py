@@ -8,7 +8,7 @@ from kernels.numba_backend.jit import parallel, serial
 
 
 @serial
-def _clip(first, size, length):
+def clip(first, size, length):
     """Return [low, high) of the pixels first .. first + size - 1 that are no padding."""
     return max(first, 0), min(first + size, length)
 
@@ -21,9 +21,9 @@ def _max_pool(x, y, index, size, stride, start):
         n, c = plane // C, plane % C
         image = x[n, c]
         for i in range(OH):
-            top, bottom = _clip(i * stride[0] - start[0], size[0], H)
+            top, bottom = clip(i * stride[0] - start[0], size[0], H)
             for j in range(OW):
-                left, right = _clip(j * stride[1] - start[1], size[1], W)
+                left, right = clip(j * stride[1] - start[1], size[1], W)
                 largest, at = image[top, left], top * W + left
                 for p in range(top, bottom):
                     for q in range(left, right):
@@ -53,9 +53,9 @@ def _avg_pool(x, y, size, stride, start):
         n, c = plane // C, plane % C
         image = x[n, c]
         for i in range(OH):
-            top, bottom = _clip(i * stride[0] - start[0], size[0], H)
+            top, bottom = clip(i * stride[0] - start[0], size[0], H)
             for j in range(OW):
-                left, right = _clip(j * stride[1] - start[1], size[1], W)
+                left, right = clip(j * stride[1] - start[1], size[1], W)
                 total = image[top, left] - image[top, left]
                 for p in range(top, bottom):
                     for q in range(left, right):
@@ -72,16 +72,16 @@ def _avg_pool_grad(dy, dx, size, stride, start):
         image = dx[n, c]
         image[:] = 0
         for i in range(OH):
-            top, bottom = _clip(i * stride[0] - start[0], size[0], H)
+            top, bottom = clip(i * stride[0] - start[0], size[0], H)
             for j in range(OW):
-                left, right = _clip(j * stride[1] - start[1], size[1], W)
+                left, right = clip(j * stride[1] - start[1], size[1], W)
                 share = dy[n, c, i, j] / ((bottom - top) * (right - left))
                 for p in range(top, bottom):
                     for q in range(left, right):
                         image[p, q] += share
 
 
-def _start(window):
+def start(window):
     (top, _), (left, _) = window.padding
     return top, left
 
@@ -91,7 +91,7 @@ def max_pool(x, pool_size, stride=None, padding=0):
     window = checks.pool(x.shape[2:], pool_size, stride, padding)
     y = np.empty((*x.shape[:2], *window.output), x.dtype)
     index = np.empty(y.shape, np.int32)
-    _max_pool(x, y, index, window.size, window.stride, _start(window))
+    _max_pool(x, y, index, window.size, window.stride, start(window))
     return y, index
 
 
@@ -108,7 +108,7 @@ def avg_pool(x, pool_size, stride=None, padding=0):
     x = checks.images(x, "x")
     window = checks.pool(x.shape[2:], pool_size, stride, padding)
     y = np.empty((*x.shape[:2], *window.output), x.dtype)
-    _avg_pool(x, y, window.size, window.stride, _start(window))
+    _avg_pool(x, y, window.size, window.stride, start(window))
     return y
 
 
@@ -117,5 +117,5 @@ def avg_pool_grad(dy, x_shape, pool_size, stride=None, padding=0):
     window = checks.pool((H, W), pool_size, stride, padding)
     dy = checks.output_gradient(dy, N, C, window)
     dx = np.empty((N, C, H, W), dy.dtype)
-    _avg_pool_grad(dy, dx, window.size, window.stride, _start(window))
+    _avg_pool_grad(dy, dx, window.size, window.stride, start(window))
     return dx

@@ -21,7 +21,9 @@ from kernels.numpy_backend.normalization import (
     batch_norm_inference,
     dropout,
     dropout_grad,
+    from_array,
     load_images,
+    to_array,
 )
 from kernels.numpy_backend.optimizers import adam_step, momentum_step, sgd_step
 from kernels.numpy_backend.pooling import avg_pool, avg_pool_grad, max_pool, max_pool_grad
@@ -44,6 +46,7 @@ __all__ = [
     "dropout_grad",
     "flatten",
     "flatten_grad",
+    "from_array",
     "im2col",
     "leaky_relu",
     "leaky_relu_grad",
@@ -56,4 +59,5 @@ __all__ = [
     "softmax",
     "softmax_cross_entropy",
     "softmax_grad",
+    "to_array",
 ]

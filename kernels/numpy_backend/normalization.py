@@ -47,16 +47,28 @@ def batch_norm_inference(x, gamma, beta, mean, variance, epsilon):
     return (x - _per_channel(mean, x)) * _per_channel(scale, x) + _per_channel(beta, x)
 
 
+def dropout_mask(shape, dtype, rate, rng):
+    """Return what to multiply by: 0, or 1 / (1 - rate)."""
+    return (rng.random(shape, dtype=np.float32) >= rate) * dtype.type(1 / (1 - rate))
+
+
 def dropout(x, rate, rng):
     x = checks.activations(x, "x")
-    kept = rng.random(x.shape, dtype=np.float32) >= rate
-    mask = kept * x.dtype.type(1 / (1 - rate))
+    mask = dropout_mask(x.shape, x.dtype, rate, rng)
     return x * mask, mask
 
 
 def dropout_grad(dy, mask):
     dy, mask = checks.same_shape(dy, mask)
     return dy * mask
+
+
+def from_array(x):
+    return checks.activations(x, "x")
+
+
+def to_array(x):
+    return x
 
 
 def load_images(images, mean, std, dtype):

@@ -1,0 +1,138 @@
+"""The functions of a backend on activations whose images lie in the lanes of vectors.
+
+The arguments come from layers, which have checked them; only plain arrays are checked again.
+"""
+
+import numpy as np
+
+from kernels.geometry import make_window
+from kernels.numba_backend import activations as plain
+from kernels.numba_backend.lanes import convolution, pooling
+from kernels.numba_backend.lanes import dense as products
+from kernels.numba_backend.lanes.layout import Lanes, lanes_of, pack, pack_normalized, unpack
+from kernels.numba_backend.lanes.normalization import (
+    batch_norm,
+    batch_norm_grad,
+    batch_norm_inference,
+)
+from kernels.numba_backend.normalization import multiply
+from kernels.numpy_backend.normalization import dropout_mask
+
+__all__ = [
+    "Lanes",
+    "avg_pool",
+    "avg_pool_grad",
+    "batch_norm",
+    "batch_norm_grad",
+    "batch_norm_inference",
+    "correlate",
+    "correlate_grad",
+    "dense",
+    "dense_grad",
+    "dropout",
+    "dropout_grad",
+    "flatten",
+    "flatten_grad",
+    "lanes_of",
+    "leaky_relu",
+    "leaky_relu_grad",
+    "max_pool",
+    "max_pool_grad",
+    "pack",
+    "pack_normalized",
+    "softmax",
+    "softmax_cross_entropy",
+    "softmax_grad",
+    "unpack",
+]
+
+
+def _bias(b, count, dtype):
+    return np.zeros(count, dtype) if b is None else b
+
+
+def correlate(x: Lanes, w, b=None, stride=1, padding=0, dilation=1, groups=1) -> Lanes:
+    window = make_window(x.shape[2:], w.shape[2:], stride, padding, dilation)
+    return convolution.correlate(x, w, _bias(b, len(w), x.dtype), window, groups)
+
+
+def correlate_grad(dy: Lanes, x: Lanes, w, stride=1, padding=0, dilation=1, groups=1, need_dx=True):
+    window = make_window(x.shape[2:], w.shape[2:], stride, padding, dilation)
+    dw = convolution.weight_gradient(dy, x, w.shape, window, groups)
+    dx = convolution.input_gradient(dy, w, window, groups) if need_dx else None
+    return dx, dw, convolution.channel_sums(dy)
+
+
+def _pool_window(image, pool_size, stride, padding):
+    return make_window(image, pool_size, pool_size if stride is None else stride, padding)
+
+
+def max_pool(x: Lanes, pool_size, stride=None, padding=0):
+    return pooling.max_pool(x, _pool_window(x.shape[2:], pool_size, stride, padding))
+
+
+def max_pool_grad(dy: Lanes, taps, x_shape, pool_size, stride=None, padding=0) -> Lanes:
+    return pooling.max_pool_grad(dy, taps, _pool_window(x_shape[2:], pool_size, stride, padding))
+
+
+def avg_pool(x: Lanes, pool_size, stride=None, padding=0) -> Lanes:
+    return pooling.avg_pool(x, _pool_window(x.shape[2:], pool_size, stride, padding))
+
+
+def avg_pool_grad(dy: Lanes, x_shape, pool_size, stride=None, padding=0) -> Lanes:
+    return pooling.avg_pool_grad(dy, _pool_window(x_shape[2:], pool_size, stride, padding))
+
+
+def flatten(x: Lanes) -> Lanes:
+    return x.reshape(int(np.prod(x.shape[1:])))
+
+
+def flatten_grad(dy: Lanes, image) -> Lanes:
+    return dy.reshape(*image)
+
+
+def dense(x: Lanes, w, b=None) -> Lanes:
+    return products.dense(x, w, _bias(b, w.shape[1], x.dtype))
+
+
+def dense_grad(dy: Lanes, x: Lanes, w, need_dx=True):
+    return products.dense_grad(dy, x, w, need_dx)
+
+
+def dropout(x: Lanes, rate, rng):
+    mask = pack(dropout_mask(x.shape, x.dtype, rate, rng))
+    return dropout_grad(x, mask), mask
+
+
+def dropout_grad(dy: Lanes, mask: Lanes) -> Lanes:
+    dx = dy.like()
+    multiply(dy.data.reshape(-1), mask.data.reshape(-1), dx.data.reshape(-1))
+    return dx
+
+
+def leaky_relu(x: Lanes, slope) -> Lanes:
+    y = x.like()
+    plain.leaky_relu_kernel(x.data.reshape(-1), x.dtype.type(slope), y.data.reshape(-1))
+    return y
+
+
+def leaky_relu_grad(dy: Lanes, x: Lanes, slope) -> Lanes:
+    dx = dy.like()
+    plain.leaky_relu_grad_kernel(
+        dy.data.reshape(-1), x.data.reshape(-1), x.dtype.type(slope), dx.data.reshape(-1)
+    )
+    return dx
+
+
+# The rows of a classifier are short: its softmax works on plain arrays.
+def softmax(x: Lanes) -> Lanes:
+    return pack(plain.softmax(unpack(x)))
+
+
+def softmax_grad(dy: Lanes, y: Lanes) -> Lanes:
+    return pack(plain.softmax_grad(unpack(dy), unpack(y)))
+
+
+def softmax_cross_entropy(logits: Lanes, labels):
+    loss, correct, dlogits = plain.softmax_cross_entropy(unpack(logits), labels)
+    return loss, correct, pack(dlogits)
