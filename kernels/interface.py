@@ -218,6 +218,36 @@ class Backend(Protocol):
     ) -> Array:
         """Normalise each channel by a mean and a variance (C,) that were learned before."""
 
+    def batch_norm_relu(
+        self, x: Array, gamma: Array, beta: Array, epsilon: float, slope: float
+    ) -> tuple[Array, Array, Array]:
+        """`leaky_relu` of `batch_norm`, in one; return y, mean and variance."""
+
+    def batch_norm_relu_grad(
+        self,
+        dy: Array,
+        x: Array,
+        gamma: Array,
+        beta: Array,
+        mean: Array,
+        variance: Array,
+        epsilon: float,
+        slope: float,
+    ) -> tuple[Array, Array, Array]:
+        """Return the gradients dx, dgamma and dbeta of `batch_norm_relu`."""
+
+    def batch_norm_relu_inference(
+        self,
+        x: Array,
+        gamma: Array,
+        beta: Array,
+        mean: Array,
+        variance: Array,
+        epsilon: float,
+        slope: float,
+    ) -> Array:
+        """`leaky_relu` of `batch_norm_inference`, in one."""
+
     def dropout(self, x: Array, rate: float, rng: np.random.Generator) -> tuple[Array, Array]:
         """Zero a share ``rate`` of x and scale the rest by 1 / (1 - rate).
 

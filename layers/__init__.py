@@ -4,6 +4,7 @@ from layers.activations import LeakyRelu, Relu, Softmax
 from layers.base import Layer, ShapeError
 from layers.conv import Conv
 from layers.dense import Dense, Flatten
+from layers.fusion import fuse
 from layers.normalization import BatchNorm, Dropout
 from layers.pooling import AvgPool, GlobalAvgPool, MaxPool
 
@@ -39,4 +40,5 @@ __all__ = [
     "Relu",
     "ShapeError",
     "Softmax",
+    "fuse",
 ]

@@ -134,11 +134,13 @@ class Layer(ABC):
     def __str__(self) -> str:
         return repr(self.name or type(self).__name__)
 
-    def _add_param(self, name: str, value: np.ndarray) -> None:
+    def add_param(self, name: str, value: np.ndarray) -> None:
+        """Create a parameter, to be called in `_build`."""
         self.params[name] = np.ascontiguousarray(value, self.dtype)
         self.grads[name] = np.zeros_like(self.params[name])
 
-    def _set_grads(self, **grads: np.ndarray) -> None:
+    def set_grads(self, **grads: np.ndarray) -> None:
+        """Leave gradients for the optimizer; those of parameters that are not there are dropped."""
         for name, value in grads.items():
             if name in self.grads:
                 np.copyto(self.grads[name], value)

@@ -63,9 +63,9 @@ class Conv(Layer):
         taps = math.prod(self.kernel_size)
         fan_in, fan_out = shape[1] * taps, self.filters // self.groups * taps
         weights = INITIALIZERS[self.initializer](self.rng, shape, fan_in, fan_out)
-        self._add_param("weights", weights)
+        self.add_param("weights", weights)
         if self.use_bias:
-            self._add_param("bias", np.zeros(self.filters))
+            self.add_param("bias", np.zeros(self.filters))
         self._sliding: dict[str, Any] = {
             "stride": self.stride,
             "padding": window.padding,
@@ -82,7 +82,7 @@ class Conv(Layer):
         dx, dw, db = self.backend.correlate_grad(
             dy, x, self.params["weights"], **self._sliding, need_dx=self.need_dx
         )
-        self._set_grads(weights=dw, bias=db)
+        self.set_grads(weights=dw, bias=db)
         return dx
 
     def config(self):

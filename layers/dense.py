@@ -36,9 +36,9 @@ class Dense(Layer):
         features = expect_rows(input_shape)
         draw = INITIALIZERS[self.initializer]
         shape = (features, self.units)
-        self._add_param("weights", draw(self.rng, shape, features, self.units))
+        self.add_param("weights", draw(self.rng, shape, features, self.units))
         if self.use_bias:
-            self._add_param("bias", np.zeros(self.units))
+            self.add_param("bias", np.zeros(self.units))
         return (self.units,)
 
     def _forward(self, x, training):
@@ -46,7 +46,7 @@ class Dense(Layer):
 
     def _backward(self, dy, x):
         dx, dw, db = self.backend.dense_grad(dy, x, self.params["weights"], self.need_dx)
-        self._set_grads(weights=dw, bias=db)
+        self.set_grads(weights=dw, bias=db)
         return dx
 
     def config(self):

@@ -36,8 +36,8 @@ class BatchNorm(Layer):
         if len(input_shape) not in (1, 3):
             raise ShapeError("it expects images (C, H, W) or rows (features,)")
         C = input_shape[0]
-        self._add_param("gamma", np.ones(C))
-        self._add_param("beta", np.zeros(C))
+        self.add_param("gamma", np.ones(C))
+        self.add_param("beta", np.zeros(C))
         self.buffers["running_mean"] = np.zeros(C, self.dtype)
         self.buffers["running_variance"] = np.ones(C, self.dtype)
         return input_shape
@@ -45,14 +45,12 @@ class BatchNorm(Layer):
     def _forward(self, x, training):
         gamma, beta = self.params["gamma"], self.params["beta"]
         if not training:
-            mean, variance = self._running
+            mean, variance = self.running
             return self.backend.batch_norm_inference(
                 x, gamma, beta, mean, variance, self.epsilon
             ), None
         y, mean, variance = self.backend.batch_norm(x, gamma, beta, self.epsilon)
-        for running, batch in zip(self._running, (mean, variance), strict=True):
-            running *= self.momentum
-            running += (1 - self.momentum) * batch
+        self.learn_statistics(mean, variance)
         return y, (x, mean, variance)
 
     def _backward(self, dy, saved):
@@ -60,11 +58,18 @@ class BatchNorm(Layer):
         dx, dgamma, dbeta = self.backend.batch_norm_grad(
             dy, x, self.params["gamma"], mean, variance, self.epsilon
         )
-        self._set_grads(gamma=dgamma, beta=dbeta)
+        self.set_grads(gamma=dgamma, beta=dbeta)
         return dx
 
+    def learn_statistics(self, mean, variance):
+        """Move the running averages towards a batch's mean and variance."""
+        for running, batch in zip(self.running, (mean, variance), strict=True):
+            running *= self.momentum
+            running += (1 - self.momentum) * batch
+
     @property
-    def _running(self):
+    def running(self):
+        """The running averages of mean and variance."""
         return self.buffers["running_mean"], self.buffers["running_variance"]
 
     def config(self):

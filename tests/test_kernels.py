@@ -161,6 +161,29 @@ def test_batch_norm(backend, shape, dtype, offset):
 
 @every_layout
 @given(shape=shapes, dtype=dtypes, slope=st.sampled_from([0.0, 0.01]))
+def test_batch_norm_relu_is_both_in_one(backend, shape, dtype, slope):
+    C = shape[1]
+    x, dy = draw_array(shape, dtype), draw_array(shape, dtype, 3)
+    gamma, beta = draw_array(C, dtype, 1), draw_array(C, dtype, 2)
+    normal, mean, variance = backend.batch_norm(x, gamma, beta, 1e-5)
+    y, same_mean, same_variance = backend.batch_norm_relu(x, gamma, beta, 1e-5, slope)
+    np.testing.assert_array_equal(same_mean, mean)
+    np.testing.assert_array_equal(same_variance, variance)
+    assert_close(y, backend.leaky_relu(normal, slope))
+    y = backend.batch_norm_relu_inference(x, gamma, beta, mean, variance, 1e-5, slope)
+    assert_close(y, backend.leaky_relu(normal, slope))
+    got = backend.batch_norm_relu_grad(dy, x, gamma, beta, mean, variance, 1e-5, slope)
+    before = backend.leaky_relu_grad(dy, normal, slope)
+    want = backend.batch_norm_grad(before, x, gamma, mean, variance, 1e-5)
+    for mine, apart in zip(got, want, strict=True):
+        assert mine.dtype == dtype
+        bound = 1e-10 if dtype == np.float64 else 1e-4
+        scale = max(np.abs(apart).max(), np.abs(dy).max())
+        assert np.abs(mine - apart).max() <= bound * scale
+
+
+@every_layout
+@given(shape=shapes, dtype=dtypes, slope=st.sampled_from([0.0, 0.01]))
 def test_leaky_relu(backend, shape, dtype, slope):
     x, dy = draw_array(shape, dtype), draw_array(shape, dtype, 1)
     x.flat[0] = 0

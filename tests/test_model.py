@@ -31,6 +31,17 @@ def test_backends_train_to_the_same_losses(dtype, tolerance):
 
 
 @every_backend
+def test_fused_layers_change_no_number(backend):
+    images, labels = digits(90)
+    models = [small_network(backend, fused=fused) for fused in (True, False)]
+    for at in range(0, 90, 30):
+        first, second = (m.train_step(images[at : at + 30], labels[at : at + 30]) for m in models)
+        assert first == pytest.approx(second, rel=1e-12)
+    np.testing.assert_allclose(*(m.predict_proba(images) for m in models), rtol=1e-9)
+    np.testing.assert_allclose(*(m.parameters.values for m in models), atol=1e-9)
+
+
+@every_backend
 def test_a_model_learns(backend):
     images, labels = digits(2000)
     model = small_network(backend, "float32").fit_normalization(images)

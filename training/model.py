@@ -9,7 +9,7 @@ import numpy as np
 from kernels import get_backend
 from kernels.checks import float_dtype, raw_images
 from kernels.geometry import integer
-from layers import Layer, Softmax
+from layers import Layer, Softmax, fuse
 from training import checkpoint, loop
 from training.errors import DivergedError
 from training.optimizers import Optimizer
@@ -33,6 +33,9 @@ class Model:
         Of all arithmetic and parameters.
     seed : int
         Of the initial weights, dropout, shuffling and augmentation.
+    fused : bool
+        Whether neighbouring layers run as one kernel where there is one for both. The numbers
+        are the same.
 
     Attributes
     ----------
@@ -49,6 +52,7 @@ class Model:
         backend: str = "numba",
         dtype: Any = "float32",
         seed: int = 0,
+        fused: bool = True,
     ):
         if len(input_shape) != 3:
             raise ValueError(f"input_shape must be (C, H, W), got {input_shape!r}")
@@ -58,8 +62,9 @@ class Model:
         self.dtype = float_dtype(dtype)
         self.seed = integer(seed, "seed", 0)
         self.rng = np.random.default_rng(self.seed)
+        self.fused = fused
         self.layers: list[Layer] = []
-        self._body: list[Layer] = []
+        self._steps: list[Layer] = []
         self._head = Softmax()
         self.optimizer: Optimizer | None = None
         self.history: dict[str, list] = {}
@@ -87,17 +92,19 @@ class Model:
         layer.need_dx = bool(self.layers)
         self.layers.append(layer)
         self.optimizer = None
-        self._find_head()
+        self._plan()
         return self
 
-    def _find_head(self) -> None:
-        """Split the layers into a body that ends in logits and the softmax behind it."""
+    def _plan(self) -> None:
+        """Split the layers into the steps to the logits and the softmax behind them."""
         last = self.layers[-1]
         if isinstance(last, Softmax):
-            self._body, self._head = self.layers[:-1], last
-        elif len(self.output_shape) == 1:
-            self._body, self._head = self.layers, Softmax()
-            self._head.build(self.output_shape, self.backend, self.dtype)
+            body, self._head = self.layers[:-1], last
+        else:
+            body, self._head = self.layers, Softmax()
+            if len(self.output_shape) == 1:
+                self._head.build(self.output_shape, self.backend, self.dtype)
+        self._steps = fuse(body) if self.fused else list(body)
 
     @property
     def output_shape(self) -> tuple[int, ...]:
@@ -148,10 +155,10 @@ class Model:
             How many images the model got right.
         """
         activations = self._enter(x)
-        for layer in self._body:
+        for layer in self._steps:
             activations = layer.forward(activations, training=True)
         loss, correct, gradient = self._head.loss(activations, y)
-        for layer in reversed(self._body):
+        for layer in reversed(self._steps):
             gradient = layer.backward(gradient)
         return loss, correct
 
@@ -268,6 +275,6 @@ class Model:
 
     def _infer(self, x: np.ndarray) -> np.ndarray:
         activations = self._enter(x)
-        for layer in self._body:
+        for layer in self._steps:
             activations = layer.forward(activations, training=False)
         return self.backend.to_array(activations)

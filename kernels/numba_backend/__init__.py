@@ -39,6 +39,11 @@ avg_pool_grad = _either(pooling.avg_pool_grad, lanes.avg_pool_grad)
 batch_norm = _either(normalization.batch_norm, lanes.batch_norm)
 batch_norm_grad = _either(normalization.batch_norm_grad, lanes.batch_norm_grad)
 batch_norm_inference = _either(normalization.batch_norm_inference, lanes.batch_norm_inference)
+batch_norm_relu = _either(normalization.batch_norm_relu, lanes.batch_norm_relu)
+batch_norm_relu_grad = _either(normalization.batch_norm_relu_grad, lanes.batch_norm_relu_grad)
+batch_norm_relu_inference = _either(
+    normalization.batch_norm_relu_inference, lanes.batch_norm_relu_inference
+)
 correlate = _either(convolution.correlate, lanes.correlate)
 correlate_grad = _either(convolution.correlate_grad, lanes.correlate_grad)
 dense = _either(products.dense, lanes.dense)
@@ -87,6 +92,9 @@ __all__ = [
     "batch_norm",
     "batch_norm_grad",
     "batch_norm_inference",
+    "batch_norm_relu",
+    "batch_norm_relu_grad",
+    "batch_norm_relu_inference",
     "col2im",
     "correlate",
     "correlate_grad",

@@ -7,6 +7,7 @@ import numpy as np
 from numba import prange
 
 from kernels import checks
+from kernels.numba_backend.activations import leaky_relu, leaky_relu_grad
 from kernels.numba_backend.jit import parallel
 from kernels.numpy_backend.normalization import dropout_mask
 
@@ -104,6 +105,21 @@ def batch_norm_inference(x, gamma, beta, mean, variance, epsilon):
     y = np.empty_like(x)
     _normalize(_rows(x), mean, scale, beta, _rows(y))
     return y
+
+
+def batch_norm_relu(x, gamma, beta, epsilon, slope):
+    y, mean, variance = batch_norm(x, gamma, beta, epsilon)
+    return leaky_relu(y, slope), mean, variance
+
+
+def batch_norm_relu_grad(dy, x, gamma, beta, mean, variance, epsilon, slope):
+    y = batch_norm_inference(x, gamma, beta, mean, variance, epsilon)
+    dy = leaky_relu_grad(dy, y, slope)
+    return batch_norm_grad(dy, x, gamma, mean, variance, epsilon)
+
+
+def batch_norm_relu_inference(x, gamma, beta, mean, variance, epsilon, slope):
+    return leaky_relu(batch_norm_inference(x, gamma, beta, mean, variance, epsilon), slope)
 
 
 @parallel

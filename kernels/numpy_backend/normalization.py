@@ -3,6 +3,7 @@
 import numpy as np
 
 from kernels import checks
+from kernels.numpy_backend.activations import leaky_relu, leaky_relu_grad
 
 
 def _per_channel(vector, x):
@@ -45,6 +46,21 @@ def batch_norm_inference(x, gamma, beta, mean, variance, epsilon):
     )
     scale = gamma / np.sqrt(variance + x.dtype.type(epsilon))
     return (x - _per_channel(mean, x)) * _per_channel(scale, x) + _per_channel(beta, x)
+
+
+def batch_norm_relu(x, gamma, beta, epsilon, slope):
+    y, mean, variance = batch_norm(x, gamma, beta, epsilon)
+    return leaky_relu(y, slope), mean, variance
+
+
+def batch_norm_relu_grad(dy, x, gamma, beta, mean, variance, epsilon, slope):
+    y = batch_norm_inference(x, gamma, beta, mean, variance, epsilon)
+    dy = leaky_relu_grad(dy, y, slope)
+    return batch_norm_grad(dy, x, gamma, mean, variance, epsilon)
+
+
+def batch_norm_relu_inference(x, gamma, beta, mean, variance, epsilon, slope):
+    return leaky_relu(batch_norm_inference(x, gamma, beta, mean, variance, epsilon), slope)
 
 
 def dropout_mask(shape, dtype, rate, rng):

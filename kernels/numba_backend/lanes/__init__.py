@@ -14,6 +14,9 @@ from kernels.numba_backend.lanes.normalization import (
     batch_norm,
     batch_norm_grad,
     batch_norm_inference,
+    batch_norm_relu,
+    batch_norm_relu_grad,
+    batch_norm_relu_inference,
 )
 from kernels.numba_backend.normalization import multiply
 from kernels.numpy_backend.normalization import dropout_mask
@@ -25,6 +28,9 @@ __all__ = [
     "batch_norm",
     "batch_norm_grad",
     "batch_norm_inference",
+    "batch_norm_relu",
+    "batch_norm_relu_grad",
+    "batch_norm_relu_inference",
     "correlate",
     "correlate_grad",
     "dense",

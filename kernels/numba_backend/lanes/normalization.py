@@ -1,4 +1,9 @@
-"""Batch normalisation with the images in the lanes."""
+"""Batch normalisation, with the activation behind it, with the images in the lanes.
+
+All kernels take the slope of a leaky ReLU: 1 is no activation at all, 0 the plain ReLU.
+"""
+
+import math
 
 import numpy as np
 from numba import prange
@@ -8,7 +13,7 @@ from kernels.numba_backend.lanes.layout import Lanes
 
 
 @parallel
-def _moments(x, N, mean, deviation):
+def _moments(x, N, means, deviations):
     """x (B, C, S, L): mean and summed squared deviation of each plane's images, in float64."""
     B, C, S, L = x.shape
     for task in prange(B * C):
@@ -31,13 +36,13 @@ def _moments(x, N, mean, deviation):
             for s in range(S):
                 for lane in range(images):
                     squares += (np.float64(plane[s, lane]) - centre) ** 2
-        mean[b, c] = centre
-        deviation[b, c] = squares
+        means[b, c] = centre
+        deviations[b, c] = squares
 
 
 @serial
-def _combine(means, deviations, N, L, S, mean, variance):
-    """Join the planes of each channel: Chan, Golub, LeVeque (1983)."""
+def _join(means, deviations, N, S, L, mean, variance):
+    """Join the moments of each channel's planes: Chan, Golub, LeVeque (1983)."""
     B, C = means.shape
     for c in range(C):
         centre = 0.0
@@ -52,37 +57,58 @@ def _combine(means, deviations, N, L, S, mean, variance):
 
 
 @parallel
-def _normalize(x, mean, scale, shift, y):
+def _normalize(x, mean, variance, gamma, beta, epsilon, slope, y):
     B, C, run = x.shape
     for task in prange(B * C):
         b, c = task // C, task % C
+        scale = gamma[c] / math.sqrt(variance[c] + epsilon)
         for p in range(run):
-            y[b, c, p] = (x[b, c, p] - mean[c]) * scale[c] + shift[c]
+            value = (x[b, c, p] - mean[c]) * scale + beta[c]
+            y[b, c, p] = value if value > 0 else value * slope
 
 
 @parallel
-def _gradient_sums(dy, x, mean, sums):
-    """Sums of dy and of dy * (x - mean) over each plane: sums (2, B, C). Empty lanes hold 0."""
+def _gradient_sums(dy, x, mean, variance, gamma, beta, epsilon, slope, sums):
+    """Sums of g and of g * (x - mean) over each plane: sums (2, B, C). Empty lanes hold 0.
+
+    g is dy before the activation: what stands there is computed again from x.
+    """
     B, C, run = x.shape
     for task in prange(B * C):
         b, c = task // C, task % C
+        scale = gamma[c] / math.sqrt(variance[c] + epsilon)
         plain, weighted = 0.0, 0.0
         for p in range(run):
-            plain += np.float64(dy[b, c, p])
-            weighted += np.float64(dy[b, c, p] * (x[b, c, p] - mean[c]))
+            away = x[b, c, p] - mean[c]
+            g = dy[b, c, p] if away * scale + beta[c] > 0 else dy[b, c, p] * slope
+            plain += np.float64(g)
+            weighted += np.float64(g * away)
         sums[0, b, c] = plain
         sums[1, b, c] = weighted
 
 
 @parallel
-def _input_gradient(dy, x, mean, a, b_, d, N, dx):
-    """dx = a * dy - b - d * (x - mean); empty lanes become 0 again."""
+def _input_gradient(dy, x, N, mean, variance, gamma, beta, epsilon, slope, sums, dgamma, dbeta, dx):
+    """dx = scale * (g - mean of g - x_hat * mean of g * x_hat); empty lanes become 0 again."""
     B, C, S, L = x.shape
     for task in prange(B * C):
         b, c = task // C, task % C
+        plain, weighted = 0.0, 0.0
+        for block in range(B):
+            plain += sums[0, block, c]
+            weighted += sums[1, block, c]
+        inverse = 1 / math.sqrt(np.float64(variance[c]) + epsilon)
+        if b == 0:
+            dgamma[c] = weighted * inverse
+            dbeta[c] = plain
+        scale = gamma[c] / math.sqrt(variance[c] + epsilon)
+        constant = x.dtype.type(gamma[c] * inverse * plain / (N * S))
+        linear = x.dtype.type(gamma[c] * inverse**3 * weighted / (N * S))
         to, sent, plane = dx[b, c].reshape(S * L), dy[b, c].reshape(S * L), x[b, c].reshape(S * L)
         for p in range(S * L):
-            to[p] = a[c] * sent[p] - b_[c] - d[c] * (plane[p] - mean[c])
+            away = plane[p] - mean[c]
+            g = sent[p] if away * scale + beta[c] > 0 else sent[p] * slope
+            to[p] = scale * g - constant - linear * away
         for s in range(S):
             for lane in range(min(L, N - b * L), L):
                 to[s * L + lane] = 0
@@ -92,35 +118,58 @@ def _planes(x: Lanes):
     return x.data.reshape(*x.data.shape[:2], -1, x.lanes)
 
 
-def batch_norm(x: Lanes, gamma, beta, epsilon):
-    B, C = x.data.shape[:2]
+def batch_norm_relu(x: Lanes, gamma, beta, epsilon, slope):
     planes = _planes(x)
-    means, deviations = np.empty((2, B, C))
-    mean, variance = np.empty((2, C), x.dtype)
-    _moments(planes, x.shape[0], means, deviations)
-    _combine(means, deviations, x.shape[0], x.lanes, planes.shape[2], mean, variance)
-    return batch_norm_inference(x, gamma, beta, mean, variance, epsilon), mean, variance
+    B, C, S, L = planes.shape
+    N = x.shape[0]
+    moments = np.empty((2, B, C))
+    mean, variance = np.empty(C, x.dtype), np.empty(C, x.dtype)
+    _moments(planes, N, moments[0], moments[1])
+    _join(moments[0], moments[1], N, S, L, mean, variance)
+    y = batch_norm_relu_inference(x, gamma, beta, mean, variance, epsilon, slope)
+    return y, mean, variance
 
 
-def batch_norm_inference(x: Lanes, gamma, beta, mean, variance, epsilon) -> Lanes:
+def batch_norm_relu_inference(x: Lanes, gamma, beta, mean, variance, epsilon, slope) -> Lanes:
     y = x.like()
-    scale = gamma / np.sqrt(variance + x.dtype.type(epsilon))
-    _normalize(x.runs, mean, scale, beta, y.runs)
+    real = x.dtype.type
+    _normalize(x.runs, mean, variance, gamma, beta, real(epsilon), real(slope), y.runs)
     return y
 
 
-def batch_norm_grad(dy: Lanes, x: Lanes, gamma, mean, variance, epsilon):
+def batch_norm_relu_grad(dy: Lanes, x: Lanes, gamma, beta, mean, variance, epsilon, slope):
     B, C = x.data.shape[:2]
-    planes = _planes(x)
+    real = x.dtype.type
+    epsilon, slope = real(epsilon), real(slope)
     sums = np.empty((2, B, C))
-    _gradient_sums(dy.runs, x.runs, mean, sums)
-    dbeta, dgamma = sums.sum(axis=1)
-    inverse = 1 / np.sqrt(variance + np.float64(epsilon))
-    dgamma *= inverse
-    count = x.shape[0] * planes.shape[2]
-    a = gamma * inverse
-    b, d = a * dbeta / count, a * dgamma * inverse / count
+    _gradient_sums(dy.runs, x.runs, mean, variance, gamma, beta, epsilon, slope, sums)
+    dgamma, dbeta = np.empty(C, x.dtype), np.empty(C, x.dtype)
     dx = x.like()
-    a, b, d = (v.astype(x.dtype) for v in (a, b, d))
-    _input_gradient(_planes(dy), planes, mean, a, b, d, x.shape[0], _planes(dx))
-    return dx, dgamma.astype(x.dtype), dbeta.astype(x.dtype)
+    _input_gradient(
+        _planes(dy),
+        _planes(x),
+        x.shape[0],
+        mean,
+        variance,
+        gamma,
+        beta,
+        epsilon,
+        slope,
+        sums,
+        dgamma,
+        dbeta,
+        _planes(dx),
+    )
+    return dx, dgamma, dbeta
+
+
+def batch_norm(x: Lanes, gamma, beta, epsilon):
+    return batch_norm_relu(x, gamma, beta, epsilon, 1)
+
+
+def batch_norm_inference(x: Lanes, gamma, beta, mean, variance, epsilon) -> Lanes:
+    return batch_norm_relu_inference(x, gamma, beta, mean, variance, epsilon, 1)
+
+
+def batch_norm_grad(dy: Lanes, x: Lanes, gamma, mean, variance, epsilon):
+    return batch_norm_relu_grad(dy, x, gamma, gamma, mean, variance, epsilon, 1)
