@@ -23,12 +23,12 @@ def _momentum(p, g, velocity, learning_rate, momentum, nesterov, l2):
 
 
 @parallel
-def _adam(p, g, m, v, learning_rate, beta1, beta2, correction1, correction2, epsilon, l2, decay):
+def _adam(p, g, m, v, learning_rate, beta1, beta2, scale, root, epsilon, l2, decay):
     for i in prange(p.size):
         gradient = g[i] + l2 * p[i]
         m[i] += (1 - beta1) * (gradient - m[i])
         v[i] += (1 - beta2) * (gradient * gradient - v[i])
-        step = m[i] / correction1 / (math.sqrt(v[i] / correction2) + epsilon)
+        step = m[i] * scale / (math.sqrt(v[i]) * root + epsilon)
         p[i] -= learning_rate * (step + decay * p[i])
 
 
@@ -45,6 +45,6 @@ def momentum_step(p, g, velocity, learning_rate, momentum, nesterov, l2):
 def adam_step(p, g, m, v, step, learning_rate, beta1, beta2, epsilon, l2, decay):
     real = p.dtype.type
     # The moments start at 0: divide by the weight that they have gathered so far.
-    corrections = 1 - beta1**step, 1 - beta2**step
-    numbers = (learning_rate, beta1, beta2, *corrections, epsilon, l2, decay)
+    scale, root = 1 / (1 - beta1**step), 1 / math.sqrt(1 - beta2**step)
+    numbers = (learning_rate, beta1, beta2, scale, root, epsilon, l2, decay)
     _adam(p, g, m, v, *(real(number) for number in numbers))

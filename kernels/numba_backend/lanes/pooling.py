@@ -1,65 +1,65 @@
 """Max and average pooling with the images in the lanes."""
 
+from functools import lru_cache
+
 import numpy as np
-from numba import prange
+from numba import njit, prange
 
 from kernels.geometry import Window
-from kernels.numba_backend.jit import parallel
+from kernels.numba_backend.jit import OPTIONS, parallel
 from kernels.numba_backend.lanes.layout import Lanes
 from kernels.numba_backend.lanes.memory import empty
+from kernels.numba_backend.lanes.tile import max_grad_tile, max_tile
 from kernels.numba_backend.pooling import clip, start
 
 
-@parallel
-def _max_pool(x, y, taps, size, stride, start):
-    """taps holds the number of the largest pixel in its window, counted row by row."""
-    planes, H, W, L = x.shape
-    OH, OW = y.shape[1:3]
-    for p in prange(planes):
-        image = x[p]
-        for i in range(OH):
-            first_row = i * stride[0] - start[0]
-            top, bottom = clip(first_row, size[0], H)
-            for j in range(OW):
-                first_column = j * stride[1] - start[1]
-                left, right = clip(first_column, size[1], W)
-                largest, tap = y[p, i, j], taps[p, i, j]
-                first = (top - first_row) * size[1] + left - first_column
-                for lane in range(L):
-                    largest[lane] = image[top, left, lane]
-                    tap[lane] = first
-                for r in range(top, bottom):
-                    for q in range(left, right):
-                        number = (r - first_row) * size[1] + q - first_column
-                        pixels = image[r, q]
-                        for lane in range(L):
-                            pixel, best = pixels[lane], largest[lane]
-                            # NaN is not larger than anything, but must come out.
-                            take = (pixel > best) | ((pixel != pixel) & (best == best))
-                            largest[lane] = pixel if take else best
-                            tap[lane] = number if take else tap[lane]
+@lru_cache
+def _max_kernels(LANES: int):
+    """Compile the forward and the backward kernel for this many lanes.
 
+    taps holds the number of the largest pixel in its window, counted row by row.
+    """
 
-@parallel
-def _max_pool_grad(dy, taps, dx, size, stride, start):
-    planes, H, W, L = dx.shape
-    OH, OW = dy.shape[1:3]
-    for p in prange(planes):
-        image = dx[p]
-        image[:] = 0
-        for i in range(OH):
-            first_row = i * stride[0] - start[0]
-            top, bottom = clip(first_row, size[0], H)
+    @njit(parallel=True, **OPTIONS)
+    def forward(x, y, taps, size, stride, start):
+        planes, H, W, _ = x.shape
+        OH, OW = y.shape[1:3]
+        x_flat, y_flat, taps_flat = x.reshape(-1), y.reshape(-1), taps.reshape(-1)
+        for line in prange(planes * OH):
+            p, i = line // OH, line % OH
+            row = i * stride[0] - start[0]
+            top, bottom = clip(row, size[0], H)
             for j in range(OW):
-                first_column = j * stride[1] - start[1]
-                left, right = clip(first_column, size[1], W)
-                sent, tap = dy[p, i, j], taps[p, i, j]
-                for r in range(top, bottom):
-                    for q in range(left, right):
-                        number = (r - first_row) * size[1] + q - first_column
-                        pixels = image[r, q]
-                        for lane in range(L):
-                            pixels[lane] += sent[lane] if tap[lane] == number else 0
+                column = j * stride[1] - start[1]
+                left, right = clip(column, size[1], W)
+                max_tile(  # type: ignore[call-arg]
+                    x_flat, ((p * H + top) * W + left) * LANES, W * LANES,
+                    bottom - top, right - left,
+                    (top - row) * size[1] + left - column, size[1],
+                    y_flat, (line * OW + j) * LANES, taps_flat, LANES,
+                )  # fmt: skip
+
+    @njit(parallel=True, **OPTIONS)
+    def backward(dy, taps, dx, size, stride, start):
+        planes, H, W, _ = dx.shape
+        OH, OW = dy.shape[1:3]
+        x_flat, y_flat, taps_flat = dx.reshape(-1), dy.reshape(-1), taps.reshape(-1)
+        for p in prange(planes):
+            dx[p] = 0
+            for i in range(OH):
+                row = i * stride[0] - start[0]
+                top, bottom = clip(row, size[0], H)
+                for j in range(OW):
+                    column = j * stride[1] - start[1]
+                    left, right = clip(column, size[1], W)
+                    max_grad_tile(  # type: ignore[call-arg]
+                        x_flat, ((p * H + top) * W + left) * LANES, W * LANES,
+                        bottom - top, right - left,
+                        (top - row) * size[1] + left - column, size[1],
+                        y_flat, ((p * OH + i) * OW + j) * LANES, taps_flat, LANES,
+                    )  # fmt: skip
+
+    return forward, backward
 
 
 @parallel
@@ -112,7 +112,8 @@ def max_pool(x: Lanes, window: Window) -> tuple[Lanes, np.ndarray]:
     y = x.like(x.shape[1], *window.output)
     small = window.size[0] * window.size[1] <= 256
     taps = empty(y.data.shape, np.dtype(np.uint8 if small else np.int32))
-    _max_pool(
+    forward, _ = _max_kernels(x.lanes)
+    forward(
         _planes(x.data), _planes(y.data), _planes(taps), window.size, window.stride, start(window)
     )
     return y, taps
@@ -120,7 +121,8 @@ def max_pool(x: Lanes, window: Window) -> tuple[Lanes, np.ndarray]:
 
 def max_pool_grad(dy: Lanes, taps: np.ndarray, window: Window) -> Lanes:
     dx = dy.like(dy.shape[1], *window.image)
-    _max_pool_grad(
+    _, backward = _max_kernels(dy.lanes)
+    backward(
         _planes(dy.data), _planes(taps), _planes(dx.data), window.size, window.stride, start(window)
     )
     return dx

@@ -4,7 +4,7 @@ A convolution is bound by loads and stores unless every number that is loaded is
 times. A tile holds rows x columns sums, one vector register each. For each term it loads one
 vector a column and one number a row, and multiplies each with each: 8 x 2 sums take 2 + 8 loads
 for 16 multiply-adds, which is as fast as the processor can multiply. LLVM does not find this
-form in a plain loop, so the two functions below write it out as LLVM's own instructions, for
+form in a plain loop, so the functions below write it out as LLVM's own instructions, for
 sizes that are known when a kernel is compiled.
 
 Sizes are passed as literal ints: a kernel made by a factory that closes over ints is found
@@ -48,13 +48,17 @@ def _store(builder, vector, value, pointer, offset):
     builder.store(value, _at(builder, vector, pointer, offset)).align = _bits(vector) // 8
 
 
-def _repeat(builder, vector, pointer, offset):
-    """Load one number into all lanes."""
+def _same(builder, vector, number):
+    """Return a vector with the same number in all lanes."""
     undefined = ir.Constant(vector, ir.Undefined)
     zeros = ir.Constant(ir.VectorType(ir.IntType(32), vector.count), [0] * vector.count)
-    number = builder.load(builder.gep(pointer, [offset]))
     first = builder.insert_element(undefined, number, ir.Constant(ir.IntType(32), 0))
     return builder.shuffle_vector(first, undefined, zeros)
+
+
+def _repeat(builder, vector, pointer, offset):
+    """Load one number into all lanes."""
+    return _same(builder, vector, builder.load(builder.gep(pointer, [offset])))
 
 
 def _call(builder, name, vector, result, arguments, **options):
@@ -226,6 +230,94 @@ def product_tile(
                 )  # fmt: skip
                 offset = builder.add(builder.mul(out_row, _int(r)), _int(c))
                 builder.store(total, builder.gep(out, [builder.add(out0, offset)]))
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+class _Window:
+    """Two loops over the vectors (r, c) of a window, which carry values and count the taps."""
+
+    def __init__(self, builder, x0, x_row, rows, columns, tap0, tap_row, lanes, carried):
+        self._builder, self._x_row, self._tap_row = builder, x_row, tap_row
+        self._rows = _Loop(builder, rows, [*carried, x0, tap0])
+        self._columns = _Loop(builder, columns, self._rows.values)
+        *self.values, self.at, self.tap = self._columns.values
+        self._lanes = lanes
+
+    def close(self, values):
+        builder = self._builder
+        at, tap = builder.add(self.at, _int(self._lanes)), builder.add(self.tap, _int(1))
+        *values, _, _ = self._columns.close([*values, at, tap])
+        at = builder.add(self._rows.values[-2], self._x_row)
+        tap = builder.add(self._rows.values[-1], self._tap_row)
+        *values, _, _ = self._rows.close([*values, at, tap])
+        return values
+
+
+@intrinsic(prefer_literal=True)
+def max_tile(typing, x, x0, x_row, rows, columns, tap0, tap_row, y, y0, taps, LANES):
+    """y[y0] = the largest vector of a window, lane by lane; taps[y0] = which tap that was.
+
+    The window's vectors are x[x0 + r * x_row + c * LANES], their taps tap0 + r * tap_row + c. Of
+    equal numbers the first counts, and NaN counts as the largest.
+    """
+    lanes = LANES.literal_value
+    signature = types.void(x, x0, x_row, rows, columns, tap0, tap_row, y, y0, taps, LANES)
+
+    def generate(context, builder, signature, arguments):
+        vector = _vector(signature.args[0], lanes)
+        numbers = ir.VectorType(ir.IntType(signature.args[9].dtype.bitwidth), lanes)
+        x, x0, x_row, rows, columns, tap0, tap_row, y, y0, taps, _ = _unwrap(
+            context, builder, signature, arguments
+        )
+
+        def in_all_lanes(tap):
+            return _same(builder, numbers, builder.trunc(tap, numbers.element))
+
+        first = [_load(builder, vector, x, x0), in_all_lanes(tap0)]
+        window = _Window(builder, x0, x_row, rows, columns, tap0, tap_row, lanes, first)
+        largest, where = window.values
+        pixels = _load(builder, vector, x, window.at)
+        larger = builder.and_(
+            builder.fcmp_unordered(">", pixels, largest),
+            builder.fcmp_ordered("ord", largest, largest),
+        )
+        largest, where = window.close(
+            [
+                builder.select(larger, pixels, largest),
+                builder.select(larger, in_all_lanes(window.tap), where),
+            ]
+        )
+        _store(builder, vector, largest, y, y0)
+        builder.store(where, _at(builder, numbers, taps, y0)).align = 1
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic(prefer_literal=True)
+def max_grad_tile(typing, dx, x0, x_row, rows, columns, tap0, tap_row, dy, y0, taps, LANES):
+    """Add dy[y0] to that vector of a window in dx which `max_tile` took, lane by lane."""
+    lanes = LANES.literal_value
+    signature = types.void(dx, x0, x_row, rows, columns, tap0, tap_row, dy, y0, taps, LANES)
+
+    def generate(context, builder, signature, arguments):
+        vector = _vector(signature.args[0], lanes)
+        numbers = ir.VectorType(ir.IntType(signature.args[9].dtype.bitwidth), lanes)
+        dx, x0, x_row, rows, columns, tap0, tap_row, dy, y0, taps, _ = _unwrap(
+            context, builder, signature, arguments
+        )
+        sent = _load(builder, vector, dy, y0)
+        where = builder.load(_at(builder, numbers, taps, y0))
+        where.align = 1
+        window = _Window(builder, x0, x_row, rows, columns, tap0, tap_row, lanes, [])
+        tap = _same(builder, numbers, builder.trunc(window.tap, numbers.element))
+        chosen = builder.icmp_unsigned("==", where, tap)
+        share = builder.select(chosen, sent, ir.Constant(vector, None))
+        total = builder.fadd(_load(builder, vector, dx, window.at), share)
+        _store(builder, vector, total, dx, window.at)
+        window.close([])
         return context.get_dummy_value()
 
     return signature, generate
