@@ -17,9 +17,11 @@ from training import (
     ShiftAugmenter,
     split_validation,
 )
+from training.checkpoint import is_model
 from training.datasets import DATASET_NAMES, DownloadError, load_dataset, load_file
 
 DEFAULT_MODEL = Path("models") / "model.json"
+LOG_NAME = "training.log"
 
 
 def build_model(input_shape, classes, **options):
@@ -47,8 +49,8 @@ def build_model(input_shape, classes, **options):
 
 def positive_int(text):
     number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be 1 or more, got {text}")
+    if not 1 <= number < 2**31:
+        raise argparse.ArgumentTypeError(f"must be 1 or more and below 2**31, got {text}")
     return number
 
 
@@ -167,7 +169,10 @@ def parse_arguments(argv):
         "(default: %(default)s)",
     )
     training.add_argument(
-        "--seed", type=seed, default=0, metavar="N", help="of all that is random (default: 0)"
+        "--seed",
+        type=seed,
+        metavar="N",
+        help="of all that is random (default: 0, or that of the model in --from_path)",
     )
 
     machine = parser.add_argument_group("arithmetic")
@@ -189,13 +194,17 @@ def parse_arguments(argv):
     args = parser.parse_args(argv)
     if args.dataset and args.train_data:
         parser.error("--dataset and --train_data both name the training images: give one")
+    if args.from_path and args.seed is not None:
+        parser.error("--seed is for a new model: the one in --from_path keeps its own")
+    if args.test and args.dataset and args.test_data:
+        parser.error("--dataset and --test_data both name the test images: give one")
     if args.test and args.train_data:
         parser.error("--test takes its images from --test_data, not from --train_data")
     return args
 
 
 def load_known(name, data_dir):
-    """Return the training and test images of a data set; without a name, the best at hand."""
+    """Return a data set's training and test images; without a name, MNIST or what is at hand."""
     if name is not None:
         return load_dataset(name, data_dir)
     try:
@@ -244,17 +253,22 @@ def train(args):
                 f"{model.classes} apart: train a new model, without --from_path"
             )
     else:
-        options = {"backend": args.backend, "dtype": args.dtype or "float32", "seed": args.seed}
+        options = {
+            "backend": args.backend,
+            "dtype": args.dtype or "float32",
+            "seed": args.seed or 0,
+        }
         model = build_model(shape, data.n_classes, **options)
     set_threads(model, args)
     images, validation = split_validation(
-        data.images, data.labels, args.validation_split, args.seed
+        data.images, data.labels, args.validation_split, model.seed
     )
     if args.from_path is None:
         model.fit_normalization(images[0])
     model.compile(optimizer=Adam(learning_rate=args.learning_rate))
 
-    reporter = Reporter(args.to_path.parent / "training.log")
+    reporter = Reporter(args.to_path.parent / LOG_NAME, compiling=args.backend == "numba")
+    epochs_before, model_before = len(model.history.get("loss", [])), args.to_path.exists()
     print(model)
     reporter.line(
         f"training on {len(images[0]):,} images of {data.source}, validating on "
@@ -272,7 +286,13 @@ def train(args):
             reporter=reporter,
         )
     except KeyboardInterrupt:
-        reporter.line(f"stopped; the best model so far is {args.to_path}")
+        if len(model.history.get("loss", [])) > epochs_before:
+            state = f"the best model so far is {args.to_path}"
+        elif model_before:
+            state = f"no epoch had ended, so {args.to_path} is the earlier model as it was"
+        else:
+            state = f"no epoch had ended; {args.to_path} is the model as it stood"
+        reporter.line(f"stopped; {state}")
         raise
     if test is not None:
         accuracy = model.evaluate(test.images, test.labels)
@@ -285,11 +305,18 @@ def test(args):
     model = Model.load(path, args.backend, args.dtype)
     set_threads(model, args)
     if args.test_data is not None:
-        shape = args.image_shape or model.input_shape
+        C, H, W = model.input_shape
+        square = C == 1 and H == W
+        shape = args.image_shape or (None if square else model.input_shape)
         data = load_file(args.test_data, shape, model.classes)
     else:
-        data = load_known(args.dataset, args.data_dir)[1]
+        data = load_dataset(args.dataset or "mnist", args.data_dir)[1]
     check_shape(data, model.input_shape, path)
+    if data.n_classes > model.classes:
+        raise InputError(
+            f"{data.source}: has {data.n_classes} classes, but {path} tells {model.classes} "
+            "apart: name its own test images with --test_data or --dataset"
+        )
     accuracy = model.evaluate(data.images, data.labels)
     print(f"test accuracy {accuracy:.2%} on {len(data.images):,} images of {data.source}")
 
@@ -306,6 +333,8 @@ def prepare_target(path):
     """Find out before the training, not after it, that the model could not be saved."""
     if path.is_dir():
         raise InputError(f"--to_path {path}: is a directory; name a file in it")
+    if path.name == LOG_NAME or (path.exists() and not is_model(path)):
+        raise InputError(f"--to_path {path}: is no model, and would be overwritten; name another")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):

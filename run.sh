@@ -4,7 +4,9 @@
 #   ./run.sh pytest [arguments of pytest]
 set -euo pipefail
 
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+self=${BASH_SOURCE[0]}
+[[ ! -L $self ]] || self=$(readlink -f "$self")
+root=$(cd "$(dirname "$self")" && pwd)
 venv=$root/.venv
 
 # Present while an install is under way: one that was interrupted starts from nothing.

@@ -41,6 +41,7 @@ def array(value: Any, name: str, ndim: int, dtype: np.dtype | None = None) -> np
     """
     if not isinstance(value, np.ndarray) or isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name} must be a NumPy array, got {type(value).__name__}")
+    value = np.asarray(value)  # a subclass such as memmap as what it is underneath
     native = value.dtype.newbyteorder("=")
     if native not in FLOATS:
         raise TypeError(f"{name} must be float32 or float64, got {value.dtype}")
@@ -147,6 +148,25 @@ def dense(x: Any, w: Any) -> tuple[np.ndarray, np.ndarray]:
     if x.shape[1] != w.shape[0]:
         raise ValueError(f"x of shape {x.shape} does not fit weights of shape {w.shape}")
     return x, w
+
+
+def logits(value: Any, name: str) -> np.ndarray:
+    """Return a checked array (N, classes) with at least one class."""
+    x = matrix(value, name)
+    if x.shape[1] == 0:
+        raise ValueError(f"{name} must have at least one column, got shape {x.shape}")
+    return x
+
+
+def vectors(**values: Any) -> None:
+    """Check vectors that an optimizer works on in place: alike, and none to be copied."""
+    first: np.ndarray | None = None
+    for name, value in values.items():
+        checked = array(value, name, 1, None if first is None else first.dtype)
+        if checked is not value:
+            raise ValueError(f"{name} must be contiguous, aligned and writable")
+        first = value if first is None else first
+        shape_is(value, name, first.shape)
 
 
 def labels(value: Any, N: int, classes: int) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import math
 import operator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -44,6 +44,12 @@ class Window:
         return H + top + bottom, W + left + right
 
     @property
+    def start(self) -> Pair:
+        """How far above and left of the image the first window begins."""
+        (top, _), (left, _) = self.padding
+        return top, left
+
+    @property
     def output(self) -> Pair:
         """Number of places (OH, OW) where the window fits."""
         return (
@@ -75,9 +81,11 @@ def pair(value: Any, name: str, minimum: int = 1) -> Pair:
     return number, number
 
 
-def _explicit_padding(value: Any) -> Padding:
-    """Return an int, a pair or ((top, bottom), (left, right)) in its longest form."""
+def plain_padding(value: Any) -> str | Padding:
+    """Return padding as "same" or in its longest form, ((top, bottom), (left, right))."""
     if isinstance(value, str):
+        if value in ("same", "valid"):
+            return "same" if value == "same" else ((0, 0), (0, 0))
         raise ValueError(
             f"padding must be 'same', 'valid', an integer, a pair or "
             f"((top, bottom), (left, right)), got {value!r}"
@@ -97,25 +105,25 @@ def _same_padding(length: int, extent: int, stride: int) -> Pair:
 
 
 @lru_cache(maxsize=1024)
-def _window(image: Pair, size: Pair, stride: Pair, padding: Any, dilation: Pair) -> Window:
-    if padding == "valid":
-        padding = 0
-    if padding == "same":
+def _window(
+    image: Pair, size: Pair, stride: Pair, padding: str | Padding, dilation: Pair
+) -> Window:
+    if isinstance(padding, str):
         extent = Window(image, size, stride, ((0, 0), (0, 0)), dilation).extent
-        sides = (
+        padding = (
             _same_padding(image[0], extent[0], stride[0]),
             _same_padding(image[1], extent[1], stride[1]),
         )
-    else:
-        sides = _explicit_padding(padding)
-    window = Window(image, size, stride, sides, dilation)
+    window = Window(image, size, stride, padding, dilation)
     if window.extent[0] > window.padded[0] or window.extent[1] > window.padded[1]:
         raise ValueError(
             f"a window of {window.extent[0]}x{window.extent[1]} pixels does not fit into an image "
             f"of {window.padded[0]}x{window.padded[1]} (padding included): "
             "take a smaller kernel or pool, or more padding"
         )
-    return window
+    # A stride beyond the image is one that leaves it: kernels need not tell the two apart.
+    longest = min(stride[0], window.padded[0]), min(stride[1], window.padded[1])
+    return replace(window, stride=longest)
 
 
 def make_window(
@@ -138,13 +146,10 @@ def make_window(
     TypeError, ValueError
         Naming the parameter that is wrong.
     """
-    if isinstance(padding, list):
-        padding = tuple(tuple(side) if isinstance(side, list) else side for side in padding)
-    try:
-        return _window(
-            image, pair(size, name), pair(stride, "stride"), padding, pair(dilation, "dilation")
-        )
-    except TypeError as error:
-        if "unhashable" in str(error):
-            raise TypeError(f"padding must be made of integers, got {padding!r}") from None
-        raise
+    return _window(
+        image,
+        pair(size, name),
+        pair(stride, "stride"),
+        plain_padding(padding),
+        pair(dilation, "dilation"),
+    )

@@ -42,6 +42,7 @@ class Layer(ABC):
     def __init__(self, name: str | None = None):
         self.name = name
         self.built = False
+        self.in_model = False
         self.need_dx = True
         self.params: dict[str, np.ndarray] = {}
         self.grads: dict[str, np.ndarray] = {}
@@ -101,6 +102,8 @@ class Layer(ABC):
         """
         if not self.built:
             self.build(x.shape[1:], dtype=x.dtype)
+        if tuple(x.shape[1:]) != self.input_shape:
+            raise ShapeError(f"layer {self} is built for {self.input_shape}, got {x.shape[1:]}")
         y, saved = self._forward(x, training)
         self._saved, self._can_go_back = (saved if training else None), training
         return y
@@ -140,10 +143,9 @@ class Layer(ABC):
         self.grads[name] = np.zeros_like(self.params[name])
 
     def set_grads(self, **grads: np.ndarray) -> None:
-        """Leave gradients for the optimizer; those of parameters that are not there are dropped."""
+        """Leave the gradient of each named parameter for the optimizer."""
         for name, value in grads.items():
-            if name in self.grads:
-                np.copyto(self.grads[name], value)
+            np.copyto(self.grads[name], value)
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:

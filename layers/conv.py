@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from kernels.geometry import integer, make_window, pair
+from kernels.geometry import integer, make_window, pair, plain_padding
 from layers.base import Layer, ShapeError, expect_image
 from layers.initializers import INITIALIZERS, check_initializer
 
@@ -46,7 +46,7 @@ class Conv(Layer):
         self.filters = integer(filters, "filters", 1)
         self.kernel_size = pair(kernel_size, "kernel_size")
         self.stride = pair(stride, "stride")
-        self.padding = padding
+        self.padding = plain_padding(padding)
         self.dilation = pair(dilation, "dilation")
         self.groups = integer(groups, "groups", 1)
         self.use_bias = bool(use_bias)
@@ -82,7 +82,7 @@ class Conv(Layer):
         dx, dw, db = self.backend.correlate_grad(
             dy, x, self.params["weights"], **self._sliding, need_dx=self.need_dx
         )
-        self.set_grads(weights=dw, bias=db)
+        self.set_grads(weights=dw, **({"bias": db} if self.use_bias else {}))
         return dx
 
     def config(self):

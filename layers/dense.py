@@ -46,7 +46,7 @@ class Dense(Layer):
 
     def _backward(self, dy, x):
         dx, dw, db = self.backend.dense_grad(dy, x, self.params["weights"], self.need_dx)
-        self.set_grads(weights=dw, bias=db)
+        self.set_grads(weights=dw, **({"bias": db} if self.use_bias else {}))
         return dx
 
     def config(self):

@@ -16,6 +16,7 @@ class BatchNormRelu(Layer):
         super().__init__(f"{norm.name} with {relu.name}")
         self.norm, self.slope = norm, relu.slope
         self.backend = norm.backend
+        self.input_shape = norm.input_shape
         self.built = True
 
     def _forward(self, x, training):

@@ -3,7 +3,7 @@
 from typing import Any
 
 from kernels.checks import pool
-from kernels.geometry import pair
+from kernels.geometry import pair, plain_padding
 from layers.base import Layer, expect_image
 
 
@@ -16,7 +16,7 @@ class _Pool(Layer):
         super().__init__(name)
         self.pool_size = pair(pool_size, "pool_size")
         self.stride = self.pool_size if stride is None else pair(stride, "stride")
-        self.padding = padding
+        self.padding = plain_padding(padding)
 
     def _build(self, input_shape):
         C, H, W = expect_image(input_shape)

@@ -67,8 +67,10 @@ def fits(image, size, stride, padding, dilation=1):
 
 
 @st.composite
-def correlations(draw, max_batch=40, max_kernel=7, max_image=15, max_channels=4):
+def correlations(draw, max_batch=40, max_kernel=7, max_image=15, max_channels=4, large=False):
     image = draw(st.tuples(st.integers(1, max_image), st.integers(1, max_image)))
+    if large and draw(st.integers(0, 9)) == 0:  # more than the kernels take at once
+        image, max_batch = draw(st.tuples(st.integers(30, 70), st.integers(30, 70))), 2
     kernel = draw(st.tuples(st.integers(1, max_kernel), st.integers(1, max_kernel)))
     sliding = {
         "stride": draw(sizes(1, 3)),

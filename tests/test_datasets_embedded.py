@@ -27,3 +27,11 @@ def test_missing_file(tmp_path, monkeypatch):
     monkeypatch.setattr(embedded, "PATH", tmp_path / "mnist_5k.npz")
     with pytest.raises(InputError, match=r"mnist_5k\.npz: no such file: .*make_mnist_5k\.py"):
         load_dataset("mnist-5k")
+
+
+def test_damaged_file(tmp_path, monkeypatch):
+    path = tmp_path / "mnist_5k.npz"
+    path.write_bytes(embedded.PATH.read_bytes()[:5000])
+    monkeypatch.setattr(embedded, "PATH", path)
+    with pytest.raises(InputError, match=r"mnist_5k\.npz: is damaged: .*make_mnist_5k\.py"):
+        load_dataset("mnist-5k")

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kernels import BACKENDS, get_backend
+from kernels.geometry import make_window
 from kernels.interface import Backend
 from tests import naive
 from tests.cases import assert_close, correlations, dtypes, pools
@@ -45,7 +46,7 @@ def test_correlate_grad_is_the_plain_sum(backend, case):
 
 
 @fast_layouts
-@given(case=correlations())
+@given(case=correlations(large=True))
 def test_correlate_agrees_on_any_shape(backend, case):
     arguments = {**case.sliding, "groups": case.groups}
     want = NUMPY.correlate(case.x, case.w, case.b, **arguments)
@@ -54,7 +55,7 @@ def test_correlate_agrees_on_any_shape(backend, case):
 
 
 @fast_layouts
-@given(case=correlations())
+@given(case=correlations(large=True))
 def test_correlate_grad_agrees_on_any_shape(backend, case):
     arguments = {**case.sliding, "groups": case.groups}
     dy = case.gradient(len(case.w))
@@ -378,6 +379,13 @@ X, W = np.zeros((2, 4, 6, 6)), np.zeros((4, 4, 3, 3))
         ("dense", (X[0, 0], W[0, 0]), ValueError, "does not fit weights"),
         ("batch_norm", (X, np.zeros(3), np.zeros(4), 1e-5), ValueError, "gamma must have shape"),
         ("batch_norm", (X[0], np.zeros(4), np.zeros(4), 1e-5), ValueError, "4 dimensions"),
+        ("softmax", (np.zeros((3, 0)),), ValueError, "at least one column"),
+        ("softmax_grad", (X, X), ValueError, "2 dimensions"),
+        ("sgd_step", (X[0, 0], X[0, 0], 0.1, 0.0), ValueError, "p must have 1 dim"),
+        ("sgd_step", (np.ones(5), np.ones(4), 0.1, 0.0), ValueError, r"g must have shape \(5,\)"),
+        ("sgd_step", (np.ones(10)[::2], np.ones(5), 0.1, 0.0), ValueError, "contiguous"),
+        ("momentum_step", (*[np.ones(5)] * 2, np.ones(3), 1, 1, True, 0), ValueError, "velocity"),
+        ("adam_step", (*[np.ones(5)] * 3, np.ones(5, "f4"), *[1] * 7), TypeError, "v is float32"),
         ("softmax", (X,), ValueError, "x must have 2 dimensions"),
         ("softmax_cross_entropy", (X[0, 0], np.arange(1, 7)), ValueError, "labels must be 0 to 5"),
         ("softmax_cross_entropy", (X[0, 0], np.full(6, -1)), ValueError, "labels must be 0 to 5"),
@@ -389,6 +397,52 @@ X, W = np.zeros((2, 4, 6, 6)), np.zeros((4, 4, 3, 3))
 def test_bad_calls_are_answered(backend, function, arguments, error, message):
     with pytest.raises(error, match=message):
         getattr(backend, function)(*arguments)
+
+
+@every_backend
+def test_an_empty_batch_comes_out_empty(backend):
+    x, w = np.zeros((0, 4, 6, 6)), np.ones((2, 4, 3, 3))
+    assert backend.correlate(x, w).shape == (0, 2, 4, 4)
+    assert backend.correlate_im2col(x, w).shape == (0, 2, 4, 4)
+    dx, dw, db = backend.correlate_grad(np.zeros((0, 2, 4, 4)), x, w)
+    assert dx.shape == x.shape
+    assert not dw.any()
+    assert not db.any()
+    y, index = backend.max_pool(x, 2)
+    assert backend.max_pool_grad(y, index, x.shape, 2).shape == x.shape
+    assert backend.avg_pool(x, 2).shape == y.shape
+    vector = np.ones(4)
+    assert backend.batch_norm_inference(x, *[vector] * 4, 1e-5).shape == x.shape
+    images = np.zeros((0, 4, 6, 6), np.uint8)
+    assert backend.load_images(images, vector, vector, "float64").shape == x.shape
+
+
+@every_backend
+def test_a_stride_beyond_the_image_leaves_one_window(backend):
+    x, w = draw_array((1, 1, 5, 5), np.float64), draw_array((1, 1, 3, 3), np.float64, 1)
+    y = backend.correlate(x, w, stride=2**20)
+    assert_close(y, (x[:, :, :3, :3] * w).sum().reshape(1, 1, 1, 1))
+
+
+@pytest.mark.parametrize(
+    ("length", "extent", "stride", "sides"),
+    # ceil(length / stride) places; an odd rest goes to the far side, as in TensorFlow.
+    [(5, 3, 1, (1, 1)), (5, 2, 1, (0, 1)), (28, 4, 1, (1, 2)), (7, 3, 2, (1, 1)),
+     (8, 3, 2, (0, 1)), (5, 1, 3, (0, 0)), (6, 5, 3, (1, 1)), (7, 5, 3, (2, 2))],
+)  # fmt: skip
+def test_same_padding(length, extent, stride, sides):
+    window = make_window((length, length), extent, stride, "same")
+    assert window.padding == (sides, sides)
+    assert window.output == (-(-length // stride),) * 2
+
+
+def test_padding_is_read_the_same_whatever_came_before():
+    for wrong in (1.0, True, ((1.0, 1), (1, 1)), None, "half"):
+        make_window((5, 5), 3, padding=1)
+        with pytest.raises((TypeError, ValueError), match="padding"):
+            make_window((5, 5), 3, padding=wrong)
+    assert make_window((5, 5), 3, padding=np.int64(1)) == make_window((5, 5), 3, padding=1)
+    assert make_window((5, 5), 3, padding=[[1, 1], [1, 1]]) == make_window((5, 5), 3, padding=1)
 
 
 def test_unknown_backend():

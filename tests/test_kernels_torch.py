@@ -74,10 +74,8 @@ def network(backend):
     model.add(BatchNorm()).add(LeakyRelu()).add(MaxPool(3, stride=2, padding=1))
     model.add(Conv(6, 3, padding="same", dilation=2, use_bias=False))
     model.add(BatchNorm()).add(Relu()).add(AvgPool(2, stride=1))
-    model.add(Conv(8, 1)).add(Relu()).add(Flatten()).add(Dense(12, use_bias=False)).add(
-        BatchNorm()
-    ).add(Relu())
-    model.add(Dense(5)).add(Softmax())
+    model.add(Conv(8, 1, use_bias=False)).add(Flatten()).add(Dense(12, use_bias=False))
+    model.add(BatchNorm()).add(Relu()).add(Dense(9)).add(LeakyRelu()).add(Dense(5)).add(Softmax())
     peer = nn.Sequential(
         nn.ZeroPad2d((0, 1, 1, 2)),
         nn.Conv2d(2, 4, (3, 2), (2, 1), groups=2, bias=False),
@@ -88,13 +86,14 @@ def network(backend):
         nn.BatchNorm2d(6),
         nn.ReLU(),
         nn.AvgPool2d(2, 1),
-        nn.Conv2d(6, 8, 1),
-        nn.ReLU(),
+        nn.Conv2d(6, 8, 1, bias=False),
         nn.Flatten(),
-        nn.Linear(model.layers[11].input_shape[0], 12, bias=False),
+        nn.Linear(model.layers[10].input_shape[0], 12, bias=False),
         nn.BatchNorm1d(12),
         nn.ReLU(),
-        nn.Linear(12, 5),
+        nn.Linear(12, 9),
+        nn.LeakyReLU(0.01),
+        nn.Linear(9, 5),
     ).double()
     ours = [value for layer in model.layers for value in layer.params.values()]
     with torch.no_grad():
@@ -106,14 +105,17 @@ def network(backend):
 
 
 OPTIMIZERS = {
-    "SGD": (SGD(0.1, 0.01), lambda p: torch.optim.SGD(p, 0.1, weight_decay=0.01)),
+    "SGD": (lambda: SGD(0.1, 0.01), lambda p: torch.optim.SGD(p, 0.1, weight_decay=0.01)),
     "Momentum": (
-        Momentum(0.05, 0.8, nesterov=True, weight_decay=0.01),
+        lambda: Momentum(0.05, 0.8, nesterov=True, weight_decay=0.01),
         lambda p: torch.optim.SGD(p, 0.05, 0.8, nesterov=True, weight_decay=0.01),
     ),
-    "Adam": (Adam(0.01, weight_decay=0.01), lambda p: torch.optim.Adam(p, 0.01, weight_decay=0.01)),
+    "Adam": (
+        lambda: Adam(0.01, weight_decay=0.01),
+        lambda p: torch.optim.Adam(p, 0.01, weight_decay=0.01),
+    ),
     "AdamW": (
-        AdamW(0.01, weight_decay=0.1),
+        lambda: AdamW(0.01, weight_decay=0.1),
         lambda p: torch.optim.AdamW(p, 0.01, weight_decay=0.1),
     ),
 }
@@ -125,7 +127,7 @@ def test_training_steps(backend, name):
     """Five steps with a batch of another size each: losses and parameters stay the same."""
     model, peer = network(backend)
     ours, theirs = OPTIMIZERS[name]
-    model.compile(optimizer=ours)
+    model.compile(optimizer=ours())
     weights = [p for p in peer.parameters() if p.ndim > 1]
     others = [p for p in peer.parameters() if p.ndim == 1]
     optimizer = theirs([{"params": weights}, {"params": others, "weight_decay": 0}])

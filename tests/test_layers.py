@@ -119,6 +119,17 @@ def test_batch_norm_learns_running_statistics(backend):
     np.testing.assert_allclose(layer.forward(x[:1], training=False), y[:1], atol=1e-12)
 
 
+@pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9])
+def test_batch_norm_momentum_is_the_share_that_stays(momentum):
+    layer = BatchNorm(momentum).build((2,), "numpy", "float64")
+    x = np.array([[1.0, 10.0], [3.0, 30.0]])
+    layer.forward(x)
+    layer.forward(x)
+    left = momentum**2
+    np.testing.assert_allclose(layer.running[0], (1 - left) * np.array([2, 20]))
+    np.testing.assert_allclose(layer.running[1], left + (1 - left) * np.array([1, 100]))
+
+
 @every_backend
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_batch_norm_takes_a_constant_channel_and_a_batch_of_one(backend, dtype):
@@ -158,6 +169,18 @@ def test_a_layer_alone_builds_itself():
     y = layer.forward(x)
     assert (y.shape, y.dtype) == ((3, 4, 8, 8), np.float32)
     assert layer.backward(np.ones_like(y)).shape == x.shape
+
+
+def test_a_layer_takes_only_the_shape_it_is_built_for():
+    layer = Conv(4, kernel_size=3, padding="same", stride=2)
+    layer.forward(np.zeros((3, 2, 8, 8), np.float32))
+    with pytest.raises(ShapeError, match=r"built for \(2, 8, 8\), got \(2, 9, 9\)"):
+        layer.forward(np.zeros((3, 2, 9, 9), np.float32))
+
+
+def test_a_gradient_for_no_parameter_is_answered():
+    with pytest.raises(KeyError, match="wieghts"):
+        Dense(3).build((2,), "numpy").set_grads(wieghts=np.zeros((2, 3)))
 
 
 def test_backward_without_forward_is_answered():

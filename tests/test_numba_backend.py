@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -45,6 +46,36 @@ def test_the_number_of_threads_changes_no_bit():
         model.train(images, labels, epochs=1, batch_size=33)
         results.append(model.parameters.values)
     np.testing.assert_array_equal(*results)
+
+
+def test_set_threads_is_obeyed():
+    try:
+        BACKEND.set_threads(1)
+        assert numba.get_num_threads() == 1
+    finally:
+        BACKEND.set_threads(numba.config.NUMBA_NUM_THREADS)
+
+
+def test_a_change_in_any_source_compiles_anew(tmp_path):
+    """Numba itself looks at a kernel's own file only, not at those that it inlines."""
+    copied = tmp_path / "kernels"
+    shutil.copytree(ROOT / "kernels", copied, ignore=shutil.ignore_patterns("__pycache__"))
+    program = (
+        "import numpy as np; from kernels import get_backend\n"
+        "print(get_backend('numba').correlate(np.ones((1, 1, 4, 4)), np.ones((1, 1, 2, 2)))[0, 0])"
+    )
+
+    def output():
+        done = subprocess.run(
+            [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True
+        )
+        return done.stdout + done.stderr
+
+    first = output()
+    assert first == output()
+    vector = copied / "numba_backend" / "vector.py"
+    vector.write_text(vector.read_text().replace("+ w3 * x3[p]", "- w3 * x3[p]"))
+    assert output() != first
 
 
 def test_two_python_threads_at_once():

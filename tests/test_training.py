@@ -1,8 +1,10 @@
 """The training loop: batches, validation, augmentation, the best model, schedules."""
 
 import numpy as np
+import pandas
 import pytest
 
+from layers import Dense, Flatten, Relu
 from tests.networks import digits, small_network
 from training import (
     SGD,
@@ -37,6 +39,8 @@ def test_validation_split_takes_each_image_once():
     np.testing.assert_array_equal(np.sort(np.concatenate([x1, x2]), axis=0), x)
     np.testing.assert_array_equal(y1, x1[:, 0] * 10)
     np.testing.assert_array_equal(y2, x2[:, 0] * 10)
+    assert not np.array_equal(x2[:, 0], np.arange(10))
+    assert not np.array_equal(x2, split_validation(x, y, 0.2, seed=4)[1][0])
     again = split_validation(x, y, 0.2, seed=3)[1][0]
     np.testing.assert_array_equal(x2, again)
     with pytest.raises(InputError, match="too few"):
@@ -152,17 +156,101 @@ def test_the_best_epoch_is_kept_and_saved(tmp_path):
     np.testing.assert_array_equal(seen, np.maximum.accumulate(history["validation_accuracy"]))
 
 
+class Script:
+    """A schedule that plays validation results into a model, epoch by epoch."""
+
+    def __init__(self, model, results):
+        self.results, self.heard = iter(results), []
+        model.loss_and_accuracy = lambda x, y: next(self.results)
+
+    def epoch_ended(self, optimizer, loss):
+        self.heard.append(loss)
+
+
+def test_of_equal_accuracies_the_lower_loss_is_the_best(tmp_path):
+    images, labels = digits(40)
+    results = [(0.5, 0.8), (0.4, 0.8), (0.6, 0.8), (0.4, 0.8), (0.3, 0.7)]
+    model = small_network()
+    script = Script(model, results)
+    path = tmp_path / "m.json"
+    model.train(images, labels, 5, validation_data=(images, labels), schedule=script, to_path=path)
+    assert len(Model.load(path, backend="numpy").history["loss"]) == 2
+    assert script.heard == [loss for loss, _ in results]  # of the validation, not the training
+
+
+def test_going_on_from_a_model_keeps_it_until_a_better_one(tmp_path):
+    images, labels = digits(300)
+    path = tmp_path / "m.json"
+    model = small_network()
+    model.train(images, labels, 12, 32, validation_split=0.3, to_path=path)
+    best = model.evaluate(images, labels)
+    assert best > 0.8
+    again = Model.load(path, backend="numpy").compile(optimizer=SGD(5.0))
+    again.train(images, labels, 1, 32, validation_split=0.3, to_path=path)
+    assert Model.load(path, backend="numpy").evaluate(images, labels) == best
+
+
+def test_a_model_that_is_not_finite_is_not_the_best(tmp_path):
+    images, labels = digits(40)
+    path = tmp_path / "m.json"
+    model = small_network()
+    Script(model, [(0.5, 0.8), (np.nan, 0.9)])
+    with pytest.raises(DivergedError, match="validation loss became nan"):
+        model.train(images, labels, 3, validation_data=(images, labels), to_path=path)
+    assert len(Model.load(path, backend="numpy").history["loss"]) == 1
+
+
+def test_history_is_the_mean_over_the_images(tmp_path):
+    images, labels = digits(50)
+    model = small_network()
+    steps = []
+    step = model.step
+
+    def record(x, y):
+        loss, correct = step(x, y)
+        steps.append((len(x), loss, correct))
+        return loss, correct
+
+    model.step = record
+    history = model.train(images, labels, 1, 16, augmenter=ShiftAugmenter(4))
+    sizes, losses, correct = map(np.array, zip(*steps, strict=True))
+    assert sizes.tolist() == [16] * 12 + [8]
+    assert history["loss"] == [pytest.approx((sizes * losses).sum() / 200)]
+    assert history["accuracy"] == [correct.sum() / 200]
+
+
+def test_a_model_that_cannot_be_saved_is_not_trained_first(tmp_path):
+    class Mine(Relu):
+        pass
+
+    images, labels = digits(20)
+    model = Model((1, 8, 8), backend="numpy").add(Flatten()).add(Mine()).add(Dense(4))
+    model.compile(optimizer=Adam())
+    with pytest.raises(ValueError, match="add Mine to LAYER_TYPES"):
+        model.train(images, labels, to_path=tmp_path / "m.json")
+    assert not model.history
+
+
 def test_a_diverging_run_stops_and_keeps_the_best(tmp_path):
     images, labels = digits(200)
     path = tmp_path / "m.json"
     model = small_network()
     model.train(images, labels, epochs=1, to_path=path)
     before = path.read_bytes()
-    model.layers[0].params["weights"][0] = np.inf
-    with pytest.raises(DivergedError, match=r"epoch 1, step 1: the loss became nan.*smaller"):
-        model.train(images, labels, epochs=3, to_path=path)
+    model.compile(optimizer=SGD(1e300))
+    with pytest.raises(DivergedError, match=r"epoch 1, step 2: the loss became nan.*smaller"):
+        model.train(images, labels, epochs=3, batch_size=50, to_path=path)
     assert path.read_bytes() == before
-    assert np.isfinite(model.layers[-2].params["weights"]).all()
+
+
+def test_a_step_that_diverges_applies_nothing():
+    images, labels = digits(20)
+    model = small_network()
+    model.layers[0].params["weights"][0] = np.inf
+    before = model.parameters.values.copy()
+    with pytest.raises(DivergedError, match="smaller learning rate"):
+        model.train_step(images, labels)
+    np.testing.assert_array_equal(model.parameters.values, before)
 
 
 class Interrupt(Reporter):
@@ -232,8 +320,26 @@ def test_training_checks_its_arguments():
         model.train(images, labels, batch_size=0)
     with pytest.raises(ValueError, match="not both"):
         model.train(images, labels, validation_split=0.5, validation_data=(images, labels))
-    with pytest.raises(ValueError, match="no images to train on"):
+    with pytest.raises(ValueError, match="there are no images"):
         model.train(images[:0], labels[:0])
+    with pytest.raises(ValueError, match="labels must be 0 to 3"):
+        model.train(images, labels, validation_data=(images, labels + 4))
+    with pytest.raises(TypeError, match="labels must be integers"):
+        model.train(images, labels + 0.5)
+    assert not model.history
+
+
+def test_labels_may_be_anything_like_an_array():
+    images, labels = digits(40)
+    order = np.random.default_rng(0).permutation(40)
+    series = pandas.Series(labels, index=order)  # whose y[3] is not the fourth label
+    results = []
+    for given in (labels, labels.tolist(), series, labels.astype(np.uint8)):
+        model = small_network()
+        model.train(images, given, epochs=1, batch_size=10)
+        results.append(model.parameters.values)
+    for result in results[1:]:
+        np.testing.assert_array_equal(result, results[0])
 
 
 def test_reporter_writes_lines_and_a_log(tmp_path, capsys):

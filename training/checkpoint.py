@@ -1,7 +1,6 @@
 """Models as JSON files: data only, nothing in them is ever run."""
 
 import base64
-import binascii
 import json
 import math
 import os
@@ -49,7 +48,23 @@ def decode_array(entry: dict[str, Any], shape: tuple[int, ...]) -> np.ndarray:
 
 
 def to_document(model: "Model") -> dict[str, Any]:
-    """Return everything that a model is as JSON's own types."""
+    """Return everything that a model is as JSON's own types.
+
+    Raises
+    ------
+    ValueError
+        When a layer's type is not known to `load`, or a number is not finite.
+    """
+    for layer in model.layers:
+        kind = type(layer)
+        if LAYER_TYPES.get(kind.__name__) is not kind:
+            raise ValueError(
+                f"layer {layer} could be saved but not loaded again: add {kind.__name__} to "
+                "LAYER_TYPES in layers/__init__.py"
+            )
+        for name, array in layer.arrays.items():
+            if not np.isfinite(array).all():
+                raise ValueError(f"{name} of layer {layer} holds numbers that are not finite")
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -76,13 +91,10 @@ def save(model: "Model", path: str | Path) -> None:
 
     Whoever reads ``path`` sees the old model or the whole new one, whenever the machine stops.
     """
-    for layer in model.layers:
-        if LAYER_TYPES.get(type(layer).__name__) is not type(layer):
-            raise ValueError(f"layer {layer} of type {type(layer).__name__} cannot be loaded again")
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     document = json.dumps(to_document(model), indent=1)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=".saving-", suffix=".tmp", dir=path.parent)
     try:
         with open(handle, "w", encoding="utf-8") as file:
             file.write(document)
@@ -94,6 +106,15 @@ def save(model: "Model", path: str | Path) -> None:
         Path(name).unlink(missing_ok=True)
         raise
     _sync_directory(path.parent)
+
+
+def is_model(path: Path) -> bool:
+    """Return whether a file begins as `save` writes it."""
+    try:
+        with open(path, "rb") as file:
+            return f'"format": "{FORMAT}"'.encode() in file.read(100)
+    except OSError:
+        return False
 
 
 def _umask() -> int:
@@ -137,7 +158,7 @@ def load(cls: "type[Model]", path: str | Path, backend: str, dtype: Any) -> "Mod
         raise
     except KeyError as error:
         raise InputError(f"{path}: the entry {error} is missing") from None
-    except (ValueError, TypeError, AttributeError, binascii.Error, MemoryError) as error:
+    except (ValueError, TypeError, AttributeError, OverflowError, MemoryError) as error:
         raise InputError(f"{path}: is not a valid model: {error}") from None
 
 
@@ -146,7 +167,7 @@ def _from_document(cls, document: dict[str, Any], backend: str, dtype: Any) -> "
     for entry in document["layers"]:
         model.add(_layer(entry))
         _fill(model.layers[-1], entry["arrays"])
-    if model.classes != integer(document["classes"], "classes", 2):
+    if model.classes != integer(document["classes"], "classes", 1):
         raise ValueError(f"it tells {model.classes} classes apart, not {document['classes']}")
     for name in ("mean", "std"):
         numbers = np.array(document["normalization"][name], np.float64)

@@ -1,5 +1,6 @@
 """The loop over epochs: batches, validation, the best model, the history."""
 
+import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kernels.geometry import integer
+from training import checkpoint
 from training.augmentation import ShiftAugmenter
 from training.errors import DivergedError, InputError
 from training.reporting import Reporter
@@ -94,23 +96,26 @@ def train(
         When the loss is no longer a finite number. The best model so far is kept.
     """
     epochs, batch_size = integer(epochs, "epochs", 1), integer(batch_size, "batch_size", 1)
-    if len(x) != len(y):
-        raise ValueError(f"there are {len(x)} images and {len(y)} labels")
-    if len(x) == 0:
-        raise ValueError("there are no images to train on")
+    x, y = model.check_data(x, y)
     if validation_split:
         if validation_data is not None:
             raise ValueError("give validation_data or validation_split, not both")
         (x, y), validation_data = split_validation(x, y, validation_split, model.seed)
+    if validation_data is not None:
+        validation_data = model.check_data(*validation_data)
     augmenter = augmenter or ShiftAugmenter(ratio=1)
     reporter = reporter or Reporter(quiet=True)
+    if to_path is not None:
+        checkpoint.to_document(model)  # what cannot be saved is found out now, not in an hour
     best = _Best(model, to_path)
     try:
+        if validation_data is not None and model.history.get("loss"):
+            # A model that is trained on must not be replaced by a worse one.
+            best.offer(_validate(model, validation_data))
         for epoch in range(1, epochs + 1):
             numbers = _train_epoch(model, x, y, batch_size, augmenter, reporter, epoch, epochs)
             if validation_data is not None:
-                loss, accuracy = model.loss_and_accuracy(*validation_data)
-                numbers |= {"validation_loss": loss, "validation_accuracy": accuracy}
+                numbers |= _validate(model, validation_data)
             for name, number in numbers.items():
                 model.history.setdefault(name, []).append(number)
             saved = best.offer(numbers)
@@ -126,6 +131,13 @@ def train(
         reporter.close()
         best.restore()
     return model.history
+
+
+def _validate(model, data) -> dict[str, float]:
+    loss, accuracy = model.loss_and_accuracy(*data)
+    if not math.isfinite(loss):
+        raise DivergedError(f"the validation loss became {loss}: try a smaller learning rate")
+    return {"validation_loss": loss, "validation_accuracy": accuracy}
 
 
 def _train_epoch(model, x, y, batch_size, augmenter, reporter, epoch, epochs) -> dict[str, float]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from kernels import get_backend
-from kernels.checks import float_dtype, raw_images
+from kernels.checks import float_dtype, labels, raw_images
 from kernels.geometry import integer
 from layers import Layer, Softmax, fuse
 from training import checkpoint, loop
@@ -81,14 +81,21 @@ class Model:
         """
         if not isinstance(layer, Layer):
             raise TypeError(f"add takes a layer such as Relu(), got {layer!r}")
-        if any(layer is other for other in self.layers):
-            raise ValueError(f"layer {layer} is in the model already; make a new one")
-        if layer.name is None:
+        if layer.in_model:
+            raise ValueError(f"layer {layer} is in a model already; make a new one")
+        given = layer.name
+        if given is None:
             kind = type(layer).__name__
             number = 1 + sum(type(other).__name__ == kind for other in self.layers)
             layer.name = f"{kind.lower()}_{number}"
-        # A generator of its own: a layer's random numbers do not depend on those after it.
-        layer.build(self.output_shape, self.backend, self.dtype, self.rng.spawn(1)[0])
+        # A generator of its own: a layer's random numbers depend on its place alone.
+        rng = np.random.default_rng([self.seed, len(self.layers)])
+        try:
+            layer.build(self.output_shape, self.backend, self.dtype, rng)
+        except ValueError:
+            layer.name = given
+            raise
+        layer.in_model = True
         layer.need_dx = bool(self.layers)
         self.layers.append(layer)
         self.optimizer = None
@@ -134,6 +141,8 @@ class Model:
     def fit_normalization(self, images: np.ndarray) -> "Model":
         """Take the mean and standard deviation of each channel from training images."""
         images, _, _ = self._check_images(images)
+        if len(images) == 0 or not np.isfinite(images).all():
+            raise ValueError("normalization needs at least one image, and finite pixels")
         mean = images.mean(axis=(0, 2, 3), dtype=np.float64)
         squares = np.zeros_like(mean)
         for start in range(0, len(images), 1024):  # in parts: the whole in float64 is 8 times uint8
@@ -141,7 +150,9 @@ class Model:
             squares += np.square(part).sum(axis=(0, 2, 3))
         std = np.sqrt(squares / (images.size / len(mean)))
         self.mean = mean.astype(self.dtype)
-        self.std = np.where(std > 0, std, 1).astype(self.dtype)
+        # What rounding leaves of a constant channel's deviation must not be divided by.
+        constant = std <= 1e-7 * np.abs(mean)
+        self.std = np.where(constant, 1, std).astype(self.dtype)
         return self
 
     def compute_gradients(self, x: np.ndarray, y: np.ndarray) -> tuple[float, int]:
@@ -265,6 +276,15 @@ class Model:
                 f"got {getattr(x, 'shape', type(x).__name__)}"
             )
         return raw_images(x, self.mean, self.std, self.dtype)
+
+    def check_data(self, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Return images and their labels as arrays that the model can learn from, or raise."""
+        x, _, _ = self._check_images(x)
+        if len(x) == 0:
+            raise ValueError("there are no images")
+        if len(x) != len(y):
+            raise ValueError(f"there are {len(x)} images and {len(y)} labels")
+        return x, labels(y, len(x), self.classes)
 
     def _enter(self, x: np.ndarray):
         """The model's door: plain images in, activations of the backend out."""

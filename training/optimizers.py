@@ -37,9 +37,18 @@ class Optimizer:
         self.learning_rate = _check("learning_rate", learning_rate, 0, low_allowed=False)
         self.weight_decay = _check("weight_decay", weight_decay, 0)
         self.steps = 0
+        self._parameters: Parameters | None = None
 
     def bind(self, parameters: Parameters, backend: Backend) -> None:
-        """Start anew on these parameters."""
+        """Start on these parameters.
+
+        Raises
+        ------
+        ValueError
+            When the optimizer works on a model already.
+        """
+        if self._parameters is not None:
+            raise ValueError("the optimizer works on a model already; make a new one")
         self._parameters, self._backend, self.steps = parameters, backend, 0
         self.state = {slot: np.zeros_like(parameters.values) for slot in self.slots}
 
@@ -47,6 +56,7 @@ class Optimizer:
         """Apply the gradients to the parameters."""
         self.steps += 1
         parameters = self._parameters
+        assert parameters is not None, "bind comes first"
         for part, decay in (
             (slice(parameters.decayed), self.weight_decay),
             (slice(parameters.decayed, None), 0.0),

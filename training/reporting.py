@@ -22,13 +22,17 @@ class Reporter:
         Log file; lines are appended.
     quiet : bool
         Whether to print nothing.
+    compiling : bool
+        Whether a first batch that takes over a second is compiling kernels, and to say so.
     """
 
-    def __init__(self, log_path: str | Path | None = None, quiet: bool = False):
+    def __init__(
+        self, log_path: str | Path | None = None, quiet: bool = False, compiling: bool = False
+    ):
         self._quiet = quiet
         self._bar: tqdm | None = None
         self._compiling: threading.Timer | None = None
-        self._first_batch = True
+        self._first_batch = compiling
         self._log = logging.Logger("training")
         if log_path is not None:
             handler = logging.FileHandler(log_path, encoding="utf-8")

@@ -87,13 +87,14 @@ def leaky_relu_grad(dy, x, slope):
 
 
 def softmax(x):
-    x = checks.matrix(x, "x")
+    x = checks.logits(x, "x")
     y = np.empty_like(x)
     _softmax(x, y)
     return y
 
 
 def softmax_grad(dy, y):
+    checks.logits(y, "y")
     dy, y = checks.same_shape(dy, y)
     dx = np.empty_like(y)
     _softmax_grad(dy, y, dx)
@@ -101,7 +102,7 @@ def softmax_grad(dy, y):
 
 
 def softmax_cross_entropy(logits, labels):
-    logits = checks.matrix(logits, "logits")
+    logits = checks.logits(logits, "logits")
     labels = checks.labels(labels, *logits.shape)
     dlogits = np.empty_like(logits)
     loss, correct = _cross_entropy(logits, labels, dlogits)

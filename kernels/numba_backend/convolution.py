@@ -69,7 +69,7 @@ def correlate(x, w, b=None, stride=1, padding=0, dilation=1, groups=1):
     planes = planes_for(window)
     out = np.empty((N, F, *window.output), x.dtype)
     _correlate(
-        split(x, window, planes).reshape(N, groups, -1),
+        split(x, window, planes).reshape(N, groups, w.shape[1] * planes.size),
         w.reshape(F, -1),
         b,
         _tap_shifts(window, w.shape[1]),
@@ -167,7 +167,7 @@ def correlate_grad(dy, x, w, stride=1, padding=0, dilation=1, groups=1, need_dx=
     shifts = _tap_shifts(window, w.shape[1])
     dw = np.empty((parts, F, shifts.size), x.dtype)
     db = np.empty((parts, F), x.dtype)
-    phases = split(x, window, planes).reshape(N, groups, -1)
+    phases = split(x, window, planes).reshape(N, groups, w.shape[1] * planes.size)
     _weight_grad(sent, phases, shifts, groups, planes.run, dw, db)
     dx = None
     if need_dx:
@@ -234,17 +234,12 @@ def _col2im(columns, x, stride, dilation, start):
                         image[above + i * stride[0], before + j * stride[1]] += values[k, m, i, j]
 
 
-def _start(window: Window) -> tuple[int, int]:
-    (top, _), (left, _) = window.padding
-    return top, left
-
-
 def im2col(x, kernel_size, stride=1, padding=0, dilation=1):
     x = checks.images(x, "x")
     window = make_window(x.shape[2:], kernel_size, stride, padding, dilation, "kernel_size")
     (N, C), (KH, KW), (OH, OW) = x.shape[:2], window.size, window.output
     out = np.empty((N, C, KH, KW, OH, OW), x.dtype)
-    _im2col(x, out, window.stride, window.dilation, _start(window))
+    _im2col(x, out, window.stride, window.dilation, window.start)
     return out.reshape(N, C * KH * KW, OH * OW)
 
 
@@ -252,7 +247,7 @@ def col2im(cols, x_shape, kernel_size, stride=1, padding=0, dilation=1):
     cols, x_shape, window = checks.columns(cols, x_shape, kernel_size, stride, padding, dilation)
     x = np.empty(x_shape, cols.dtype)
     columns = cols.reshape(*x_shape[:2], *window.size, *window.output)
-    _col2im(columns, x, window.stride, window.dilation, _start(window))
+    _col2im(columns, x, window.stride, window.dilation, window.start)
     return x
 
 
@@ -261,7 +256,7 @@ def correlate_im2col(x, w, b=None, stride=1, padding=0, dilation=1, groups=1):
     b = checks.bias(b, len(w), x.dtype)
     N, F = len(x), len(w)
     cols = im2col(x, window.size, stride, padding, dilation)
-    cols = cols.reshape(N, groups, -1, cols.shape[2])
+    cols = cols.reshape(N, groups, cols.shape[1] // groups, cols.shape[2])
     weights = w.reshape(groups, F // groups, -1)
     y = np.empty((N, groups, F // groups, cols.shape[3]), x.dtype)
     for n in range(N):

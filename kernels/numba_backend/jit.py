@@ -1,8 +1,12 @@
 """How kernels are compiled, and which threads run them."""
 
 import ctypes
+import hashlib
 import importlib.metadata
 import os
+import shutil
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import numba
@@ -18,6 +22,35 @@ OPTIONS: dict[str, Any] = {
     "fastmath": FASTMATH,
     "error_model": "numpy",
 }
+
+
+def _choose_cache() -> None:
+    """Keep compiled kernels in a folder named after all the sources that they come from.
+
+    Numba looks for changes in a kernel's own file only. A kernel that inlines a function of
+    another file would be found in the cache, as it was, after that file has changed.
+    """
+    here = Path(__file__).parent
+    digest = hashlib.sha256()
+    for source in sorted(here.rglob("*.py")):
+        digest.update(source.read_bytes())
+    name = f"kernels-{digest.hexdigest()[:16]}"
+    if config.CACHE_DIR:  # type: ignore[attr-defined]
+        config.CACHE_DIR = os.path.join(config.CACHE_DIR, name)  # type: ignore[attr-defined]
+        return
+    folder = here / "__pycache__"
+    if os.access(folder if folder.exists() else here, os.W_OK):
+        for stale in folder.glob("kernels-*"):
+            if stale.name != name:
+                shutil.rmtree(stale, ignore_errors=True)
+    else:
+        folder = Path.home() / ".cache" / "cnn"
+        if not os.access(Path.home(), os.W_OK):  # then each start compiles for itself
+            folder = Path(tempfile.mkdtemp(prefix="cnn-"))
+    config.CACHE_DIR = str(folder / name)  # type: ignore[attr-defined]
+
+
+_choose_cache()
 
 serial = njit(**OPTIONS)
 parallel = njit(parallel=True, **OPTIONS)

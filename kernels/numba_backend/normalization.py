@@ -3,6 +3,8 @@
 Every kernel sees its input as (N, C, S): S pixels of a channel lie together, one for rows.
 """
 
+import math
+
 import numpy as np
 from numba import prange
 
@@ -13,7 +15,7 @@ from kernels.numpy_backend.normalization import dropout_mask
 
 
 def _rows(x):
-    return x.reshape(*x.shape[:2], -1)
+    return x.reshape(*x.shape[:2], math.prod(x.shape[2:]))
 
 
 @parallel

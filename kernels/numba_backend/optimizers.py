@@ -4,6 +4,7 @@ import math
 
 from numba import prange
 
+from kernels import checks
 from kernels.numba_backend.jit import parallel
 
 
@@ -33,16 +34,19 @@ def _adam(p, g, m, v, learning_rate, beta1, beta2, scale, root, epsilon, l2, dec
 
 
 def sgd_step(p, g, learning_rate, l2):
+    checks.vectors(p=p, g=g)
     real = p.dtype.type  # a Python float would turn float32 arithmetic into float64
     _sgd(p, g, real(learning_rate), real(l2))
 
 
 def momentum_step(p, g, velocity, learning_rate, momentum, nesterov, l2):
+    checks.vectors(p=p, g=g, velocity=velocity)
     real = p.dtype.type
     _momentum(p, g, velocity, real(learning_rate), real(momentum), nesterov, real(l2))
 
 
 def adam_step(p, g, m, v, step, learning_rate, beta1, beta2, epsilon, l2, decay):
+    checks.vectors(p=p, g=g, m=m, v=v)
     real = p.dtype.type
     # The moments start at 0: divide by the weight that they have gathered so far.
     scale, root = 1 / (1 - beta1**step), 1 / math.sqrt(1 - beta2**step)

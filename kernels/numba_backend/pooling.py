@@ -81,17 +81,12 @@ def _avg_pool_grad(dy, dx, size, stride, start):
                         image[p, q] += share
 
 
-def start(window):
-    (top, _), (left, _) = window.padding
-    return top, left
-
-
 def max_pool(x, pool_size, stride=None, padding=0):
     x = checks.images(x, "x")
     window = checks.pool(x.shape[2:], pool_size, stride, padding)
     y = np.empty((*x.shape[:2], *window.output), x.dtype)
     index = np.empty(y.shape, np.int32)
-    _max_pool(x, y, index, window.size, window.stride, start(window))
+    _max_pool(x, y, index, window.size, window.stride, window.start)
     return y, index
 
 
@@ -100,7 +95,8 @@ def max_pool_grad(dy, index, x_shape, pool_size, stride=None, padding=0):
         dy, index, x_shape, pool_size, stride, padding
     )
     dx = np.empty((N * C, H * W), dy.dtype)
-    _max_pool_grad(dy.reshape(N * C, -1), index.reshape(N * C, -1), dx)
+    places = dy.shape[2] * dy.shape[3]
+    _max_pool_grad(dy.reshape(N * C, places), index.reshape(N * C, places), dx)
     return dx.reshape(N, C, H, W)
 
 
@@ -108,7 +104,7 @@ def avg_pool(x, pool_size, stride=None, padding=0):
     x = checks.images(x, "x")
     window = checks.pool(x.shape[2:], pool_size, stride, padding)
     y = np.empty((*x.shape[:2], *window.output), x.dtype)
-    _avg_pool(x, y, window.size, window.stride, start(window))
+    _avg_pool(x, y, window.size, window.stride, window.start)
     return y
 
 
@@ -117,5 +113,5 @@ def avg_pool_grad(dy, x_shape, pool_size, stride=None, padding=0):
     window = checks.pool((H, W), pool_size, stride, padding)
     dy = checks.output_gradient(dy, N, C, window)
     dx = np.empty((N, C, H, W), dy.dtype)
-    _avg_pool_grad(dy, dx, window.size, window.stride, start(window))
+    _avg_pool_grad(dy, dx, window.size, window.stride, window.start)
     return dx

@@ -16,19 +16,20 @@ def leaky_relu_grad(dy, x, slope):
 
 
 def softmax(x):
-    x = checks.matrix(x, "x")
+    x = checks.logits(x, "x")
     # exp of differences of at most 0: nothing overflows, and the largest term is 1.
     powers = np.exp(x - x.max(axis=1, keepdims=True))
     return powers / powers.sum(axis=1, keepdims=True)
 
 
 def softmax_grad(dy, y):
+    checks.logits(y, "y")
     dy, y = checks.same_shape(dy, y)
     return y * (dy - (dy * y).sum(axis=1, keepdims=True))
 
 
 def softmax_cross_entropy(logits, labels):
-    logits = checks.matrix(logits, "logits")
+    logits = checks.logits(logits, "logits")
     N, classes = logits.shape
     labels = checks.labels(labels, N, classes)
     rows = np.arange(N)

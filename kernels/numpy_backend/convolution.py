@@ -86,6 +86,6 @@ def correlate_im2col(x, w, b=None, stride=1, padding=0, dilation=1, groups=1):
     N, F = len(x), len(w)
     cols = im2col(x, window.size, stride, padding, dilation)
     # One product for each image and group: (F/g, C/g*KH*KW) @ (N, g, C/g*KH*KW, OH*OW).
-    cols = cols.reshape(N, groups, -1, cols.shape[2])
+    cols = cols.reshape(N, groups, cols.shape[1] // groups, cols.shape[2])
     y = w.reshape(groups, F // groups, -1) @ cols
     return y.reshape(N, F, *window.output) + b[:, None, None]

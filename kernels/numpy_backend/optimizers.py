@@ -2,12 +2,16 @@
 
 import numpy as np
 
+from kernels import checks
+
 
 def sgd_step(p, g, learning_rate, l2):
+    checks.vectors(p=p, g=g)
     p -= learning_rate * (g + l2 * p)
 
 
 def momentum_step(p, g, velocity, learning_rate, momentum, nesterov, l2):
+    checks.vectors(p=p, g=g, velocity=velocity)
     g = g + l2 * p
     velocity *= momentum
     velocity += g
@@ -15,6 +19,7 @@ def momentum_step(p, g, velocity, learning_rate, momentum, nesterov, l2):
 
 
 def adam_step(p, g, m, v, step, learning_rate, beta1, beta2, epsilon, l2, decay):
+    checks.vectors(p=p, g=g, m=m, v=v)
     g = g + l2 * p
     m += (1 - beta1) * (g - m)
     v += (1 - beta2) * (g * g - v)

@@ -1,5 +1,6 @@
 """The 5,000 images of MNIST that come with this repository."""
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ def load_mnist_5k() -> tuple[Dataset, Dataset]:
     Raises
     ------
     InputError
-        The file is missing.
+        The file is missing or damaged.
 
     References
     ----------
@@ -26,9 +27,10 @@ def load_mnist_5k() -> tuple[Dataset, Dataset]:
     try:
         with np.load(PATH) as arrays:
             images, labels = arrays["images"], arrays["labels"].astype(np.int64)
-    except FileNotFoundError:
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        reason = "no such file" if isinstance(error, FileNotFoundError) else "is damaged"
         raise InputError(
-            f"{PATH}: no such file: get it back with git, or make it with data/make_mnist_5k.py"
+            f"{PATH}: {reason}: get it back with git, or make it with data/make_mnist_5k.py"
         ) from None
     return (
         Dataset(images[:N_TRAIN], labels[:N_TRAIN], 10, str(PATH)),

@@ -10,7 +10,7 @@ from kernels.numba_backend.jit import OPTIONS, parallel
 from kernels.numba_backend.lanes.layout import Lanes
 from kernels.numba_backend.lanes.memory import empty
 from kernels.numba_backend.lanes.tile import max_grad_tile, max_tile
-from kernels.numba_backend.pooling import clip, start
+from kernels.numba_backend.pooling import clip
 
 
 @lru_cache
@@ -114,7 +114,7 @@ def max_pool(x: Lanes, window: Window) -> tuple[Lanes, np.ndarray]:
     taps = empty(y.data.shape, np.dtype(np.uint8 if small else np.int32))
     forward, _ = _max_kernels(x.lanes)
     forward(
-        _planes(x.data), _planes(y.data), _planes(taps), window.size, window.stride, start(window)
+        _planes(x.data), _planes(y.data), _planes(taps), window.size, window.stride, window.start
     )
     return y, taps
 
@@ -123,18 +123,18 @@ def max_pool_grad(dy: Lanes, taps: np.ndarray, window: Window) -> Lanes:
     dx = dy.like(dy.shape[1], *window.image)
     _, backward = _max_kernels(dy.lanes)
     backward(
-        _planes(dy.data), _planes(taps), _planes(dx.data), window.size, window.stride, start(window)
+        _planes(dy.data), _planes(taps), _planes(dx.data), window.size, window.stride, window.start
     )
     return dx
 
 
 def avg_pool(x: Lanes, window: Window) -> Lanes:
     y = x.like(x.shape[1], *window.output)
-    _avg_pool(_planes(x.data), _planes(y.data), window.size, window.stride, start(window))
+    _avg_pool(_planes(x.data), _planes(y.data), window.size, window.stride, window.start)
     return y
 
 
 def avg_pool_grad(dy: Lanes, window: Window) -> Lanes:
     dx = dy.like(dy.shape[1], *window.image)
-    _avg_pool_grad(_planes(dy.data), _planes(dx.data), window.size, window.stride, start(window))
+    _avg_pool_grad(_planes(dy.data), _planes(dx.data), window.size, window.stride, window.start)
     return dx
