@@ -126,6 +126,56 @@ def test_dense(benchmark, name, layer, backend):
     run(benchmark, name, f"{layer}: {features} to {units}", backend, calls[name])
 
 
+@backends_with_their_own(["col2im"])
+@pytest.mark.parametrize("layer", CONVOLUTIONS)
+def test_col2im(benchmark, name, layer, backend):
+    C, H, _, K = CONVOLUTIONS[layer]
+    cols = draw(N, C * K * K, H * H)
+    run(
+        benchmark,
+        name,
+        f"{layer}: {C}x{H}x{H} by {K}x{K}",
+        backend,
+        lambda be, as_: be.col2im(as_(cols), (N, C, H, H), K, padding="same"),
+    )
+
+
+@backends_with_their_own(
+    ["batch_norm_inference", "batch_norm_relu", "batch_norm_relu_grad", "dropout", "load_images"]
+)
+def test_other_sweeps(benchmark, name, backend):
+    C, H = POOLS["wide 2"]
+    x, dy = draw(N, C, H, H), draw(N, C, H, H, seed=1)
+    gamma, beta, mean, variance = (np.abs(draw(C, seed=seed)) for seed in range(4))
+    images = np.random.default_rng(0).integers(0, 256, (N, C, H, H)).astype(np.uint8)
+    calls = {
+        "batch_norm_inference": lambda be, as_: be.batch_norm_inference(
+            as_(x), *map(as_, (gamma, beta, mean, variance)), 1e-5
+        ),
+        "batch_norm_relu": lambda be, as_: be.batch_norm_relu(
+            as_(x), as_(gamma), as_(beta), 1e-5, 0.01
+        ),
+        "batch_norm_relu_grad": lambda be, as_: be.batch_norm_relu_grad(
+            as_(dy), as_(x), *map(as_, (gamma, beta, mean, variance)), 1e-5, 0.01
+        ),
+        "dropout": lambda be, as_: be.dropout(as_(x), 0.3, np.random.default_rng(0))[0],
+        "load_images": lambda be, as_: be.to_array(
+            be.load_images(images, as_(mean), as_(gamma), as_(mean).dtype)
+        ),
+    }
+    run(benchmark, name, f"wide 2: {C}x{H}x{H}", backend, calls[name])
+
+
+@backends_with_their_own(["softmax", "softmax_grad"])
+def test_softmax(benchmark, name, backend):
+    x, dy = draw(N, 10), draw(N, 10, seed=1)
+    calls = {
+        "softmax": lambda be, as_: be.softmax(as_(x)),
+        "softmax_grad": lambda be, as_: be.softmax_grad(as_(dy), as_(x)),
+    }
+    run(benchmark, name, "10 classes", backend, calls[name])
+
+
 @backends_with_their_own(["softmax_cross_entropy"])
 def test_loss(benchmark, name, backend):
     logits, labels = draw(N, 10), np.arange(N) % 10
@@ -138,15 +188,20 @@ def test_loss(benchmark, name, backend):
     )
 
 
-@backends_with_their_own(["adam_step"])
+@backends_with_their_own(["sgd_step", "momentum_step", "adam_step"])
 def test_optimizer(benchmark, name, backend):
     size = 132_742  # the small network
     p, g, m, v = (draw(size, seed=seed) for seed in range(4))
-    v = np.abs(v)
+    arguments = {
+        "sgd_step": ([p, g], (1e-3, 0.0)),
+        "momentum_step": ([p, g, m], (1e-3, 0.9, True, 0.0)),
+        "adam_step": ([p, g, m, np.abs(v)], (10, 1e-3, 0.9, 0.999, 1e-8, 0.0, 0.0)),
+    }
+    vectors, numbers = arguments[name]
 
     def step(be, as_):
-        vectors = [as_(vector).copy() for vector in (p, g, m, v)]
-        be.adam_step(*vectors, 10, 1e-3, 0.9, 0.999, 1e-8, 0.0, 0.0)
-        return vectors[0]
+        copies = [as_(vector).copy() for vector in vectors]
+        getattr(be, name)(*copies, *numbers)
+        return copies[0]
 
     run(benchmark, name, f"{size} parameters", backend, step)

@@ -261,5 +261,5 @@ def correlate_im2col(x, w, b=None, stride=1, padding=0, dilation=1, groups=1):
     y = np.empty((N, groups, F // groups, cols.shape[3]), x.dtype)
     for n in range(N):
         for g in range(groups):
-            matmul(weights[g], cols[n, g], y[n, g])
+            y[n, g] = matmul(weights[g], cols[n, g])
     return y.reshape(N, F, *window.output) + b[:, None, None]

@@ -1,73 +1,98 @@
-"""Matrix products and the fully connected layer."""
+"""Matrix products and the fully connected layer on plain arrays."""
 
 import numpy as np
-from numba import prange
 
 from kernels import checks
-from kernels.numba_backend.jit import parallel, serial
-from kernels.numba_backend.vector import add_scaled, add_scaled_4
+from kernels.numba_backend.lanes.layout import lanes_of
+from kernels.numba_backend.lanes.memory import empty
+from kernels.numba_backend.lanes.sums import (
+    product_kernel,
+    product_tile_shape,
+    sum_kernel,
+    sum_tile_shape,
+)
 from kernels.numpy_backend.dense import flatten, flatten_grad
 
 __all__ = ["dense", "dense_grad", "flatten", "flatten_grad", "matmul"]
 
-ROWS = 4  # of a task: each row of b that is loaded serves all of them
-COLUMNS = 256
+
+def _whole_vectors(b, lanes):
+    """Return b (K, M) with its rows filled up by zeros to whole vectors."""
+    K, M = b.shape
+    if M % lanes == 0:
+        return b
+    filled = np.zeros((K, -(-M // lanes) * lanes), b.dtype)
+    filled[:, :M] = b
+    return filled
 
 
-@serial
-def _add_products(a, b, c):
-    """c += a @ b"""
-    K = len(b)
-    for k in range(0, K - 3, 4):
-        for i in range(len(c)):
-            a0, a1, a2, a3 = a[i, k], a[i, k + 1], a[i, k + 2], a[i, k + 3]
-            add_scaled_4(c[i], b[k], b[k + 1], b[k + 2], b[k + 3], a0, a1, a2, a3)
-    for k in range(K - K % 4, K):
-        for i in range(len(c)):
-            add_scaled(c[i], b[k], a[i, k])
+def matmul(a, b, bias=None):
+    """Return a (N, K) @ b (K, M) + bias (M,); b is contiguous, and a or its transpose.
+
+    The columns of b lie in the lanes of vectors, and the numbers of a are their weights.
+    """
+    (N, K), M = a.shape, b.shape[1]
+    if 0 in (N, K, M):
+        return np.zeros((N, M), b.dtype) + (0 if bias is None else bias)
+    L = lanes_of(b.dtype)
+    b = _whole_vectors(b, L)
+    width = b.shape[1]
+    out = empty((N, width), b.dtype)
+    flat, row, column = (a, K, 1) if a.flags.c_contiguous else (a.T, 1, N)
+    sum_kernel(*sum_tile_shape(N, width // L), L)(
+        b.reshape(-1),
+        (0, 0, 0, L),
+        np.arange(K) * width,
+        flat.reshape(-1),
+        (0, row),
+        np.arange(K) * column,
+        np.zeros(N, b.dtype),
+        out.reshape(-1),
+        (0, 0, 0, width, L),
+        1,
+        1,
+        1,
+        N,
+        width // L,
+    )
+    return out[:, :M] + (0 if bias is None else bias)
 
 
-@parallel
-def _matmul(a, b, out):
-    N, M = out.shape
-    blocks = (M + COLUMNS - 1) // COLUMNS
-    for task in prange((N + ROWS - 1) // ROWS * blocks):
-        i, j = task // blocks * ROWS, task % blocks * COLUMNS
-        c = out[i : i + ROWS, j : j + COLUMNS]
-        c[:] = 0
-        _add_products(a[i : i + ROWS], b[:, j : j + COLUMNS], c)
-
-
-@parallel
-def _transpose(x, out):
-    for i in prange(len(out)):
-        for j in range(len(x)):
-            out[i, j] = x[j, i]
-
-
-def _transposed(x):
-    out = np.empty(x.shape[::-1], x.dtype)
-    _transpose(x, out)
-    return out
-
-
-def matmul(a, b, out):
-    """Write a (N, K) @ b (K, M) into out (N, M); all are C-contiguous."""
-    _matmul(a, b, out)
-    return out
+def _matmul_transposed(a, b):
+    """Return a (N, M) @ b.T of b (K, M): products of rows, which lie in the lanes."""
+    N, K = len(a), len(b)
+    if 0 in (N, K, a.shape[1]):
+        return np.zeros((N, K), a.dtype)
+    L = lanes_of(a.dtype)
+    a, b = _whole_vectors(a, L), _whole_vectors(b, L)
+    width = b.shape[1]
+    out = np.empty((1, N, K), a.dtype)
+    whole = np.zeros(1, np.int64)  # a single line of the full width
+    product_kernel(*product_tile_shape(N, K), L)(
+        a.reshape(-1),
+        0,
+        width,
+        whole,
+        b.reshape(-1),
+        0,
+        L,
+        whole,
+        np.arange(K) * width,
+        width // L,
+        out,
+        1,
+    )
+    return out[0]
 
 
 def dense(x, w, b=None):
     x, w = checks.dense(x, w)
-    y = matmul(x, w, np.empty((len(x), w.shape[1]), x.dtype))
-    y += checks.bias(b, w.shape[1], x.dtype)
-    return y
+    return matmul(x, w, checks.bias(b, w.shape[1], x.dtype))
 
 
 def dense_grad(dy, x, w, need_dx=True):
     x, w = checks.dense(x, w)
     dy = checks.matrix(dy, "dy", x.dtype)
     checks.shape_is(dy, "dy", (len(x), w.shape[1]))
-    dw = matmul(_transposed(x), dy, np.empty_like(w))
-    dx = matmul(dy, _transposed(w), np.empty_like(x)) if need_dx else None
-    return dx, dw, dy.sum(axis=0)
+    dx = _matmul_transposed(dy, w) if need_dx else None
+    return dx, matmul(x.T, dy), dy.sum(axis=0)

@@ -1,7 +1,9 @@
 """How kernels are compiled, and which threads run them."""
 
+import contextlib
 import ctypes
 import hashlib
+import importlib
 import importlib.metadata
 import os
 import shutil
@@ -70,20 +72,38 @@ def _preload_tbb() -> None:
                 return
 
 
-def _choose_threading_layer() -> None:
-    """Prefer TBB, then OpenMP, then Numba's own queue, which takes 130 us a call.
+def _load_openmp() -> None:
+    """Load OpenMP with threads that do not wait busily for long.
 
-    Measured with the small network on 2 cores. OpenMP trains 1.15 times as fast at batch 10 and
-    alike from 64 on, but its threads wait busily for each other: with another process on one
-    core it falls to 340, 1,050 and 2,260 images/s at batch 10, 64 and 256, where TBB, whose
-    first thread takes over what no other has begun, keeps 3,400, 5,070 and 5,100. A matrix
-    product of NumPy's right before a parallel kernel costs 7 ms with OpenMP, 0.1 ms with TBB.
+    GNU's OpenMP reads its settings while it is loaded, and waits for some 10 ms by default. With
+    another process on one of the cores each call then takes a time slice of that process.
     """
+    given = os.environ.get("GOMP_SPINCOUNT")
+    if given is None and "OMP_WAIT_POLICY" not in os.environ:
+        os.environ["GOMP_SPINCOUNT"] = "5000"
+    # Where there is no OpenMP runtime, Numba takes the next layer.
+    with contextlib.suppress(ImportError):
+        importlib.import_module("numba.np.ufunc.omppool")
+    if given is None:
+        os.environ.pop("GOMP_SPINCOUNT", None)
+
+
+def _choose_threading_layer() -> None:
+    """Prefer OpenMP, then TBB, then Numba's own queue, which takes 130 us a call.
+
+    Images/s of the small network at batch 10, 64 and 256 on 2 cores, alone and beside another
+    process that keeps one core busy:
+
+        OpenMP as it comes     8,400 33,500 50,700      290    950    870
+        waiting 5,000 rounds   8,600 33,700 49,000    1,700  9,300 16,100
+        TBB                    5,700 28,000 46,000    7,300 23,800 29,600
+    """
+    _load_openmp()
     _preload_tbb()
     if "NUMBA_THREADING_LAYER_PRIORITY" not in os.environ:
         config.THREADING_LAYER_PRIORITY = [  # type: ignore[attr-defined]
-            "tbb",
             "omp",
+            "tbb",
             "workqueue",
         ]
 

@@ -4,6 +4,7 @@ All kernels take the slope of a leaky ReLU: 1 is no activation at all, 0 the pla
 """
 
 import math
+from functools import lru_cache
 
 import numpy as np
 from numba import prange
@@ -12,30 +13,40 @@ from kernels.numba_backend.jit import parallel, serial
 from kernels.numba_backend.lanes.layout import Lanes
 
 
+@lru_cache(maxsize=64)
+def _mask(S: int, L: int, images: int, dtype: np.dtype) -> np.ndarray:
+    """Return 1 for the lanes of a plane that hold images and 0 for the empty ones, as one run."""
+    return np.tile(np.arange(L) < images, S).astype(dtype)
+
+
+@serial
+def _sums(run, mask, centre):
+    """Return the sums of x - centre and of its square over the lanes that hold images."""
+    total, squares = 0.0, 0.0
+    if mask.size == 0:
+        for p in range(run.size):
+            away = run[p] - centre
+            total += away
+            squares += away * away
+    else:
+        for p in range(run.size):
+            away = (run[p] - centre) * mask[p]
+            total += away
+            squares += away * away
+    return total, squares
+
+
 @parallel
-def _moments(x, N, means, deviations):
+def _moments(x, N, mask, means, deviations):
     """x (B, C, S, L): mean and summed squared deviation of each plane's images, in float64."""
     B, C, S, L = x.shape
     for task in prange(B * C):
         b, c = task // C, task % C
         images = min(L, N - b * L)
-        plane = x[b, c]
-        total, squares = 0.0, 0.0
-        if images == L:
-            run = plane.reshape(S * L)
-            for p in range(S * L):
-                total += np.float64(run[p])
-            centre = total / (S * L)
-            for p in range(S * L):
-                squares += (np.float64(run[p]) - centre) ** 2
-        else:
-            for s in range(S):
-                for lane in range(images):
-                    total += np.float64(plane[s, lane])
-            centre = total / (S * images)
-            for s in range(S):
-                for lane in range(images):
-                    squares += (np.float64(plane[s, lane]) - centre) ** 2
+        run, used = x[b, c].reshape(S * L), mask if images < L else mask[:0]
+        total, _ = _sums(run, used, 0.0)
+        centre = total / (S * images)
+        _, squares = _sums(run, used, centre)
         means[b, c] = centre
         deviations[b, c] = squares
 
@@ -124,7 +135,7 @@ def batch_norm_relu(x: Lanes, gamma, beta, epsilon, slope):
     N = x.shape[0]
     moments = np.empty((2, B, C))
     mean, variance = np.empty(C, x.dtype), np.empty(C, x.dtype)
-    _moments(planes, N, moments[0], moments[1])
+    _moments(planes, N, _mask(S, L, N % L, x.dtype), moments[0], moments[1])
     _join(moments[0], moments[1], N, S, L, mean, variance)
     y = batch_norm_relu_inference(x, gamma, beta, mean, variance, epsilon, slope)
     return y, mean, variance
