@@ -2,8 +2,8 @@
 
     ./run.sh pytest bench --benchmark-json=bench.json
 
-Arrays are float32 and plain, as a user has them. `extra_info` holds the largest error against the numpy backend in float64,
-as a share of the largest value.
+Arrays are float32 and plain, as a user has them. `extra_info` holds the largest error against
+the numpy backend in float64, as a share of the largest value.
 """
 
 import numpy as np
