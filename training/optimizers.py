@@ -1,6 +1,7 @@
 """How parameters follow their gradients."""
 
 import math
+from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ def _check(name: str, value: Any, low: float, high: float = math.inf, low_allowe
     return number
 
 
-class Optimizer:
+class Optimizer(ABC):
     """The base of all optimizers.
 
     Parameters
@@ -64,9 +65,9 @@ class Optimizer:
             state = (self.state[slot][part] for slot in self.slots)
             self._update(parameters.values[part], parameters.grads[part], *state, decay)
 
+    @abstractmethod
     def _update(self, p: np.ndarray, g: np.ndarray, *state_and_decay: Any) -> None:
         """Apply the gradients g to the parameters p, which decay by the last argument."""
-        raise NotImplementedError
 
 
 class SGD(Optimizer):

@@ -47,8 +47,3 @@ def empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     lent.block = block
     _lent[id(lent)] = lent
     return array[: math.prod(shape)].reshape(shape)
-
-
-def release() -> None:
-    """Give the blocks that nobody uses back to the system."""
-    _free.clear()
