@@ -74,6 +74,7 @@ class Backend(Protocol):
         dilation: Any = 1,
         groups: int = 1,
         need_dx: bool = True,
+        out: tuple[Array, Array] | None = None,
     ) -> tuple[Array | None, Array, Array]:
         """Return the gradients dx (None unless needed), dw and db of `correlate`.
 
@@ -81,6 +82,9 @@ class Backend(Protocol):
         ----------
         dy : (N, F, OH, OW)
             Gradient of the loss with respect to the output.
+        out : pair of arrays, optional
+            Room for dw and db: a backend may write them there and return these two. The same
+            goes for the parameters of all other layers below.
 
         Returns
         -------
@@ -179,7 +183,12 @@ class Backend(Protocol):
         """Return x @ w + b for rows x (N, features) and weights w (features, units)."""
 
     def dense_grad(
-        self, dy: Array, x: Array, w: Array, need_dx: bool = True
+        self,
+        dy: Array,
+        x: Array,
+        w: Array,
+        need_dx: bool = True,
+        out: tuple[Array, Array] | None = None,
     ) -> tuple[Array | None, Array, Array]:
         """Return the gradients dx (None unless needed), dw and db of `dense`."""
 
@@ -209,7 +218,14 @@ class Backend(Protocol):
         """
 
     def batch_norm_grad(
-        self, dy: Array, x: Array, gamma: Array, mean: Array, variance: Array, epsilon: float
+        self,
+        dy: Array,
+        x: Array,
+        gamma: Array,
+        mean: Array,
+        variance: Array,
+        epsilon: float,
+        out: tuple[Array, Array] | None = None,
     ) -> tuple[Array, Array, Array]:
         """Return the gradients dx, dgamma and dbeta of `batch_norm`."""
 
@@ -233,6 +249,7 @@ class Backend(Protocol):
         variance: Array,
         epsilon: float,
         slope: float,
+        out: tuple[Array, Array] | None = None,
     ) -> tuple[Array, Array, Array]:
         """Return the gradients dx, dgamma and dbeta of `batch_norm_relu`."""
 
@@ -247,6 +264,35 @@ class Backend(Protocol):
         slope: float,
     ) -> Array:
         """`leaky_relu` of `batch_norm_inference`, in one."""
+
+    def batch_norm_relu_pool(
+        self, x: Array, gamma: Array, beta: Array, epsilon: float, slope: float, pool_size: Any
+    ) -> tuple[Array, Any, Array, Array]:
+        """`max_pool` of `batch_norm_relu`, in one, over windows that lie side by side.
+
+        Returns
+        -------
+        y : (N, C, OH, OW)
+        taken
+            What `batch_norm_relu_pool_grad` needs to know of the pixels that were the largest.
+        mean, variance : (C,)
+        """
+
+    def batch_norm_relu_pool_grad(
+        self,
+        dy: Array,
+        x: Array,
+        taken: Any,
+        gamma: Array,
+        beta: Array,
+        mean: Array,
+        variance: Array,
+        epsilon: float,
+        slope: float,
+        pool_size: Any,
+        out: tuple[Array, Array] | None = None,
+    ) -> tuple[Array, Array, Array]:
+        """Return the gradients dx, dgamma and dbeta of `batch_norm_relu_pool`."""
 
     def dropout(self, x: Array, rate: float, rng: np.random.Generator) -> tuple[Array, Array]:
         """Zero a share ``rate`` of x and scale the rest by 1 / (1 - rate).

@@ -17,6 +17,8 @@ from kernels.numpy_backend import (
     batch_norm_relu,
     batch_norm_relu_grad,
     batch_norm_relu_inference,
+    batch_norm_relu_pool,
+    batch_norm_relu_pool_grad,
     col2im,
     correlate_im2col,
     dense,
@@ -52,6 +54,8 @@ __all__ = [
     "batch_norm_relu",
     "batch_norm_relu_grad",
     "batch_norm_relu_inference",
+    "batch_norm_relu_pool",
+    "batch_norm_relu_pool_grad",
     "col2im",
     "correlate",
     "correlate_grad",
@@ -107,7 +111,9 @@ def correlate(x, w, b=None, stride=1, padding=0, dilation=1, groups=1):
     return y + b[:, None, None]
 
 
-def correlate_grad(dy, x, w, stride=1, padding=0, dilation=1, groups=1, need_dx=True):
+def correlate_grad(
+    dy, x, w, stride=1, padding=0, dilation=1, groups=1, need_dx=True, out=None
+):
     x, w, window, groups = checks.correlation(x, w, stride, padding, dilation, groups)
     dy = checks.output_gradient(dy, len(x), len(w), window, x.dtype)
     (dh, dw_step), (H, W) = window.dilation, window.image

@@ -145,7 +145,14 @@ class Layer(ABC):
     def set_grads(self, **grads: np.ndarray) -> None:
         """Leave the gradient of each named parameter for the optimizer."""
         for name, value in grads.items():
-            np.copyto(self.grads[name], value)
+            if value is not self.grads[name]:  # a backend may have written it there
+                np.copyto(self.grads[name], value)
+
+    def room(self, *names: str) -> tuple[np.ndarray, ...] | None:
+        """Return the gradients' arrays for a backend to write into, if there are all of them."""
+        if all(name in self.grads for name in names):
+            return tuple(self.grads[name] for name in names)
+        return None
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:

@@ -80,7 +80,12 @@ class Conv(Layer):
 
     def _backward(self, dy, x):
         dx, dw, db = self.backend.correlate_grad(
-            dy, x, self.params["weights"], **self._sliding, need_dx=self.need_dx
+            dy,
+            x,
+            self.params["weights"],
+            **self._sliding,
+            need_dx=self.need_dx,
+            out=self.room("weights", "bias"),
         )
         self.set_grads(weights=dw, **({"bias": db} if self.use_bias else {}))
         return dx

@@ -45,7 +45,9 @@ class Dense(Layer):
         return self.backend.dense(x, self.params["weights"], self.params.get("bias")), x
 
     def _backward(self, dy, x):
-        dx, dw, db = self.backend.dense_grad(dy, x, self.params["weights"], self.need_dx)
+        dx, dw, db = self.backend.dense_grad(
+            dy, x, self.params["weights"], self.need_dx, self.room("weights", "bias")
+        )
         self.set_grads(weights=dw, **({"bias": db} if self.use_bias else {}))
         return dx
 

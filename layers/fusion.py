@@ -1,12 +1,13 @@
 """The plan of a model: neighbouring layers that one kernel can run together.
 
-Activations are large and arithmetic is cheap: a BatchNorm and the activation behind it read and
-write them once together where they would twice apart. The numbers stay the same.
+Activations are large and arithmetic is cheap: a BatchNorm, the activation and the pooling behind
+it read and write them once together where they would three times apart. The numbers stay the same.
 """
 
 from layers.activations import LeakyRelu, Relu
 from layers.base import Layer
 from layers.normalization import BatchNorm
+from layers.pooling import MaxPool
 
 
 class BatchNormRelu(Layer):
@@ -19,30 +20,64 @@ class BatchNormRelu(Layer):
         self.input_shape = norm.input_shape
         self.built = True
 
+    @property
+    def _gamma_and_beta(self):
+        return self.norm.params["gamma"], self.norm.params["beta"]
+
     def _forward(self, x, training):
         norm = self.norm
-        gamma, beta = norm.params["gamma"], norm.params["beta"]
         if not training:
-            mean, variance = norm.running
             return self.backend.batch_norm_relu_inference(
-                x, gamma, beta, mean, variance, norm.epsilon, self.slope
+                x, *self._gamma_and_beta, *norm.running, norm.epsilon, self.slope
             ), None
-        y, mean, variance = self.backend.batch_norm_relu(x, gamma, beta, norm.epsilon, self.slope)
+        y, mean, variance = self.backend.batch_norm_relu(
+            x, *self._gamma_and_beta, norm.epsilon, self.slope
+        )
         norm.learn_statistics(mean, variance)
         return y, (x, mean, variance)
 
     def _backward(self, dy, saved):
         x, mean, variance = saved
-        norm = self.norm
+        norm, room = self.norm, self.norm.room("gamma", "beta")
         dx, dgamma, dbeta = self.backend.batch_norm_relu_grad(
+            dy, x, *self._gamma_and_beta, mean, variance, norm.epsilon, self.slope, room
+        )
+        norm.set_grads(gamma=dgamma, beta=dbeta)
+        return dx
+
+
+class BatchNormReluPool(BatchNormRelu):
+    """The same with the max pooling behind, whose windows lie side by side."""
+
+    def __init__(self, together: BatchNormRelu, pool: MaxPool):
+        super().__init__(together.norm, together)  # type: ignore[arg-type]
+        self.name = f"{together.name} and {pool.name}"
+        self._pool = pool
+
+    def _forward(self, x, training):
+        if not training:
+            return self._pool.forward(super()._forward(x, training)[0], training), None
+        norm = self.norm
+        y, taken, mean, variance = self.backend.batch_norm_relu_pool(
+            x, *self._gamma_and_beta, norm.epsilon, self.slope, self._pool.pool_size
+        )
+        norm.learn_statistics(mean, variance)
+        return y, (x, taken, mean, variance)
+
+    def _backward(self, dy, saved):
+        x, taken, mean, variance = saved
+        norm, room = self.norm, self.norm.room("gamma", "beta")
+        dx, dgamma, dbeta = self.backend.batch_norm_relu_pool_grad(
             dy,
             x,
-            norm.params["gamma"],
-            norm.params["beta"],
+            taken,
+            *self._gamma_and_beta,
             mean,
             variance,
             norm.epsilon,
             self.slope,
+            self._pool.pool_size,
+            room,
         )
         norm.set_grads(gamma=dgamma, beta=dbeta)
         return dx
@@ -55,6 +90,8 @@ def fuse(layers: list[Layer]) -> list[Layer]:
         before = steps[-1] if steps else None
         if type(layer) in (Relu, LeakyRelu) and type(before) is BatchNorm:
             steps[-1] = BatchNormRelu(before, layer)  # type: ignore[arg-type]
+        elif type(layer) is MaxPool and type(before) is BatchNormRelu and layer.side_by_side:
+            steps[-1] = BatchNormReluPool(before, layer)
         else:
             steps.append(layer)
     return steps

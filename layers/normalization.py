@@ -56,7 +56,7 @@ class BatchNorm(Layer):
     def _backward(self, dy, saved):
         x, mean, variance = saved
         dx, dgamma, dbeta = self.backend.batch_norm_grad(
-            dy, x, self.params["gamma"], mean, variance, self.epsilon
+            dy, x, self.params["gamma"], mean, variance, self.epsilon, self.room("gamma", "beta")
         )
         self.set_grads(gamma=dgamma, beta=dbeta)
         return dx

@@ -37,6 +37,11 @@ class MaxPool(_Pool):
         As in `AvgPool`. Padding is never the largest.
     """
 
+    @property
+    def side_by_side(self) -> bool:
+        """Whether the windows neither overlap nor leave gaps nor reach over the border."""
+        return self.stride == self.pool_size and self._sliding[2] == ((0, 0), (0, 0))
+
     def _forward(self, x, training):
         y, index = self.backend.max_pool(x, *self._sliding)
         return y, (index, x.shape)

@@ -63,6 +63,20 @@ def max_pool_grad(dy, taps, x_shape, pool_size, stride=None, padding=0):
     return lanes.unpack(numba_backend.max_pool_grad(dy, taps, x_shape, pool_size, stride, padding))
 
 
+def batch_norm_relu_pool(x, *arguments):
+    y, taken, mean, variance = numba_backend.batch_norm_relu_pool(lanes.pack(x), *arguments)
+    return lanes.unpack(y), taken, mean, variance
+
+
+def batch_norm_relu_pool_grad(dy, x, *arguments):
+    dx, *grads = numba_backend.batch_norm_relu_pool_grad(lanes.pack(dy), lanes.pack(x), *arguments)
+    return lanes.unpack(dx), *grads
+
+
 LANES = SimpleNamespace(
-    **{name: _adapted(name) for name in ACTIVATIONS}, max_pool=max_pool, max_pool_grad=max_pool_grad
+    **{name: _adapted(name) for name in ACTIVATIONS},
+    max_pool=max_pool,
+    max_pool_grad=max_pool_grad,
+    batch_norm_relu_pool=batch_norm_relu_pool,
+    batch_norm_relu_pool_grad=batch_norm_relu_pool_grad,
 )

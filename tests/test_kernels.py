@@ -185,6 +185,37 @@ def test_batch_norm_relu_is_both_in_one(backend, shape, dtype, slope):
 
 
 @every_layout
+@given(
+    N=st.integers(1, 40),
+    C=st.integers(1, 40),
+    image=st.tuples(st.integers(2, 9), st.integers(2, 9)),
+    pool_size=st.tuples(st.integers(1, 3), st.integers(1, 2)),
+    dtype=dtypes,
+    slope=st.sampled_from([0.0, 0.01]),
+)
+def test_batch_norm_relu_pool_is_all_in_one(backend, N, C, image, pool_size, dtype, slope):
+    if pool_size[0] > image[0]:
+        pool_size = image[0], pool_size[1]
+    x = draw_array((N, C, *image), dtype)
+    gamma, beta = draw_array(C, dtype, 1), draw_array(C, dtype, 2)
+    gamma[0] = 0  # then all pixels of a window are equal, and the first is taken
+    y, taken, *moments = backend.batch_norm_relu_pool(x, gamma, beta, 1e-5, slope, pool_size)
+    before, *same_moments = backend.batch_norm_relu(x, gamma, beta, 1e-5, slope)
+    np.testing.assert_array_equal(moments, same_moments)
+    want, index = backend.max_pool(before, pool_size)
+    assert_close(y, want)
+    dy = draw_array(y.shape, dtype, 3)
+    numbers = gamma, beta, *moments, 1e-5, slope
+    got = backend.batch_norm_relu_pool_grad(dy, x, taken, *numbers, pool_size)
+    whole = backend.max_pool_grad(dy, index, x.shape, pool_size)
+    apart = backend.batch_norm_relu_grad(whole, x, *numbers)
+    for mine, other in zip(got, apart, strict=True):
+        assert mine.dtype == dtype
+        bound = 1e-10 if dtype == np.float64 else 1e-4
+        assert np.abs(mine - other).max() <= bound * max(np.abs(other).max(), np.abs(dy).max())
+
+
+@every_layout
 @given(shape=shapes, dtype=dtypes, slope=st.sampled_from([0.0, 0.01]))
 def test_leaky_relu(backend, shape, dtype, slope):
     x, dy = draw_array(shape, dtype), draw_array(shape, dtype, 1)

@@ -44,6 +44,10 @@ batch_norm_relu_grad = _either(normalization.batch_norm_relu_grad, lanes.batch_n
 batch_norm_relu_inference = _either(
     normalization.batch_norm_relu_inference, lanes.batch_norm_relu_inference
 )
+batch_norm_relu_pool = _either(normalization.batch_norm_relu_pool, lanes.batch_norm_relu_pool)
+batch_norm_relu_pool_grad = _either(
+    normalization.batch_norm_relu_pool_grad, lanes.batch_norm_relu_pool_grad
+)
 correlate = _either(convolution.correlate, lanes.correlate)
 correlate_grad = _either(convolution.correlate_grad, lanes.correlate_grad)
 dense = _either(products.dense, lanes.dense)
@@ -95,6 +99,8 @@ __all__ = [
     "batch_norm_relu",
     "batch_norm_relu_grad",
     "batch_norm_relu_inference",
+    "batch_norm_relu_pool",
+    "batch_norm_relu_pool_grad",
     "col2im",
     "correlate",
     "correlate_grad",

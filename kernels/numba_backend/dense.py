@@ -5,12 +5,8 @@ import numpy as np
 from kernels import checks
 from kernels.numba_backend.lanes.layout import lanes_of
 from kernels.numba_backend.lanes.memory import empty
-from kernels.numba_backend.lanes.sums import (
-    product_kernel,
-    product_tile_shape,
-    sum_kernel,
-    sum_tile_shape,
-)
+from kernels.numba_backend.lanes.sums import cover_with_products, cover_with_sums
+from kernels.numba_backend.lanes.tile import product_tile_shape, sum_tile_shape
 from kernels.numpy_backend.dense import flatten, flatten_grad
 
 __all__ = ["dense", "dense_grad", "flatten", "flatten_grad", "matmul"]
@@ -39,22 +35,12 @@ def matmul(a, b, bias=None):
     width = b.shape[1]
     out = empty((N, width), b.dtype)
     flat, row, column = (a, K, 1) if a.flags.c_contiguous else (a.T, 1, N)
-    sum_kernel(*sum_tile_shape(N, width // L), L)(
-        b.reshape(-1),
-        (0, 0, 0, L),
-        np.arange(K) * width,
-        flat.reshape(-1),
-        (0, row),
-        np.arange(K) * column,
-        np.zeros(N, b.dtype),
-        out.reshape(-1),
-        (0, 0, 0, width, L),
-        1,
-        1,
-        1,
-        N,
-        width // L,
-    )
+    cover_with_sums(
+        b.reshape(-1), (0, 0, 0, L), np.arange(K) * width,
+        flat.reshape(-1), (0, row), np.arange(K) * column, np.zeros(N, b.dtype),
+        out.reshape(-1), (0, 0, 0, width, L),
+        (1, 1, 1, N, width // L), sum_tile_shape(N, width // L),
+    )  # fmt: skip
     return out[:, :M] + (0 if bias is None else bias)
 
 
@@ -68,20 +54,10 @@ def _matmul_transposed(a, b):
     width = b.shape[1]
     out = np.empty((1, N, K), a.dtype)
     whole = np.zeros(1, np.int64)  # a single line of the full width
-    product_kernel(*product_tile_shape(N, K), L)(
-        a.reshape(-1),
-        0,
-        width,
-        whole,
-        b.reshape(-1),
-        0,
-        L,
-        whole,
-        np.arange(K) * width,
-        width // L,
-        out,
-        1,
-    )
+    cover_with_products(
+        a.reshape(-1), 0, width, L, whole, b.reshape(-1), 0, L, whole, np.arange(K) * width,
+        width // L, 1, product_tile_shape(N, K), out,
+    )  # fmt: skip
     return out[0]
 
 
@@ -90,7 +66,7 @@ def dense(x, w, b=None):
     return matmul(x, w, checks.bias(b, w.shape[1], x.dtype))
 
 
-def dense_grad(dy, x, w, need_dx=True):
+def dense_grad(dy, x, w, need_dx=True, out=None):
     x, w = checks.dense(x, w)
     dy = checks.matrix(dy, "dy", x.dtype)
     checks.shape_is(dy, "dy", (len(x), w.shape[1]))

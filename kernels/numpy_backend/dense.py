@@ -21,7 +21,7 @@ def dense(x, w, b=None):
     return x @ w + checks.bias(b, w.shape[1], x.dtype)
 
 
-def dense_grad(dy, x, w, need_dx=True):
+def dense_grad(dy, x, w, need_dx=True, out=None):
     x, w = checks.dense(x, w)
     dy = checks.matrix(dy, "dy", x.dtype)
     checks.shape_is(dy, "dy", (len(x), w.shape[1]))

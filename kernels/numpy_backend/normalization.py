@@ -4,6 +4,7 @@ import numpy as np
 
 from kernels import checks
 from kernels.numpy_backend.activations import leaky_relu, leaky_relu_grad
+from kernels.numpy_backend.pooling import max_pool, max_pool_grad
 
 
 def _per_channel(vector, x):
@@ -25,7 +26,7 @@ def batch_norm(x, gamma, beta, epsilon):
     return batch_norm_inference(x, gamma, beta, mean, variance, epsilon), mean, variance
 
 
-def batch_norm_grad(dy, x, gamma, mean, variance, epsilon):
+def batch_norm_grad(dy, x, gamma, mean, variance, epsilon, out=None):
     dy, x = checks.same_shape(dy, x)
     gamma, mean, variance = checks.channel_vectors(x, gamma=gamma, mean=mean, variance=variance)
     axes = _all_but_channel(x)
@@ -53,7 +54,7 @@ def batch_norm_relu(x, gamma, beta, epsilon, slope):
     return leaky_relu(y, slope), mean, variance
 
 
-def batch_norm_relu_grad(dy, x, gamma, beta, mean, variance, epsilon, slope):
+def batch_norm_relu_grad(dy, x, gamma, beta, mean, variance, epsilon, slope, out=None):
     y = batch_norm_inference(x, gamma, beta, mean, variance, epsilon)
     dy = leaky_relu_grad(dy, y, slope)
     return batch_norm_grad(dy, x, gamma, mean, variance, epsilon)
@@ -61,6 +62,19 @@ def batch_norm_relu_grad(dy, x, gamma, beta, mean, variance, epsilon, slope):
 
 def batch_norm_relu_inference(x, gamma, beta, mean, variance, epsilon, slope):
     return leaky_relu(batch_norm_inference(x, gamma, beta, mean, variance, epsilon), slope)
+
+
+def batch_norm_relu_pool(x, gamma, beta, epsilon, slope, pool_size):
+    y, mean, variance = batch_norm_relu(x, gamma, beta, epsilon, slope)
+    y, index = max_pool(y, pool_size)
+    return y, index, mean, variance
+
+
+def batch_norm_relu_pool_grad(
+    dy, x, index, gamma, beta, mean, variance, epsilon, slope, pool_size, out=None
+):
+    dy = max_pool_grad(dy, index, x.shape, pool_size)
+    return batch_norm_relu_grad(dy, x, gamma, beta, mean, variance, epsilon, slope)
 
 
 def dropout_mask(shape, dtype, rate, rng):

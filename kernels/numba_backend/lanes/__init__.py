@@ -9,8 +9,8 @@ import numpy as np
 
 from kernels.geometry import make_window
 from kernels.numba_backend import activations as plain
-from kernels.numba_backend.lanes import convolution, pooling
-from kernels.numba_backend.lanes import dense as products
+from kernels.numba_backend.lanes import convolution, normalization, pooling
+from kernels.numba_backend.lanes.dense import dense, dense_grad
 from kernels.numba_backend.lanes.layout import Lanes, lanes_of, pack, pack_normalized, unpack
 from kernels.numba_backend.lanes.normalization import (
     batch_norm,
@@ -33,6 +33,8 @@ __all__ = [
     "batch_norm_relu",
     "batch_norm_relu_grad",
     "batch_norm_relu_inference",
+    "batch_norm_relu_pool",
+    "batch_norm_relu_pool_grad",
     "correlate",
     "correlate_grad",
     "dense",
@@ -59,20 +61,17 @@ __all__ = [
 _window = lru_cache(maxsize=1024)(make_window)
 
 
-def _bias(b, count, dtype):
-    return np.zeros(count, dtype) if b is None else b
-
-
 def correlate(x: Lanes, w, b=None, stride=1, padding=0, dilation=1, groups=1) -> Lanes:
     window = _window(x.shape[2:], w.shape[2:], stride, padding, dilation)
-    return convolution.correlate(x, w, _bias(b, len(w), x.dtype), window, groups)
+    return convolution.correlate(x, w, b, window, groups)
 
 
-def correlate_grad(dy: Lanes, x: Lanes, w, stride=1, padding=0, dilation=1, groups=1, need_dx=True):
+def correlate_grad(
+    dy: Lanes, x: Lanes, w, stride=1, padding=0, dilation=1, groups=1, need_dx=True, out=None
+):
     window = _window(x.shape[2:], w.shape[2:], stride, padding, dilation)
-    dw = convolution.weight_gradient(dy, x, w.shape, window, groups)
-    dx = convolution.input_gradient(dy, w, window, groups) if need_dx else None
-    return dx, dw, convolution.channel_sums(dy)
+    dw, db = convolution.weight_gradient(dy, x, w.shape, window, groups, out)
+    return convolution.input_gradient(dy, w, window, groups) if need_dx else None, dw, db
 
 
 def _pool_window(image, pool_size, stride, padding):
@@ -95,20 +94,26 @@ def avg_pool_grad(dy: Lanes, x_shape, pool_size, stride=None, padding=0) -> Lane
     return pooling.avg_pool_grad(dy, _pool_window(x_shape[2:], pool_size, stride, padding))
 
 
+def batch_norm_relu_pool(x: Lanes, gamma, beta, epsilon, slope, pool_size):
+    window = _pool_window(x.shape[2:], pool_size, None, 0)
+    return normalization.batch_norm_relu_pool(x, gamma, beta, epsilon, slope, window)
+
+
+def batch_norm_relu_pool_grad(
+    dy: Lanes, x: Lanes, taken, gamma, beta, mean, variance, epsilon, slope, pool_size, out=None
+):
+    window = _pool_window(x.shape[2:], pool_size, None, 0)
+    return normalization.batch_norm_relu_pool_grad(
+        dy, x, taken, gamma, beta, mean, variance, epsilon, slope, window, out
+    )
+
+
 def flatten(x: Lanes) -> Lanes:
     return x.reshape(int(np.prod(x.shape[1:])))
 
 
 def flatten_grad(dy: Lanes, image) -> Lanes:
     return dy.reshape(*image)
-
-
-def dense(x: Lanes, w, b=None) -> Lanes:
-    return products.dense(x, w, _bias(b, w.shape[1], x.dtype))
-
-
-def dense_grad(dy: Lanes, x: Lanes, w, need_dx=True):
-    return products.dense_grad(dy, x, w, need_dx)
 
 
 def dropout(x: Lanes, rate, rng):

@@ -5,16 +5,13 @@ from functools import lru_cache
 import numpy as np
 from numba import prange
 
-from kernels.geometry import Window
-from kernels.numba_backend.jit import parallel
+from kernels.geometry import Window, make_window
+from kernels.numba_backend.jit import parallel, serial
+from kernels.numba_backend.lanes.dense import zeros
 from kernels.numba_backend.lanes.layout import Lanes
 from kernels.numba_backend.lanes.memory import empty
-from kernels.numba_backend.lanes.sums import (
-    product_kernel,
-    product_tile_shape,
-    sum_kernel,
-    sum_tile_shape,
-)
+from kernels.numba_backend.lanes.sums import channel_sums, cover_with_products, cover_with_sums
+from kernels.numba_backend.lanes.tile import product_tile_shape, sum_tile_shape
 
 # The weight gradient is one task a tile. Few tiles are cut into parts of the batch as well, so
 # that all threads find work; how many does not depend on the threads, and so no bit does.
@@ -22,171 +19,157 @@ ENOUGH_TASKS = 16
 
 
 @parallel
-def _place(x, out, top, left, row_step, column_step):
-    """Write x (planes, H, W, L) into zeros, its pixels row_step and column_step apart."""
+def _place(x, out, corner, step):
+    """Write x (planes, H, W, L) onto zeros, its pixels some steps apart."""
     planes, H, W, L = x.shape
     _, height, width, _ = out.shape
+    (top, left), (row_step, column_step) = corner, step
+    whole = column_step == 1 and left >= 0 and left + W <= width
     for p in prange(planes):
-        to = out[p]
-        to[:] = 0
-        for i in range(H):
-            y = top + i * row_step
-            if 0 <= y < height:
+        for y in range(height):
+            to, i = out[p, y], (y - top) // row_step
+            if (y - top) % row_step or not 0 <= i < H:
+                to[:] = 0
+            elif whole:
+                to[:left] = 0
+                to[left : left + W] = x[p, i]
+                to[left + W :] = 0
+            else:
+                to[:] = 0
                 for j in range(W):
                     at = left + j * column_step
                     if 0 <= at < width:
-                        for lane in range(L):
-                            to[y, at, lane] = x[p, i, j, lane]
+                        to[at] = x[p, i, j]
 
 
-def _placed(x: Lanes, size, corner, step=(1, 1)) -> np.ndarray:
-    """Return a copy of x on a ground of zeros of this size; each is made once."""
-    key = (size, corner, step)
-    if key not in x.padded:
-        B, C, H, W, L = x.data.shape
-        out = empty((B, C, *size, L), x.dtype)
-        _place(x.data.reshape(-1, H, W, L), out.reshape(-1, *size, L), *corner, *step)
-        x.padded[key] = out
-    return x.padded[key]
+@serial
+def _sums(
+    fresh, x, ground, corner, step, strides, x_terms, w, w_strides, w_terms, bias, y, y_strides,
+    counts, tile,
+):  # fmt: skip
+    """Cover y with sums of x, which is first placed on its ground if that is fresh."""
+    if fresh:
+        _place(x, ground, corner, step)
+    cover_with_sums(
+        ground.reshape(-1), strides, x_terms, w.reshape(-1), w_strides, w_terms, bias,
+        y.reshape(-1), y_strides, counts, tile,
+    )  # fmt: skip
 
 
-def _padded(x: Lanes, window: Window) -> np.ndarray:
-    (top, bottom), (left, right) = window.padding
-    if top == bottom == left == right == 0:
-        return x.data
-    return _placed(x, window.padded, (top, left))
+@serial
+def _weight_gradient(
+    fresh, x, ground, corner, step, dy, dy_group, dy_row, dy_step, dy_lines, x_group, x_step,
+    x_lines, x_terms, length, groups, tile, parts, dw, db,
+):  # fmt: skip
+    """Sum over the rows of pixels of all blocks in a few parts, and those up; db sums dy."""
+    if fresh:
+        _place(x, ground, corner, step)
+    cover_with_products(
+        dy.reshape(-1), dy_group, dy_row, dy_step, dy_lines,
+        ground.reshape(-1), x_group, x_step, x_lines, x_terms, length, groups, tile, parts,
+    )  # fmt: skip
+    flat, sums = dw.reshape(-1), parts.reshape(len(parts), -1)
+    for i in range(flat.size):
+        flat[i] = sums[0, i]
+        for part in range(1, len(sums)):
+            flat[i] += sums[part, i]
+    channel_sums(dy, db)
+
+
+class _Plan:
+    """Where everything stands in a convolution of this geometry, for the kernels above.
+
+    The input gradient is dy, with zeros between its pixels where the stride left some out,
+    correlated with the reversed filters.
+    """
+
+    def __init__(self, B: int, groups: int, channels: int, filters: int, window: Window, L: int):
+        (KH, KW), (dh, dw), (eh, ew) = window.size, window.dilation, window.extent
+        (H, W), (OH, OW), (height, width) = window.image, window.output, window.padded
+        (top, _), (left, _) = window.padding
+        row_step, column_step = window.stride
+        C, F, taps = groups * channels, groups * filters, KH * KW
+
+        self.x_ground = (B * C, height, width, L), (top, left), (1, 1)
+        plane = height * width * L
+        c, k, m = np.ogrid[:channels, :KH, :KW]
+        terms = (((c * height + k * dh) * width + m * dw) * L).astype(np.int64).ravel()
+        self.x = (C * plane, channels * plane, row_step * width * L, column_step * L), terms
+        self.w = (filters * terms.size, terms.size), np.arange(terms.size)
+        self.output = F, OH, OW
+        self.y = (
+            (F * OH * OW * L, filters * OH * OW * L, OW * L, OH * OW * L, L),
+            (B, groups, OH, filters, OW),
+            sum_tile_shape(filters, OW),
+        )
+
+        def lines(block, row):
+            return (np.arange(B)[:, None] * block + np.arange(OH) * row).ravel()
+
+        ROWS, COLUMNS = tile = product_tile_shape(filters, terms.size)
+        tasks = groups * -(-filters // ROWS) * -(-terms.size // COLUMNS)
+        self.products = (
+            *(filters * OH * OW * L, OH * OW * L, L, lines(F * OH * OW * L, OW * L)),
+            *(channels * plane, column_step * L, lines(C * plane, row_step * width * L)),
+            *(terms, OW, groups, tile),
+        )
+        self.parts = min(-(-ENOUGH_TASKS // tasks), B * OH), F, terms.size
+
+        high, wide = H + eh - 1, W + ew - 1
+        self.dy_ground = (B * F, high, wide, L), (eh - 1 - top, ew - 1 - left), window.stride
+        plane = high * wide * L
+        f, k, m = np.ogrid[:filters, :KH, :KW]
+        terms = ((f * high + (KH - 1 - k) * dh) * wide + (KW - 1 - m) * dw) * L
+        self.dy = (F * plane, filters * plane, wide * L, L), terms.astype(np.int64).ravel()
+        terms = (f * channels * KH + k) * KW + m
+        self.reversed_w = (filters * channels * taps, taps), terms.astype(np.int64).ravel()
+        self.input = C, H, W
+        self.dx = (
+            (C * H * W * L, channels * H * W * L, W * L, H * W * L, L),
+            (B, groups, H, channels, W),
+            sum_tile_shape(channels, W),
+        )
 
 
 @lru_cache(maxsize=256)
-def _forward_terms(window: Window, channels: int, lanes: int):
-    """Return where each term's pixel and weight stand: one a channel and tap."""
-    (KH, KW), (dh, dw), (height, width) = window.size, window.dilation, window.padded
-    c, k, m = np.ogrid[:channels, :KH, :KW]
-    x = ((c * height + k * dh) * width + m * dw) * lanes
-    return x.astype(np.int64).ravel(), np.arange(channels * KH * KW)
+def _plan(B: int, w_shape: tuple, window: Window, groups: int, L: int) -> _Plan:
+    return _Plan(B, groups, w_shape[1], w_shape[0] // groups, window, L)
 
 
-@lru_cache(maxsize=256)
-def _backward_terms(window: Window, channels: int, filters: int, lanes: int):
-    """Return the same for the input gradient: a term a filter and tap, the taps reversed."""
-    (KH, KW), (dh, dw) = window.size, window.dilation
-    (eh, ew), (H, W) = window.extent, window.image
-    f, k, m = np.ogrid[:filters, :KH, :KW]
-    height, width = H + eh - 1, W + ew - 1
-    x = ((f * height + (KH - 1 - k) * dh) * width + (KW - 1 - m) * dw) * lanes
-    w = (f * channels * KH + k) * KW + m
-    return x.astype(np.int64).ravel(), w.astype(np.int64).ravel()
+def _ground(x: Lanes, shape, corner, step):
+    """Return whether x must be placed on its ground yet, x, the ground, and where on it."""
+    if x.images.shape == shape:
+        return False, x.images, x.images, corner, step
+    key = shape, corner, step
+    fresh = key not in x.padded
+    if fresh:
+        x.padded[key] = empty(shape, x.dtype)
+    return fresh, x.images, x.padded[key], corner, step
 
 
 def correlate(x: Lanes, w, b, window: Window, groups: int) -> Lanes:
-    F, channels = w.shape[:2]
-    (OH, OW), (height, width), L = window.output, window.padded, x.lanes
-    y = x.like(F, OH, OW)
-    x_terms, w_terms = _forward_terms(window, channels, L)
-    rows, plane = F // groups, height * width * L
-    kernel = sum_kernel(*sum_tile_shape(rows, OW), L)
-    kernel(
-        _padded(x, window).reshape(-1),
-        (
-            groups * channels * plane,
-            channels * plane,
-            window.stride[0] * width * L,
-            window.stride[1] * L,
-        ),
-        x_terms,
-        w.reshape(-1),
-        (rows * w_terms.size, w_terms.size),
-        w_terms,
-        b,
-        y.data.reshape(-1),
-        (F * OH * OW * L, rows * OH * OW * L, OW * L, OH * OW * L, L),
-        len(x.data),
-        groups,
-        OH,
-        rows,
-        OW,
-    )
+    plan = _plan(len(x.data), w.shape, window, groups, x.lanes)
+    y = x.like(*plan.output)
+    bias = zeros(len(w), x.dtype) if b is None else b
+    _sums(*_ground(x, *plan.x_ground), *plan.x, w, *plan.w, bias, y.data, *plan.y)
     return y
 
 
 def input_gradient(dy: Lanes, w, window: Window, groups: int) -> Lanes:
-    """Return dx: dy with zeros between its pixels, correlated with the reversed filters."""
-    F, channels, KH, KW = w.shape
-    (H, W), (eh, ew), L = window.image, window.extent, dy.lanes
-    (top, _), (left, _) = window.padding
-    height, width = H + eh - 1, W + ew - 1
-    spread = _placed(dy, (height, width), (eh - 1 - top, ew - 1 - left), window.stride)
-    dx = dy.like(groups * channels, H, W)
-    filters = F // groups
-    x_terms, w_terms = _backward_terms(window, channels, filters, L)
-    plane = height * width * L
-    kernel = sum_kernel(*sum_tile_shape(channels, W), L)
-    kernel(
-        spread.reshape(-1),
-        (F * plane, filters * plane, width * L, L),
-        x_terms,
-        w.reshape(-1),
-        (filters * channels * KH * KW, KH * KW),
-        w_terms,
-        np.zeros(groups * channels, dy.dtype),
-        dx.data.reshape(-1),
-        (groups * channels * H * W * L, channels * H * W * L, W * L, H * W * L, L),
-        len(dy.data),
-        groups,
-        H,
-        channels,
-        W,
-    )
+    plan = _plan(len(dy.data), w.shape, window, groups, dy.lanes)
+    dx = dy.like(*plan.input)
+    bias = zeros(plan.input[0], dy.dtype)
+    _sums(
+        *_ground(dy, *plan.dy_ground), *plan.dy, w, *plan.reversed_w, bias, dx.data, *plan.dx
+    )  # fmt: skip
     return dx
 
 
-@lru_cache(maxsize=256)
-def _lines(blocks: int, block: int, rows: int, row: int) -> np.ndarray:
-    """Return where each row of pixels of each block of images begins."""
-    return (np.arange(blocks)[:, None] * block + np.arange(rows) * row).ravel()
-
-
-def weight_gradient(dy: Lanes, x: Lanes, w_shape, window: Window, groups: int) -> np.ndarray:
-    F, channels = w_shape[:2]
-    (OH, OW), (height, width), L = window.output, window.padded, x.lanes
-    B, plane = len(x.data), height * width * L
-    terms, _ = _forward_terms(window, channels, L)
-    rows = F // groups
-    ROWS, COLUMNS = product_tile_shape(rows, terms.size)
-    tasks = groups * -(-rows // ROWS) * -(-terms.size // COLUMNS)
-    parts = min(-(-ENOUGH_TASKS // tasks), B * OH)
-    out = empty((parts, F, terms.size), x.dtype)
-    product_kernel(ROWS, COLUMNS, L)(
-        dy.data.reshape(-1),
-        rows * OH * OW * L,
-        OH * OW * L,
-        _lines(B, F * OH * OW * L, OH, OW * L),
-        _padded(x, window).reshape(-1),
-        channels * plane,
-        window.stride[1] * L,
-        _lines(B, groups * channels * plane, OH, window.stride[0] * width * L),
-        terms,
-        OW,
-        out,
-        groups,
-    )
-    return (out.sum(axis=0) if parts > 1 else out[0]).reshape(w_shape)
-
-
-@parallel
-def _channel_sums(x, out):
-    """x (B, C, run), out (C,); empty lanes hold 0."""
-    B, C, run = x.shape
-    for c in prange(C):
-        total = 0.0
-        for b in range(B):
-            for p in range(run):
-                total += np.float64(x[b, c, p])
-        out[c] = total
-
-
-def channel_sums(dy: Lanes) -> np.ndarray:
-    """Return the sum of each channel over the batch."""
-    out = np.empty(dy.shape[1], dy.dtype)
-    _channel_sums(dy.runs, out)
+def weight_gradient(dy: Lanes, x: Lanes, w_shape, window: Window, groups: int, out=None):
+    """Return dw and db."""
+    plan = _plan(len(x.data), w_shape, window, groups, x.lanes)
+    if out is None:
+        out = np.empty(w_shape, x.dtype), np.empty(w_shape[0], x.dtype)
+    parts = empty(plan.parts, x.dtype)
+    _weight_gradient(*_ground(x, *plan.x_ground), dy.planes, *plan.products, parts, *out)
     return out

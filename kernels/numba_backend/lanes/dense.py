@@ -5,85 +5,16 @@ from functools import lru_cache
 import numpy as np
 from numba import prange
 
-from kernels.numba_backend.jit import parallel
-from kernels.numba_backend.lanes.convolution import channel_sums
+from kernels.numba_backend.jit import parallel, serial
 from kernels.numba_backend.lanes.layout import Lanes
 from kernels.numba_backend.lanes.memory import empty
-from kernels.numba_backend.lanes.sums import sum_kernel, sum_tile_shape
+from kernels.numba_backend.lanes.sums import channel_sums, cover_with_sums
+from kernels.numba_backend.lanes.tile import sum_tile_shape
 
 
 @lru_cache(maxsize=256)
 def _terms(count: int, step: int) -> np.ndarray:
     return np.arange(count) * step
-
-
-def _product(x: Lanes, w, w_step: int, w_terms: np.ndarray, b, units: int) -> Lanes:
-    """Return y[u] = b[u] + sum over t of w[u * w_step + w_terms[t]] * x[t]; columns are blocks."""
-    B, K, L = x.data.shape
-    y = x.like(units)
-    sum_kernel(*sum_tile_shape(units, B), L)(
-        x.data.reshape(-1),
-        (0, 0, 0, K * L),
-        _terms(K, L),
-        w.reshape(-1),
-        (0, w_step),
-        w_terms,
-        b,
-        y.data.reshape(-1),
-        (0, 0, 0, L, units * L),
-        1,
-        1,
-        1,
-        units,
-        B,
-    )
-    return y
-
-
-def dense(x: Lanes, w, b) -> Lanes:
-    features, units = w.shape
-    return _product(x, w, 1, _terms(features, units), b, units)
-
-
-def input_gradient(dy: Lanes, w) -> Lanes:
-    features, units = w.shape
-    return _product(dy, w, units, _terms(units, 1), np.zeros(features, dy.dtype), features)
-
-
-@parallel
-def _rows(x, out):
-    """x (B, K, L), out (N, K rounded up): a row for each image, zeros behind."""
-    _, K, L = x.shape
-    for n in prange(len(out)):
-        for k in range(K):
-            out[n, k] = x[n // L, k, n % L]
-        out[n, K:] = 0
-
-
-def weight_gradient(dy: Lanes, x: Lanes) -> np.ndarray:
-    """Return dw (features, units): here the units are in the lanes, and the images are terms."""
-    (N, units), L, features = dy.shape, dy.lanes, x.shape[1]
-    vectors = -(-units // L)
-    sent = empty((N, vectors * L), dy.dtype)
-    _rows(dy.data, sent)
-    out = empty((features, vectors * L), dy.dtype)
-    sum_kernel(*sum_tile_shape(features, vectors), L)(
-        sent.reshape(-1),
-        (0, 0, 0, L),
-        _terms(N, vectors * L),
-        x.data.reshape(-1),
-        (0, L),
-        _image_terms(N, features, L),
-        np.zeros(features, dy.dtype),
-        out.reshape(-1),
-        (0, 0, 0, vectors * L, L),
-        1,
-        1,
-        1,
-        features,
-        vectors,
-    )
-    return out[:, :units]
 
 
 @lru_cache(maxsize=256)
@@ -93,6 +24,76 @@ def _image_terms(N: int, features: int, lanes: int) -> np.ndarray:
     return n // lanes * features * lanes + n % lanes
 
 
-def dense_grad(dy: Lanes, x: Lanes, w, need_dx: bool):
+@lru_cache(maxsize=64)
+def zeros(count: int, dtype: np.dtype) -> np.ndarray:
+    """Return zeros to read: the bias of what has none."""
+    return np.zeros(count, dtype)
+
+
+def _product(x: Lanes, w, w_step: int, w_terms: np.ndarray, b, units: int) -> Lanes:
+    """Return y[u] = b[u] + sum over t of w[u * w_step + w_terms[t]] * x[t]; columns are blocks."""
+    B, K, L = x.data.shape
+    y = x.like(units)
+    cover_with_sums(
+        x.data.reshape(-1), (0, 0, 0, K * L), _terms(K, L),
+        w.reshape(-1), (0, w_step), w_terms, b,
+        y.data.reshape(-1), (0, 0, 0, L, units * L),
+        (1, 1, 1, units, B), sum_tile_shape(units, B),
+    )  # fmt: skip
+    return y
+
+
+def dense(x: Lanes, w, b=None) -> Lanes:
+    features, units = w.shape
+    b = zeros(units, x.dtype) if b is None else b
+    return _product(x, w, 1, _terms(features, units), b, units)
+
+
+def input_gradient(dy: Lanes, w) -> Lanes:
+    features, units = w.shape
+    return _product(dy, w, units, _terms(units, 1), zeros(features, dy.dtype), features)
+
+
+@parallel
+def _rows(x, out):
+    """x (B, K, 1, L), out (N, K rounded up): a row for each image, zeros behind."""
+    _, K, _, L = x.shape
+    for n in prange(len(out)):
+        for k in range(K):
+            out[n, k] = x[n // L, k, 0, n % L]
+        out[n, K:] = 0
+
+
+@serial
+def _weight_gradient(dy, rows, terms, x, x_terms, nothing, wide, counts, tile, dw, db):
+    """Sum over the images, with the units in the lanes; db is the sum of dy."""
+    L = dy.shape[3]
+    _rows(dy, rows)
+    cover_with_sums(
+        rows.reshape(-1), (0, 0, 0, L), terms, x.reshape(-1), (0, L), x_terms, nothing,
+        wide.reshape(-1), (0, 0, 0, wide.shape[1], L), counts, tile,
+    )  # fmt: skip
+    if wide.shape[1] != dw.shape[1]:  # the units do not fill their last vector
+        dw[:] = wide[:, : dw.shape[1]]
+    channel_sums(dy, db)
+
+
+def weight_gradient(dy: Lanes, x: Lanes, out=None):
+    """Return dw (features, units) and db (units,)."""
+    (N, units), L, features = dy.shape, dy.lanes, x.shape[1]
+    if out is None:
+        out = np.empty((features, units), dy.dtype), np.empty(units, dy.dtype)
+    dw, db = out
+    vectors = -(-units // L)
+    wide = dw if units == vectors * L else empty((features, vectors * L), dy.dtype)
+    _weight_gradient(
+        dy.planes, empty((N, vectors * L), dy.dtype), _terms(N, vectors * L),
+        x.data, _image_terms(N, features, L), zeros(features, dy.dtype), wide,
+        (1, 1, 1, features, vectors), sum_tile_shape(features, vectors), dw, db,
+    )  # fmt: skip
+    return dw, db
+
+
+def dense_grad(dy: Lanes, x: Lanes, w, need_dx: bool = True, out=None):
     dx = input_gradient(dy, w) if need_dx else None
-    return dx, weight_gradient(dy, x), channel_sums(dy)
+    return dx, *weight_gradient(dy, x, out)

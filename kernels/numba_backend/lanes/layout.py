@@ -77,9 +77,14 @@ class Lanes:
         return Lanes(self.data.reshape(len(self.data), *shape, self.lanes), self.shape[0])
 
     @property
-    def runs(self) -> np.ndarray:
-        """The numbers of a channel as one run: (B, C, pixels * L)."""
-        return self.data.reshape(*self.data.shape[:2], -1)
+    def planes(self) -> np.ndarray:
+        """The activations as (B, C, pixels, L)."""
+        return self.data.reshape(*self.data.shape[:2], -1, self.lanes)
+
+    @property
+    def images(self) -> np.ndarray:
+        """The activations as (B * C, H, W, L)."""
+        return self.data.reshape(-1, *self.data.shape[2:])
 
 
 @parallel

@@ -1,6 +1,9 @@
-"""Batch normalisation, with the activation behind it, with the images in the lanes.
+"""Batch normalisation with the activation and the pooling behind it, images in the lanes.
 
-All kernels take the slope of a leaky ReLU: 1 is no activation at all, 0 the plain ReLU.
+Activations are large and a normalisation does little with each: time goes into reading and
+writing them. So the activation, and a max pooling if one follows, run in the same sweep, and what
+would stand between them is never written. All kernels take the slope of a leaky ReLU: 1 is no
+activation at all, 0 the plain ReLU. The pixels of a plane are S vectors of L images.
 """
 
 import math
@@ -9,168 +12,358 @@ from functools import lru_cache
 import numpy as np
 from numba import prange
 
+from kernels.geometry import Window
 from kernels.numba_backend.jit import parallel, serial
 from kernels.numba_backend.lanes.layout import Lanes
+from kernels.numba_backend.lanes.pooling import beats, taps_of
+from kernels.numba_backend.lanes.sums import CHUNK
+from kernels.numba_backend.lanes.vectors import (
+    load,
+    load_like,
+    same,
+    same_like,
+    store,
+    total,
+    where,
+)
+
+# A channel's planes are summed by one task, or, where channels are few, by several: how many does
+# not depend on the threads, and so no bit does.
+ENOUGH_TASKS = 32
 
 
 @lru_cache(maxsize=64)
-def _mask(S: int, L: int, images: int, dtype: np.dtype) -> np.ndarray:
-    """Return 1 for the lanes of a plane that hold images and 0 for the empty ones, as one run."""
-    return np.tile(np.arange(L) < images, S).astype(dtype)
+def masks(B: int, N: int, L: int, dtype: np.dtype) -> np.ndarray:
+    """Return 1 for each lane of each block that holds an image, and 0 for the empty ones."""
+    return (np.arange(B * L) < N).astype(dtype)
 
 
 @serial
-def _sums(run, mask, centre):
-    """Return the sums of x - centre and of its square over the lanes that hold images."""
-    total, squares = 0.0, 0.0
-    if mask.size == 0:
-        for p in range(run.size):
-            away = run[p] - centre
-            total += away
-            squares += away * away
-    else:
-        for p in range(run.size):
-            away = (run[p] - centre) * mask[p]
-            total += away
-            squares += away * away
-    return total, squares
+def _sums(x, at, count, step, mask, centre):
+    """Return the sums of x - centre and of its square over some vectors' images."""
+    one = same(x.dtype.type(0))
+    two, squares_one, squares_two = one, one, one
+    middle = same(centre)
+    # Two sums of each: one alone would wait four cycles for each addition.
+    for p in range(0, count - 1, 2):
+        away = (load(x, at + p * step) - middle) * mask
+        one += away
+        squares_one += away * away
+        away = (load(x, at + (p + 1) * step) - middle) * mask
+        two += away
+        squares_two += away * away
+    if count % 2:
+        away = (load(x, at + (count - 1) * step) - middle) * mask
+        one += away
+        squares_one += away * away
+    return np.float64(total(one + two)), np.float64(total(squares_one + squares_two))
 
 
 @parallel
-def _moments(x, N, mask, means, deviations):
-    """x (B, C, S, L): mean and summed squared deviation of each plane's images, in float64."""
+def _moments(x, N, masks, means, deviations):
+    """x (B, C, S, L): mean and summed squared deviation of each part of a channel, (parts, C)."""
     B, C, S, L = x.shape
-    for task in prange(B * C):
-        b, c = task // C, task % C
-        images = min(L, N - b * L)
-        run, used = x[b, c].reshape(S * L), mask if images < L else mask[:0]
-        total, _ = _sums(run, used, 0.0)
-        centre = total / (S * images)
-        _, squares = _sums(run, used, centre)
-        means[b, c] = centre
-        deviations[b, c] = squares
+    flat = x.reshape(-1)
+    parts = len(means)
+    for task in prange(parts * C):
+        part, c = task // C, task % C
+        first, last = part * B // parts, (part + 1) * B // parts
+        count = S * (min(last * L, N) - first * L)
+        centre, squares = 0.0, 0.0
+        for b in range(first, last):
+            mask = load(masks, b * L)
+            for s in range(0, S, CHUNK):
+                at = ((b * C + c) * S + s) * L
+                chunk, _ = _sums(flat, at, min(CHUNK, S - s), L, mask, x.dtype.type(0))
+                centre += chunk
+        centre /= count
+        for b in range(first, last):
+            mask = load(masks, b * L)
+            for s in range(0, S, CHUNK):
+                at = ((b * C + c) * S + s) * L
+                _, chunk = _sums(flat, at, min(CHUNK, S - s), L, mask, x.dtype.type(centre))
+                squares += chunk
+        means[part, c] = centre
+        deviations[part, c] = squares
 
 
 @serial
-def _join(means, deviations, N, S, L, mean, variance):
-    """Join the moments of each channel's planes: Chan, Golub, LeVeque (1983)."""
-    B, C = means.shape
+def _join(means, deviations, B, N, S, L, mean, variance):
+    """Join the moments of each channel's parts: Chan, Golub, LeVeque (1983)."""
+    parts, C = means.shape
     for c in range(C):
-        centre = 0.0
-        for b in range(B):
-            centre += means[b, c] * min(L, N - b * L)
-        centre /= N
-        total = 0.0
-        for b in range(B):
-            total += deviations[b, c] + S * min(L, N - b * L) * (means[b, c] - centre) ** 2
+        centre, squares, count = means[0, c], deviations[0, c], S * min(B // parts * L, N)
+        for part in range(1, parts):
+            more = S * (min((part + 1) * B // parts * L, N) - part * B // parts * L)
+            gap = means[part, c] - centre
+            count += more
+            centre += gap * more / count
+            squares += deviations[part, c] + gap * gap * more * (count - more) / count
         mean[c] = centre
-        variance[c] = total / (N * S)
+        variance[c] = squares / count
+
+
+@serial
+def _scales(gamma, variance, epsilon):
+    """Return what each channel's deviation is multiplied by."""
+    scale = np.empty_like(gamma)
+    for c in range(gamma.size):
+        scale[c] = gamma[c] / math.sqrt(variance[c] + epsilon)
+    return scale
 
 
 @parallel
-def _normalize(x, mean, variance, gamma, beta, epsilon, slope, y):
-    B, C, run = x.shape
+def _normalize(x, mean, scale, beta, slope, y):
+    B, C, S, L = x.shape
+    flat, to = x.reshape(-1), y.reshape(-1)
     for task in prange(B * C):
-        b, c = task // C, task % C
-        scale = gamma[c] / math.sqrt(variance[c] + epsilon)
-        for p in range(run):
-            value = (x[b, c, p] - mean[c]) * scale + beta[c]
-            y[b, c, p] = value if value > 0 else value * slope
+        c = task % C
+        centre, factor, shift, weak = same(mean[c]), same(scale[c]), same(beta[c]), same(slope)
+        nothing = same(x.dtype.type(0))
+        for p in range(task * S * L, (task + 1) * S * L, L):
+            value = (load(flat, p) - centre) * factor + shift
+            store(to, p, where(value > nothing, value, value * weak))
 
 
 @parallel
-def _gradient_sums(dy, x, mean, variance, gamma, beta, epsilon, slope, sums):
-    """Sums of g and of g * (x - mean) over each plane: sums (2, B, C). Empty lanes hold 0.
+def _normalize_and_pool(x, size, mean, scale, beta, slope, y, taps, taken):
+    """x (B * C, H, W, L): the largest activation of each window, its tap, and its x."""
+    planes, H, W, L = x.shape
+    OH, OW = y.shape[1:3]
+    C, (KH, KW) = mean.size, size
+    flat, to, to_taps, to_taken = x.reshape(-1), y.reshape(-1), taps.reshape(-1), taken.reshape(-1)
+    number, real = taps.dtype.type, x.dtype.type
+    for task in prange(planes):
+        c = task % C
+        centre, factor, shift, weak = same(mean[c]), same(scale[c]), same(beta[c]), same(slope)
+        nothing, lowest = same(real(0)), same(real(-np.inf))
+        for i in range(OH):
+            for j in range(OW):
+                at = (task * H + i * KH) * W + j * KW
+                largest, chosen, tap = lowest, lowest, same_like(number(0), lowest)
+                for r in range(KH):
+                    for q in range(KW):
+                        pixel = load(flat, (at + r * W + q) * L)
+                        value = (pixel - centre) * factor + shift
+                        value = where(value > nothing, value, value * weak)
+                        larger = beats(value, largest)
+                        largest = where(larger, value, largest)
+                        chosen = where(larger, pixel, chosen)
+                        tap = where(larger, same_like(number(r * KW + q), lowest), tap)
+                out = ((task * OH + i) * OW + j) * L
+                store(to, out, largest)
+                store(to_taps, out, tap)
+                store(to_taken, out, chosen)
+
+
+@parallel
+def _gradient_sums(dy, x, mean, scale, beta, slope, sums):
+    """sums (2, parts, C): of g and of g * (x - mean) over each part. Empty lanes hold 0.
 
     g is dy before the activation: what stands there is computed again from x.
     """
-    B, C, run = x.shape
-    for task in prange(B * C):
-        b, c = task // C, task % C
-        scale = gamma[c] / math.sqrt(variance[c] + epsilon)
+    B, C, S, L = x.shape
+    flat, sent = x.reshape(-1), dy.reshape(-1)
+    parts = sums.shape[1]
+    for task in prange(parts * C):
+        part, c = task // C, task % C
+        centre, factor, shift, weak = same(mean[c]), same(scale[c]), same(beta[c]), same(slope)
+        nothing = same(x.dtype.type(0))
         plain, weighted = 0.0, 0.0
-        for p in range(run):
-            away = x[b, c, p] - mean[c]
-            g = dy[b, c, p] if away * scale + beta[c] > 0 else dy[b, c, p] * slope
-            plain += np.float64(g)
-            weighted += np.float64(g * away)
-        sums[0, b, c] = plain
-        sums[1, b, c] = weighted
+        for b in range(part * B // parts, (part + 1) * B // parts):
+            for s in range(0, S, CHUNK):
+                some, more = nothing, nothing
+                at = ((b * C + c) * S + s) * L
+                for p in range(at, at + min(CHUNK, S - s) * L, L):
+                    away = load(flat, p) - centre
+                    g = load(sent, p)
+                    g = where(away * factor + shift > nothing, g, g * weak)
+                    some += g
+                    more += g * away
+                plain += np.float64(total(some))
+                weighted += np.float64(total(more))
+        sums[0, part, c] = plain
+        sums[1, part, c] = weighted
+
+
+@serial
+def _parameter_gradients(sums, count, gamma, variance, epsilon, dgamma, dbeta):
+    """Write dgamma and dbeta; return what each channel's dx loses: constant, and per deviation."""
+    constant, linear = np.empty_like(gamma), np.empty_like(gamma)
+    for c in range(gamma.size):
+        plain, weighted = 0.0, 0.0
+        for part in range(sums.shape[1]):
+            plain += sums[0, part, c]
+            weighted += sums[1, part, c]
+        inverse = 1 / math.sqrt(np.float64(variance[c]) + epsilon)
+        dgamma[c] = weighted * inverse
+        dbeta[c] = plain
+        constant[c] = gamma[c] * inverse * plain / count
+        linear[c] = gamma[c] * inverse**3 * weighted / count
+    return constant, linear
 
 
 @parallel
-def _input_gradient(dy, x, N, mean, variance, gamma, beta, epsilon, slope, sums, dgamma, dbeta, dx):
-    """dx = scale * (g - mean of g - x_hat * mean of g * x_hat); empty lanes become 0 again."""
+def _input_gradient(dy, x, masks, mean, scale, beta, slope, constant, linear, dx):
+    """dx = scale * g - constant - linear * (x - mean); empty lanes become 0 again."""
     B, C, S, L = x.shape
+    flat, sent, to = x.reshape(-1), dy.reshape(-1), dx.reshape(-1)
     for task in prange(B * C):
         b, c = task // C, task % C
-        plain, weighted = 0.0, 0.0
-        for block in range(B):
-            plain += sums[0, block, c]
-            weighted += sums[1, block, c]
-        inverse = 1 / math.sqrt(np.float64(variance[c]) + epsilon)
-        if b == 0:
-            dgamma[c] = weighted * inverse
-            dbeta[c] = plain
-        scale = gamma[c] / math.sqrt(variance[c] + epsilon)
-        constant = x.dtype.type(gamma[c] * inverse * plain / (N * S))
-        linear = x.dtype.type(gamma[c] * inverse**3 * weighted / (N * S))
-        to, sent, plane = dx[b, c].reshape(S * L), dy[b, c].reshape(S * L), x[b, c].reshape(S * L)
-        for p in range(S * L):
-            away = plane[p] - mean[c]
-            g = sent[p] if away * scale + beta[c] > 0 else sent[p] * slope
-            to[p] = scale * g - constant - linear * away
-        for s in range(S):
-            for lane in range(min(L, N - b * L), L):
-                to[s * L + lane] = 0
+        centre, factor, shift, weak = same(mean[c]), same(scale[c]), same(beta[c]), same(slope)
+        offset, tilt, mask = same(constant[c]), same(linear[c]), load(masks, b * L)
+        nothing = same(x.dtype.type(0))
+        for p in range(task * S * L, (task + 1) * S * L, L):
+            away = load(flat, p) - centre
+            g = load(sent, p)
+            g = where(away * factor + shift > nothing, g, g * weak)
+            store(to, p, (factor * g - offset - tilt * away) * mask)
 
 
-def _planes(x: Lanes):
-    return x.data.reshape(*x.data.shape[:2], -1, x.lanes)
+@parallel
+def _input_gradient_through_pool(
+    dy, taps, size, x, masks, mean, scale, beta, slope, constant, linear, dx
+):
+    """The same where dy stands behind a max pooling; x (B * C, H, W, L)."""
+    planes, H, W, L = x.shape
+    OH, OW = dy.shape[1:3]
+    C, (KH, KW) = mean.size, size
+    flat, sent, from_taps, to = x.reshape(-1), dy.reshape(-1), taps.reshape(-1), dx.reshape(-1)
+    number = taps.dtype.type
+    for task in prange(planes):
+        b, c = task // C, task % C
+        centre, factor, shift, weak = same(mean[c]), same(scale[c]), same(beta[c]), same(slope)
+        offset, tilt, mask = same(constant[c]), same(linear[c]), load(masks, b * L)
+        nothing = same(x.dtype.type(0))
+        for i in range(OH):
+            for j in range(OW):
+                out = ((task * OH + i) * OW + j) * L
+                strong = load(sent, out)
+                faint = strong * weak
+                tap = load_like(from_taps, out, strong)
+                for r in range(KH):
+                    for q in range(KW):
+                        at = ((task * H + i * KH + r) * W + j * KW + q) * L
+                        away = load(flat, at) - centre
+                        g = where(away * factor + shift > nothing, strong, faint)
+                        here = tap == same_like(number(r * KW + q), strong)
+                        g = where(here, g, nothing)
+                        store(to, at, (factor * g - offset - tilt * away) * mask)
+        # What the windows leave at the bottom and at the right took no part in the pooling.
+        for i in range(H):
+            for j in range(OW * KW if i < OH * KH else 0, W):
+                at = ((task * H + i) * W + j) * L
+                store(to, at, (nothing - offset - tilt * (load(flat, at) - centre)) * mask)
+
+
+@serial
+def _forward(x, N, masks, gamma, beta, epsilon, slope, moments, mean, variance, y):
+    _moments(x, N, masks, moments[0], moments[1])
+    _join(moments[0], moments[1], len(x), N, x.shape[2], x.shape[3], mean, variance)
+    _normalize(x, mean, _scales(gamma, variance, epsilon), beta, slope, y)
+
+
+@serial
+def _inference(x, gamma, beta, mean, variance, epsilon, slope, y):
+    _normalize(x, mean, _scales(gamma, variance, epsilon), beta, slope, y)
+
+
+@serial
+def _backward(
+    dy, x, N, masks, gamma, beta, mean, variance, epsilon, slope, sums, dgamma, dbeta, dx
+):
+    scale = _scales(gamma, variance, epsilon)
+    _gradient_sums(dy, x, mean, scale, beta, slope, sums)
+    constant, linear = _parameter_gradients(
+        sums, N * x.shape[2], gamma, variance, epsilon, dgamma, dbeta
+    )
+    _input_gradient(dy, x, masks, mean, scale, beta, slope, constant, linear, dx)
+
+
+@serial
+def _forward_pool(
+    x, image, N, masks, size, gamma, beta, epsilon, slope, moments, mean, variance, y, taps, taken
+):
+    _moments(x, N, masks, moments[0], moments[1])
+    _join(moments[0], moments[1], len(x), N, x.shape[2], x.shape[3], mean, variance)
+    scale = _scales(gamma, variance, epsilon)
+    _normalize_and_pool(image, size, mean, scale, beta, slope, y, taps, taken)
+
+
+@serial
+def _backward_pool(
+    dy, image_dy, taken, taps, size, x, N, masks, gamma, beta, mean, variance, epsilon, slope,
+    sums, dgamma, dbeta, dx,
+):  # fmt: skip
+    scale = _scales(gamma, variance, epsilon)
+    _gradient_sums(dy, taken, mean, scale, beta, slope, sums)
+    count = N * x.shape[1] * x.shape[2]
+    constant, linear = _parameter_gradients(
+        sums, count, gamma, variance, epsilon, dgamma, dbeta
+    )
+    _input_gradient_through_pool(
+        image_dy, taps, size, x, masks, mean, scale, beta, slope, constant, linear, dx
+    )
+
+
+def _sums_of(x: Lanes) -> np.ndarray:
+    """Return room for two sums of each part of each channel."""
+    B, C = x.data.shape[:2]
+    return np.empty((2, min(B, -(-ENOUGH_TASKS // C)), C))
+
+
+def _masks_of(x: Lanes) -> np.ndarray:
+    return masks(len(x.data), x.shape[0], x.lanes, x.dtype)
 
 
 def batch_norm_relu(x: Lanes, gamma, beta, epsilon, slope):
-    planes = _planes(x)
-    B, C, S, L = planes.shape
-    N = x.shape[0]
-    moments = np.empty((2, B, C))
-    mean, variance = np.empty(C, x.dtype), np.empty(C, x.dtype)
-    _moments(planes, N, _mask(S, L, N % L, x.dtype), moments[0], moments[1])
-    _join(moments[0], moments[1], N, S, L, mean, variance)
-    y = batch_norm_relu_inference(x, gamma, beta, mean, variance, epsilon, slope)
+    mean, variance, y = np.empty_like(gamma), np.empty_like(gamma), x.like()
+    real = x.dtype.type
+    _forward(
+        x.planes, x.shape[0], _masks_of(x), gamma, beta, real(epsilon), real(slope),
+        _sums_of(x), mean, variance, y.planes,
+    )  # fmt: skip
     return y, mean, variance
 
 
 def batch_norm_relu_inference(x: Lanes, gamma, beta, mean, variance, epsilon, slope) -> Lanes:
-    y = x.like()
-    real = x.dtype.type
-    _normalize(x.runs, mean, variance, gamma, beta, real(epsilon), real(slope), y.runs)
+    y, real = x.like(), x.dtype.type
+    _inference(x.planes, gamma, beta, mean, variance, real(epsilon), real(slope), y.planes)
     return y
 
 
-def batch_norm_relu_grad(dy: Lanes, x: Lanes, gamma, beta, mean, variance, epsilon, slope):
-    B, C = x.data.shape[:2]
-    real = x.dtype.type
-    epsilon, slope = real(epsilon), real(slope)
-    sums = np.empty((2, B, C))
-    _gradient_sums(dy.runs, x.runs, mean, variance, gamma, beta, epsilon, slope, sums)
-    dgamma, dbeta = np.empty(C, x.dtype), np.empty(C, x.dtype)
-    dx = x.like()
-    _input_gradient(
-        _planes(dy),
-        _planes(x),
-        x.shape[0],
-        mean,
-        variance,
-        gamma,
-        beta,
-        epsilon,
-        slope,
-        sums,
-        dgamma,
-        dbeta,
-        _planes(dx),
-    )
+def batch_norm_relu_grad(dy: Lanes, x: Lanes, gamma, beta, mean, variance, epsilon, slope, out=None):
+    dgamma, dbeta = (np.empty_like(gamma), np.empty_like(gamma)) if out is None else out
+    dx, real = x.like(), x.dtype.type
+    _backward(
+        dy.planes, x.planes, x.shape[0], _masks_of(x), gamma, beta, mean, variance,
+        real(epsilon), real(slope), _sums_of(x), dgamma, dbeta, dx.planes,
+    )  # fmt: skip
+    return dx, dgamma, dbeta
+
+
+def batch_norm_relu_pool(x: Lanes, gamma, beta, epsilon, slope, window: Window):
+    mean, variance = np.empty_like(gamma), np.empty_like(gamma)
+    y = x.like(x.shape[1], *window.output)
+    taps, taken, real = taps_of(y, window), y.like(), x.dtype.type
+    _forward_pool(
+        x.planes, x.images, x.shape[0], _masks_of(x), window.size, gamma, beta, real(epsilon),
+        real(slope), _sums_of(x), mean, variance, y.images, taps, taken.data,
+    )  # fmt: skip
+    return y, (taps, taken), mean, variance
+
+
+def batch_norm_relu_pool_grad(
+    dy: Lanes, x: Lanes, taken, gamma, beta, mean, variance, epsilon, slope, window: Window, out=None
+):
+    dgamma, dbeta = (np.empty_like(gamma), np.empty_like(gamma)) if out is None else out
+    taps, largest = taken
+    dx, real = x.like(), x.dtype.type
+    _backward_pool(
+        dy.planes, dy.images, largest.planes, taps, window.size, x.images, x.shape[0],
+        _masks_of(x), gamma, beta, mean, variance, real(epsilon), real(slope), _sums_of(x),
+        dgamma, dbeta, dx.images,
+    )  # fmt: skip
     return dx, dgamma, dbeta
 
 
@@ -182,5 +375,5 @@ def batch_norm_inference(x: Lanes, gamma, beta, mean, variance, epsilon) -> Lane
     return batch_norm_relu_inference(x, gamma, beta, mean, variance, epsilon, 1)
 
 
-def batch_norm_grad(dy: Lanes, x: Lanes, gamma, mean, variance, epsilon):
-    return batch_norm_relu_grad(dy, x, gamma, gamma, mean, variance, epsilon, 1)
+def batch_norm_grad(dy: Lanes, x: Lanes, gamma, mean, variance, epsilon, out=None):
+    return batch_norm_relu_grad(dy, x, gamma, gamma, mean, variance, epsilon, 1, out)

@@ -1,140 +1,153 @@
 """Max and average pooling with the images in the lanes."""
 
-from functools import lru_cache
-
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from kernels.geometry import Window
-from kernels.numba_backend.jit import OPTIONS, parallel
+from kernels.numba_backend.jit import parallel, serial
 from kernels.numba_backend.lanes.layout import Lanes
 from kernels.numba_backend.lanes.memory import empty
-from kernels.numba_backend.lanes.tile import max_grad_tile, max_tile
+from kernels.numba_backend.lanes.vectors import (
+    load,
+    load_like,
+    neither,
+    same,
+    same_like,
+    store,
+    where,
+)
 from kernels.numba_backend.pooling import clip
 
 
-@lru_cache
-def _max_kernels(LANES: int):
-    """Compile the forward and the backward kernel for this many lanes.
+@serial
+def beats(value, largest):
+    """Return where a value is larger: of equal ones the first counts, and NaN before all."""
+    return neither(value <= largest) & (largest == largest)
 
-    taps holds the number of the largest pixel in its window, counted row by row.
-    """
 
-    @njit(parallel=True, **OPTIONS)
-    def forward(x, y, taps, size, stride, start):
-        planes, H, W, _ = x.shape
-        OH, OW = y.shape[1:3]
-        x_flat, y_flat, taps_flat = x.reshape(-1), y.reshape(-1), taps.reshape(-1)
-        for line in prange(planes * OH):
-            p, i = line // OH, line % OH
+@parallel
+def _max_pool(x, y, taps, size, stride, start):
+    """taps holds the number of the largest pixel in its window, counted row by row."""
+    planes, H, W, L = x.shape
+    OH, OW = y.shape[1:3]
+    x_flat, y_flat, taps_flat = x.reshape(-1), y.reshape(-1), taps.reshape(-1)
+    number = taps_flat.dtype.type
+    for line in prange(planes * OH):
+        p, i = line // OH, line % OH
+        row = i * stride[0] - start[0]
+        top, bottom = clip(row, size[0], H)
+        for j in range(OW):
+            column = j * stride[1] - start[1]
+            left, right = clip(column, size[1], W)
+            at = (p * H + top) * W + left
+            tap = (top - row) * size[1] + left - column
+            largest = load(x_flat, at * L)
+            taken = same_like(number(tap), largest)
+            for r in range(bottom - top):
+                for q in range(right - left):
+                    pixel = load(x_flat, (at + r * W + q) * L)
+                    larger = beats(pixel, largest)
+                    largest = where(larger, pixel, largest)
+                    here = same_like(number(tap + r * size[1] + q), largest)
+                    taken = where(larger, here, taken)
+            store(y_flat, (line * OW + j) * L, largest)
+            store(taps_flat, (line * OW + j) * L, taken)
+
+
+@parallel
+def _max_pool_grad(dy, taps, dx, size, stride, start):
+    planes, H, W, L = dx.shape
+    OH, OW = dy.shape[1:3]
+    dx_flat, dy_flat, taps_flat = dx.reshape(-1), dy.reshape(-1), taps.reshape(-1)
+    number = taps_flat.dtype.type
+    nothing = same(dx.dtype.type(0))
+    for p in prange(planes):
+        dx[p] = 0
+        for i in range(OH):
             row = i * stride[0] - start[0]
             top, bottom = clip(row, size[0], H)
             for j in range(OW):
                 column = j * stride[1] - start[1]
                 left, right = clip(column, size[1], W)
-                max_tile(  # type: ignore[call-arg]
-                    x_flat, ((p * H + top) * W + left) * LANES, W * LANES,
-                    bottom - top, right - left,
-                    (top - row) * size[1] + left - column, size[1],
-                    y_flat, (line * OW + j) * LANES, taps_flat, LANES,
-                )  # fmt: skip
-
-    @njit(parallel=True, **OPTIONS)
-    def backward(dy, taps, dx, size, stride, start):
-        planes, H, W, _ = dx.shape
-        OH, OW = dy.shape[1:3]
-        x_flat, y_flat, taps_flat = dx.reshape(-1), dy.reshape(-1), taps.reshape(-1)
-        for p in prange(planes):
-            dx[p] = 0
-            for i in range(OH):
-                row = i * stride[0] - start[0]
-                top, bottom = clip(row, size[0], H)
-                for j in range(OW):
-                    column = j * stride[1] - start[1]
-                    left, right = clip(column, size[1], W)
-                    max_grad_tile(  # type: ignore[call-arg]
-                        x_flat, ((p * H + top) * W + left) * LANES, W * LANES,
-                        bottom - top, right - left,
-                        (top - row) * size[1] + left - column, size[1],
-                        y_flat, ((p * OH + i) * OW + j) * LANES, taps_flat, LANES,
-                    )  # fmt: skip
-
-    return forward, backward
+                sent = load(dy_flat, ((p * OH + i) * OW + j) * L)
+                taken = load_like(taps_flat, ((p * OH + i) * OW + j) * L, sent)
+                for r in range(top, bottom):
+                    for q in range(left, right):
+                        at = ((p * H + r) * W + q) * L
+                        here = same_like(number((r - row) * size[1] + q - column), sent)
+                        share = where(taken == here, sent, nothing)
+                        store(dx_flat, at, load(dx_flat, at) + share)
 
 
 @parallel
 def _avg_pool(x, y, size, stride, start):
     planes, H, W, L = x.shape
     OH, OW = y.shape[1:3]
+    x_flat, y_flat = x.reshape(-1), y.reshape(-1)
+    real = x.dtype.type
     for p in prange(planes):
-        image = x[p]
         for i in range(OH):
             top, bottom = clip(i * stride[0] - start[0], size[0], H)
             for j in range(OW):
                 left, right = clip(j * stride[1] - start[1], size[1], W)
-                mean = y[p, i, j]
-                mean[:] = 0
+                mean = same(real(0))
                 for r in range(top, bottom):
                     for q in range(left, right):
-                        pixels = image[r, q]
-                        for lane in range(L):
-                            mean[lane] += pixels[lane]
-                count = (bottom - top) * (right - left)
-                for lane in range(L):
-                    mean[lane] /= count
+                        mean += load(x_flat, ((p * H + r) * W + q) * L)
+                count = same(real((bottom - top) * (right - left)))
+                store(y_flat, ((p * OH + i) * OW + j) * L, mean / count)
 
 
 @parallel
 def _avg_pool_grad(dy, dx, size, stride, start):
     planes, H, W, L = dx.shape
     OH, OW = dy.shape[1:3]
+    dx_flat, dy_flat = dx.reshape(-1), dy.reshape(-1)
+    real = dx.dtype.type
     for p in prange(planes):
-        image = dx[p]
-        image[:] = 0
+        dx[p] = 0
         for i in range(OH):
             top, bottom = clip(i * stride[0] - start[0], size[0], H)
             for j in range(OW):
                 left, right = clip(j * stride[1] - start[1], size[1], W)
-                count = (bottom - top) * (right - left)
-                sent = dy[p, i, j]
+                count = same(real((bottom - top) * (right - left)))
+                share = load(dy_flat, ((p * OH + i) * OW + j) * L) / count
                 for r in range(top, bottom):
                     for q in range(left, right):
-                        pixels = image[r, q]
-                        for lane in range(L):
-                            pixels[lane] += sent[lane] / count
+                        at = ((p * H + r) * W + q) * L
+                        store(dx_flat, at, load(dx_flat, at) + share)
 
 
-def _planes(data):
-    return data.reshape(-1, *data.shape[2:])
+def taps_of(y: Lanes, window: Window) -> np.ndarray:
+    """Return an array for the taps of y: a byte each, but for giant windows."""
+    small = window.size[0] * window.size[1] <= 256
+    return empty(y.images.shape, np.dtype(np.uint8 if small else np.int32))
 
 
 def max_pool(x: Lanes, window: Window) -> tuple[Lanes, np.ndarray]:
     y = x.like(x.shape[1], *window.output)
-    small = window.size[0] * window.size[1] <= 256
-    taps = empty(y.data.shape, np.dtype(np.uint8 if small else np.int32))
-    forward, _ = _max_kernels(x.lanes)
-    forward(
-        _planes(x.data), _planes(y.data), _planes(taps), window.size, window.stride, window.start
+    taps = taps_of(y, window)
+    _max_pool(
+        x.images, y.images, taps, window.size, window.stride, window.start
     )
     return y, taps
 
 
 def max_pool_grad(dy: Lanes, taps: np.ndarray, window: Window) -> Lanes:
     dx = dy.like(dy.shape[1], *window.image)
-    _, backward = _max_kernels(dy.lanes)
-    backward(
-        _planes(dy.data), _planes(taps), _planes(dx.data), window.size, window.stride, window.start
+    _max_pool_grad(
+        dy.images, taps, dx.images, window.size, window.stride, window.start
     )
     return dx
 
 
 def avg_pool(x: Lanes, window: Window) -> Lanes:
     y = x.like(x.shape[1], *window.output)
-    _avg_pool(_planes(x.data), _planes(y.data), window.size, window.stride, window.start)
+    _avg_pool(x.images, y.images, window.size, window.stride, window.start)
     return y
 
 
 def avg_pool_grad(dy: Lanes, window: Window) -> Lanes:
     dx = dy.like(dy.shape[1], *window.image)
-    _avg_pool_grad(_planes(dy.data), _planes(dx.data), window.size, window.stride, window.start)
+    _avg_pool_grad(dy.images, dx.images, window.size, window.stride, window.start)
     return dx

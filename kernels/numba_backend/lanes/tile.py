@@ -4,73 +4,93 @@ A convolution is bound by loads and stores unless every number that is loaded is
 times. A tile holds rows x columns sums, one vector register each. For each term it loads one
 vector a column and one number a row, and multiplies each with each: 8 x 2 sums take 2 + 8 loads
 for 16 multiply-adds, which is as fast as the processor can multiply. LLVM does not find this
-form in a plain loop, so the functions below write it out as LLVM's own instructions, for
-sizes that are known when a kernel is compiled.
+form in a plain loop, so the functions below write it out as LLVM's own instructions.
 
-Sizes are passed as literal ints: a kernel made by a factory that closes over ints is found
-again in Numba's cache, one that closes over an intrinsic never is.
+A call takes the one of the shapes below that it names. All of them together take hardly longer
+to compile than one alone: 1.5 s and 1 s.
 """
 
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
+
+from kernels.numba_backend.lanes.layout import VECTOR_BYTES
+from kernels.numba_backend.lanes.vectors import (
+    add_lanes,
+    call,
+    load_vector,
+    pointer_to,
+    repeat,
+    store_vector,
+)
+
+# A tile's columns for its rows. Measured on 28x28 pixels, 32 channels and 32 filters of 3x3 with
+# 32 registers, in GFLOP/s of 400: 8x2 306, 4x4 296, 5x4 300; with 24 sums or more LLVM runs out
+# of registers, 6x4 232, 8x3 204.
+SUM_TILES = {8: 2, 5: 4, 4: 4, 2: 4, 1: 4}
+# The same for products: 4x6 285, 4x5 267, 2x9 244, 4x3 221, 8x3 186; for 5 rows, 5x5 224, 5x4 183.
+PRODUCT_TILES = {5: 5, 4: 6, 2: 6, 1: 6}
+if VECTOR_BYTES < 64:  # 16 registers
+    SUM_TILES = {4: 2, 2: 4, 1: 4}
+    PRODUCT_TILES = {3: 3, 2: 3, 1: 3}
+
+
+def _tile_shape(tiles: dict[int, int], rows: int, columns: int) -> tuple[int, int]:
+    """Return the tile that computes the fewest sums twice; of equals, the largest."""
+
+    def waste(height):
+        return -(-rows // height) * height
+
+    height = min((height for height in tiles if height <= rows), key=waste)
+    return height, tiles[height] if columns >= tiles[height] else 1
+
+
+def sum_tile_shape(rows: int, columns: int) -> tuple[int, int]:
+    """Return rows and columns of the sum tile for an output of this size."""
+    return _tile_shape(SUM_TILES, rows, columns)
+
+
+def product_tile_shape(rows: int, columns: int) -> tuple[int, int]:
+    """Return rows and columns of the product tile for an output of this size."""
+    return _tile_shape(PRODUCT_TILES, rows, columns)
+
 
 INT = ir.IntType(64)
 
 
-def _int(number):
+def _integer(number):
     return ir.Constant(INT, number)
 
 
-def _vector(array_type, lanes):
-    return ir.VectorType(
-        ir.FloatType() if array_type.dtype == types.float32 else ir.DoubleType(), lanes
-    )
+def _vector(array_type):
+    """Return a register full of an array's numbers."""
+    real = ir.FloatType() if array_type.dtype == types.float32 else ir.DoubleType()
+    return ir.VectorType(real, VECTOR_BYTES * 8 // array_type.dtype.bitwidth)
 
 
-def _bits(vector):
-    return 32 if isinstance(vector.element, ir.FloatType) else 64
+def _unwrap(context, builder, signature, arguments):
+    """Replace arrays by pointers to their first element."""
+    return [
+        pointer_to(context, builder, kind, value) if isinstance(kind, types.Array) else value
+        for kind, value in zip(signature.args, arguments, strict=True)
+    ]
 
 
-def _at(builder, vector, pointer, offset):
-    place = builder.gep(pointer, [offset])
-    return builder.bitcast(place, vector.as_pointer())
-
-
-def _load(builder, vector, pointer, offset):
-    value = builder.load(_at(builder, vector, pointer, offset))
-    value.align = _bits(vector) // 8
-    return value
-
-
-def _store(builder, vector, value, pointer, offset):
-    builder.store(value, _at(builder, vector, pointer, offset)).align = _bits(vector) // 8
-
-
-def _same(builder, vector, number):
-    """Return a vector with the same number in all lanes."""
-    undefined = ir.Constant(vector, ir.Undefined)
-    zeros = ir.Constant(ir.VectorType(ir.IntType(32), vector.count), [0] * vector.count)
-    first = builder.insert_element(undefined, number, ir.Constant(ir.IntType(32), 0))
-    return builder.shuffle_vector(first, undefined, zeros)
+def _moved(builder, pointer, start, step, count):
+    """Return pointers to ``count`` places, ``step`` numbers apart."""
+    return [
+        builder.gep(pointer, [builder.add(start, builder.mul(step, _integer(i)))])
+        for i in range(count)
+    ]
 
 
 def _repeat(builder, vector, pointer, offset):
     """Load one number into all lanes."""
-    return _same(builder, vector, builder.load(builder.gep(pointer, [offset])))
-
-
-def _call(builder, name, vector, result, arguments, **options):
-    signature = ir.FunctionType(result, [argument.type for argument in arguments])
-    function = cgutils.get_or_insert_function(
-        builder.module, signature, f"llvm.{name}.v{vector.count}f{_bits(vector)}"
-    )
-    return builder.call(function, arguments, **options)
+    return repeat(builder, vector, builder.load(builder.gep(pointer, [offset])))
 
 
 def _multiply_add(builder, vector, a, b, c):
-    return _call(builder, "fma", vector, vector, [a, b, c])
+    return call(builder, "fma", vector, vector, [a, b, c])
 
 
 class _Loop:
@@ -84,7 +104,7 @@ class _Loop:
         builder.branch(self._body)
         builder.position_at_end(self._body)
         self.index = builder.phi(INT)
-        self.index.add_incoming(_int(0), before)
+        self.index.add_incoming(_integer(0), before)
         self.values = []
         for value in carried:
             phi = builder.phi(value.type)
@@ -93,7 +113,7 @@ class _Loop:
 
     def close(self, values):
         builder = self._builder
-        following = builder.add(self.index, _int(1))
+        following = builder.add(self.index, _integer(1))
         self.index.add_incoming(following, builder.block)
         for phi, value in zip(self.values, values, strict=True):
             phi.add_incoming(value, builder.block)
@@ -103,20 +123,22 @@ class _Loop:
         return values
 
 
-def _unwrap(context, builder, signature, arguments):
-    """Replace arrays by pointers to their first element."""
-    return [
-        context.make_array(kind)(context, builder, value).data
-        if isinstance(kind, types.Array)
-        else value
-        for kind, value in zip(signature.args, arguments, strict=True)
-    ]
+def _shapes(builder, tiles, ROWS, COLUMNS):
+    """Yield each shape, inside a branch that is taken when ROWS and COLUMNS name it."""
+    for rows, widest in tiles.items():
+        for columns in (widest, 1):
+            named = builder.and_(
+                builder.icmp_signed("==", ROWS, _integer(rows)),
+                builder.icmp_signed("==", COLUMNS, _integer(columns)),
+            )
+            with builder.if_then(named):
+                yield rows, columns
 
 
-@intrinsic(prefer_literal=True)
+@intrinsic
 def sum_tile(
     typing, x, x0, x_terms, x_step, w, w0, w_terms, w_step, terms, bias, bias0,
-    out, out0, out_row, out_column, ROWS, COLUMNS, LANES,
+    out, out0, out_row, out_column, ROWS, COLUMNS,
 ):  # fmt: skip
     """out[r, c] = bias[r] + sum over t of w[r, t] * x[t, c], a vector for each r and c.
 
@@ -127,56 +149,49 @@ def sum_tile(
         bias[r]    bias[bias0 + r], one number
         out[r, c]  out[out0 + r * out_row + c * out_column], a vector
 
-    ROWS, COLUMNS and LANES are literal. ROWS * COLUMNS sums, ROWS weights and COLUMNS pixels
-    should fit into the processor's vector registers (32 with AVX-512, else 16).
+    ROWS and COLUMNS are those of a shape in SUM_TILES, or COLUMNS is 1.
     """
-    rows, columns, lanes = (kind.literal_value for kind in (ROWS, COLUMNS, LANES))
     signature = types.void(
         x, x0, x_terms, x_step, w, w0, w_terms, w_step, terms, bias, bias0,
-        out, out0, out_row, out_column, ROWS, COLUMNS, LANES,
+        out, out0, out_row, out_column, ROWS, COLUMNS,
     )  # fmt: skip
 
     def generate(context, builder, signature, arguments):
-        vector = _vector(signature.args[0], lanes)
+        vector = _vector(signature.args[0])
         (
             x, x0, x_terms, x_step, w, w0, w_terms, w_step, terms, bias, bias0,
-            out, out0, out_row, out_column, *_,
+            out, out0, out_row, out_column, ROWS, COLUMNS,
         ) = _unwrap(context, builder, signature, arguments)  # fmt: skip
-
-        def moved(pointer, start, step, count):
-            return [
-                builder.gep(pointer, [builder.add(start, builder.mul(step, _int(i)))])
-                for i in range(count)
-            ]
-
-        x_columns, w_rows = moved(x, x0, x_step, columns), moved(w, w0, w_step, rows)
-        start = []
-        for r in range(rows):
-            start += [_repeat(builder, vector, bias, builder.add(bias0, _int(r)))] * columns
-        loop = _Loop(builder, terms, start)
-        x_term = builder.load(builder.gep(x_terms, [loop.index]))
-        w_term = builder.load(builder.gep(w_terms, [loop.index]))
-        pixels = [_load(builder, vector, column, x_term) for column in x_columns]
-        sums = []
-        for r in range(rows):
-            weight = _repeat(builder, vector, w_rows[r], w_term)
-            for c in range(columns):
-                total = loop.values[r * columns + c]
-                sums.append(_multiply_add(builder, vector, pixels[c], weight, total))
-        sums = loop.close(sums)
-        for r, row in enumerate(moved(out, out0, out_row, rows)):
-            for c in range(columns):
-                offset = builder.mul(out_column, _int(c))
-                _store(builder, vector, sums[r * columns + c], row, offset)
+        for rows, columns in _shapes(builder, SUM_TILES, ROWS, COLUMNS):
+            x_columns = _moved(builder, x, x0, x_step, columns)
+            w_rows = _moved(builder, w, w0, w_step, rows)
+            start = []
+            for r in range(rows):
+                start += [_repeat(builder, vector, bias, builder.add(bias0, _integer(r)))] * columns
+            loop = _Loop(builder, terms, start)
+            x_term = builder.load(builder.gep(x_terms, [loop.index]))
+            w_term = builder.load(builder.gep(w_terms, [loop.index]))
+            pixels = [load_vector(builder, vector, column, x_term) for column in x_columns]
+            sums = []
+            for r in range(rows):
+                weight = _repeat(builder, vector, w_rows[r], w_term)
+                for c in range(columns):
+                    total = loop.values[r * columns + c]
+                    sums.append(_multiply_add(builder, vector, pixels[c], weight, total))
+            sums = loop.close(sums)
+            for r, row in enumerate(_moved(builder, out, out0, out_row, rows)):
+                for c in range(columns):
+                    offset = builder.mul(out_column, _integer(c))
+                    store_vector(builder, sums[r * columns + c], row, offset)
         return context.get_dummy_value()
 
     return signature, generate
 
 
-@intrinsic(prefer_literal=True)
+@intrinsic
 def product_tile(
     typing, a, a0, a_lines, a_row, a_step, b, b0, b_lines, b_terms, b_term0, b_step,
-    lines, length, out, out0, out_row, ROWS, COLUMNS, LANES,
+    lines, length, out, out0, out_row, ROWS, COLUMNS,
 ):  # fmt: skip
     """out[r, c] = sum over lines k, places j and lanes of a[r, k, j] * b[c, k, j].
 
@@ -186,138 +201,45 @@ def product_tile(
         b[c, k, j]  b[b0 + b_lines[k] + b_terms[b_term0 + c] + j * b_step]
 
     and out[r, c], one number, is out[out0 + r * out_row + c]. The sums stay in registers over
-    all lines; their lanes are added up at the end.
+    all lines; their lanes are added up at the end. ROWS and COLUMNS are those of a shape in
+    PRODUCT_TILES, or COLUMNS is 1.
     """
-    rows, columns, lanes = (kind.literal_value for kind in (ROWS, COLUMNS, LANES))
     signature = types.void(
         a, a0, a_lines, a_row, a_step, b, b0, b_lines, b_terms, b_term0, b_step,
-        lines, length, out, out0, out_row, ROWS, COLUMNS, LANES,
+        lines, length, out, out0, out_row, ROWS, COLUMNS,
     )  # fmt: skip
 
     def generate(context, builder, signature, arguments):
-        vector = _vector(signature.args[0], lanes)
+        vector = _vector(signature.args[0])
         (
             a, a0, a_lines, a_row, a_step, b, b0, b_lines, b_terms, b_term0, b_step,
-            lines, length, out, out0, out_row, *_,
+            lines, length, out, out0, out_row, ROWS, COLUMNS,
         ) = _unwrap(context, builder, signature, arguments)  # fmt: skip
-        a_rows = [
-            builder.gep(a, [builder.add(a0, builder.mul(a_row, _int(r)))]) for r in range(rows)
-        ]
-        b_columns = []
-        for c in range(columns):
-            term = builder.load(builder.gep(b_terms, [builder.add(b_term0, _int(c))]))
-            b_columns.append(builder.gep(b, [builder.add(b0, term)]))
-        zero = ir.Constant(vector, None)
-        outer = _Loop(builder, lines, [zero] * (rows * columns))
-        a_at = builder.load(builder.gep(a_lines, [outer.index]))
-        b_at = builder.load(builder.gep(b_lines, [outer.index]))
-        inner = _Loop(builder, length, [*outer.values, a_at, b_at])
-        *sums, a_at, b_at = inner.values
-        a_vectors = [_load(builder, vector, row, a_at) for row in a_rows]
-        for c in range(columns):
-            b_vector = _load(builder, vector, b_columns[c], b_at)
-            for r in range(rows):
-                place = r * columns + c
-                sums[place] = _multiply_add(builder, vector, b_vector, a_vectors[r], sums[place])
-        *sums, _, _ = inner.close([*sums, builder.add(a_at, a_step), builder.add(b_at, b_step)])
-        sums = outer.close(sums)
-        nothing = ir.Constant(vector.element, 0.0)
-        for r in range(rows):
+        for rows, columns in _shapes(builder, PRODUCT_TILES, ROWS, COLUMNS):
+            a_rows = _moved(builder, a, a0, a_row, rows)
+            b_columns = []
             for c in range(columns):
-                total = _call(
-                    builder, "vector.reduce.fadd", vector, vector.element,
-                    [nothing, sums[r * columns + c]], fastmath=("reassoc",),
-                )  # fmt: skip
-                offset = builder.add(builder.mul(out_row, _int(r)), _int(c))
-                builder.store(total, builder.gep(out, [builder.add(out0, offset)]))
-        return context.get_dummy_value()
-
-    return signature, generate
-
-
-class _Window:
-    """Two loops over the vectors (r, c) of a window, which carry values and count the taps."""
-
-    def __init__(self, builder, x0, x_row, rows, columns, tap0, tap_row, lanes, carried):
-        self._builder, self._x_row, self._tap_row = builder, x_row, tap_row
-        self._rows = _Loop(builder, rows, [*carried, x0, tap0])
-        self._columns = _Loop(builder, columns, self._rows.values)
-        *self.values, self.at, self.tap = self._columns.values
-        self._lanes = lanes
-
-    def close(self, values):
-        builder = self._builder
-        at, tap = builder.add(self.at, _int(self._lanes)), builder.add(self.tap, _int(1))
-        *values, _, _ = self._columns.close([*values, at, tap])
-        at = builder.add(self._rows.values[-2], self._x_row)
-        tap = builder.add(self._rows.values[-1], self._tap_row)
-        *values, _, _ = self._rows.close([*values, at, tap])
-        return values
-
-
-@intrinsic(prefer_literal=True)
-def max_tile(typing, x, x0, x_row, rows, columns, tap0, tap_row, y, y0, taps, LANES):
-    """y[y0] = the largest vector of a window, lane by lane; taps[y0] = which tap that was.
-
-    The window's vectors are x[x0 + r * x_row + c * LANES], their taps tap0 + r * tap_row + c. Of
-    equal numbers the first counts, and NaN counts as the largest.
-    """
-    lanes = LANES.literal_value
-    signature = types.void(x, x0, x_row, rows, columns, tap0, tap_row, y, y0, taps, LANES)
-
-    def generate(context, builder, signature, arguments):
-        vector = _vector(signature.args[0], lanes)
-        numbers = ir.VectorType(ir.IntType(signature.args[9].dtype.bitwidth), lanes)
-        x, x0, x_row, rows, columns, tap0, tap_row, y, y0, taps, _ = _unwrap(
-            context, builder, signature, arguments
-        )
-
-        def in_all_lanes(tap):
-            return _same(builder, numbers, builder.trunc(tap, numbers.element))
-
-        first = [_load(builder, vector, x, x0), in_all_lanes(tap0)]
-        window = _Window(builder, x0, x_row, rows, columns, tap0, tap_row, lanes, first)
-        largest, where = window.values
-        pixels = _load(builder, vector, x, window.at)
-        larger = builder.and_(
-            builder.fcmp_unordered(">", pixels, largest),
-            builder.fcmp_ordered("ord", largest, largest),
-        )
-        largest, where = window.close(
-            [
-                builder.select(larger, pixels, largest),
-                builder.select(larger, in_all_lanes(window.tap), where),
-            ]
-        )
-        _store(builder, vector, largest, y, y0)
-        builder.store(where, _at(builder, numbers, taps, y0)).align = 1
-        return context.get_dummy_value()
-
-    return signature, generate
-
-
-@intrinsic(prefer_literal=True)
-def max_grad_tile(typing, dx, x0, x_row, rows, columns, tap0, tap_row, dy, y0, taps, LANES):
-    """Add dy[y0] to that vector of a window in dx which `max_tile` took, lane by lane."""
-    lanes = LANES.literal_value
-    signature = types.void(dx, x0, x_row, rows, columns, tap0, tap_row, dy, y0, taps, LANES)
-
-    def generate(context, builder, signature, arguments):
-        vector = _vector(signature.args[0], lanes)
-        numbers = ir.VectorType(ir.IntType(signature.args[9].dtype.bitwidth), lanes)
-        dx, x0, x_row, rows, columns, tap0, tap_row, dy, y0, taps, _ = _unwrap(
-            context, builder, signature, arguments
-        )
-        sent = _load(builder, vector, dy, y0)
-        where = builder.load(_at(builder, numbers, taps, y0))
-        where.align = 1
-        window = _Window(builder, x0, x_row, rows, columns, tap0, tap_row, lanes, [])
-        tap = _same(builder, numbers, builder.trunc(window.tap, numbers.element))
-        chosen = builder.icmp_unsigned("==", where, tap)
-        share = builder.select(chosen, sent, ir.Constant(vector, None))
-        total = builder.fadd(_load(builder, vector, dx, window.at), share)
-        _store(builder, vector, total, dx, window.at)
-        window.close([])
+                term = builder.load(builder.gep(b_terms, [builder.add(b_term0, _integer(c))]))
+                b_columns.append(builder.gep(b, [builder.add(b0, term)]))
+            outer = _Loop(builder, lines, [ir.Constant(vector, None)] * (rows * columns))
+            a_at = builder.load(builder.gep(a_lines, [outer.index]))
+            b_at = builder.load(builder.gep(b_lines, [outer.index]))
+            inner = _Loop(builder, length, [*outer.values, a_at, b_at])
+            *sums, a_at, b_at = inner.values
+            a_vectors = [load_vector(builder, vector, row, a_at) for row in a_rows]
+            for c in range(columns):
+                b_vector = load_vector(builder, vector, b_columns[c], b_at)
+                for r in range(rows):
+                    at = r * columns + c
+                    sums[at] = _multiply_add(builder, vector, b_vector, a_vectors[r], sums[at])
+            a_at, b_at = builder.add(a_at, a_step), builder.add(b_at, b_step)
+            *sums, _, _ = inner.close([*sums, a_at, b_at])
+            sums = outer.close(sums)
+            for r in range(rows):
+                for c in range(columns):
+                    total = add_lanes(builder, sums[r * columns + c])
+                    offset = builder.add(builder.mul(out_row, _integer(r)), _integer(c))
+                    builder.store(total, builder.gep(out, [builder.add(out0, offset)]))
         return context.get_dummy_value()
 
     return signature, generate

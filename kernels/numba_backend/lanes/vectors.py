@@ -1,0 +1,226 @@
+"""Vector registers as a type of Numba's, so that a kernel on lanes reads as its formula.
+
+    away = load(x, at) - mean        # 16 pixels at once, one of each image
+    value = away * scale + beta
+    store(y, at, where(value > 0, value, value * slope))
+
+LLVM makes vectors of a plain loop over the lanes only where it can prove that no arrays overlap
+and that the loop is long, and takes registers of half the width. Here a vector is a value that
+stays in its register. Offsets count numbers from the beginning of a flat array.
+"""
+
+import operator
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic, models, overload, register_model
+
+from kernels.numba_backend.jit import FASTMATH
+from kernels.numba_backend.lanes.layout import VECTOR_BYTES
+
+
+class Vector(types.Type):
+    """The type of a register that holds ``count`` numbers."""
+
+    def __init__(self, element: types.Type, count: int):
+        self.element, self.count = element, count
+        super().__init__(f"Vector({element}, {count})")
+
+    @property
+    def key(self):
+        return self.element, self.count
+
+
+@register_model(Vector)
+class _VectorModel(models.PrimitiveModel):
+    def __init__(self, manager, kind):
+        if kind.element == types.boolean:
+            element = ir.IntType(1)
+        else:
+            element = manager.lookup(kind.element).get_value_type()
+        super().__init__(manager, kind, ir.VectorType(element, kind.count))
+
+
+def _full(element: types.Type) -> Vector:
+    return Vector(element, VECTOR_BYTES * 8 // element.bitwidth)
+
+
+def pointer_to(context, builder, kind, array):
+    """Return the address of an array's first number."""
+    return context.make_array(kind)(context, builder, array).data
+
+
+def at(builder, vector, pointer, offset):
+    """Return the address of the vector that begins ``offset`` numbers behind a pointer."""
+    return builder.bitcast(builder.gep(pointer, [offset]), vector.as_pointer())
+
+
+def load_vector(builder, vector, pointer, offset):
+    value = builder.load(at(builder, vector, pointer, offset))
+    value.align = 1
+    return value
+
+
+def store_vector(builder, value, pointer, offset):
+    builder.store(value, at(builder, value.type, pointer, offset)).align = 1
+
+
+def repeat(builder, vector, number):
+    """Return a vector with the same number in all lanes."""
+    undefined = ir.Constant(vector, ir.Undefined)
+    zeros = ir.Constant(ir.VectorType(ir.IntType(32), vector.count), None)
+    first = builder.insert_element(undefined, number, ir.Constant(ir.IntType(32), 0))
+    return builder.shuffle_vector(first, undefined, zeros)
+
+
+def call(builder, name, vector, result, arguments, **options):
+    """Call one of LLVM's functions on vectors of floats."""
+    signature = ir.FunctionType(result, [argument.type for argument in arguments])
+    bits = 32 if isinstance(vector.element, ir.FloatType) else 64
+    function = cgutils.get_or_insert_function(
+        builder.module, signature, f"llvm.{name}.v{vector.count}f{bits}"
+    )
+    return builder.call(function, arguments, **options)
+
+
+def add_lanes(builder, value):
+    """Return the sum over the lanes of a vector."""
+    element = value.type.element
+    arguments = [ir.Constant(element, 0.0), value]
+    return call(
+        builder, "vector.reduce.fadd", value.type, element, arguments, fastmath=("reassoc",)
+    )
+
+
+def _loads(kind):
+    def generate(context, builder, signature, arguments):
+        pointer = pointer_to(context, builder, signature.args[0], arguments[0])
+        return load_vector(builder, context.get_value_type(kind), pointer, arguments[1])
+
+    return generate
+
+
+@intrinsic
+def load(typing, array, offset):
+    """Return the vector at an offset."""
+    kind = _full(array.dtype)
+    return kind(array, offset), _loads(kind)
+
+
+@intrinsic
+def load_like(typing, array, offset, like):
+    """Return as many numbers as another vector has."""
+    kind = Vector(array.dtype, like.count)
+    return kind(array, offset, like), _loads(kind)
+
+
+@intrinsic
+def store(typing, array, offset, value):
+    """Write a vector to an offset."""
+
+    def generate(context, builder, signature, arguments):
+        pointer = pointer_to(context, builder, signature.args[0], arguments[0])
+        store_vector(builder, arguments[2], pointer, arguments[1])
+        return context.get_dummy_value()
+
+    return types.void(array, offset, value), generate
+
+
+def _repeats(kind):
+    def generate(context, builder, signature, arguments):
+        return repeat(builder, context.get_value_type(kind), arguments[0])
+
+    return generate
+
+
+@intrinsic
+def same(typing, number):
+    """Return a vector with a number in all lanes."""
+    kind = _full(number)
+    return kind(number), _repeats(kind)
+
+
+@intrinsic
+def same_like(typing, number, like):
+    """Return a vector with a number in as many lanes as another vector has."""
+    kind = Vector(number, like.count)
+    return kind(number, like), _repeats(kind)
+
+
+@intrinsic
+def where(typing, mask, yes, no):
+    """Return, lane by lane, one of two vectors."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.select(*arguments)
+
+    return yes(mask, yes, no), generate
+
+
+@intrinsic
+def total(typing, vector):
+    """Return the sum over the lanes."""
+
+    def generate(context, builder, signature, arguments):
+        return add_lanes(builder, arguments[0])
+
+    return vector.element(vector), generate
+
+
+def _operator(symbol, emit, result=lambda vector: vector):
+    """Let an operator of Python's take two vectors of the same type."""
+
+    @intrinsic
+    def apply(typing, a, b):
+        def generate(context, builder, signature, arguments):
+            return emit(builder, *arguments)
+
+        return result(a)(a, b), generate
+
+    @overload(symbol)
+    def _(a, b):
+        if isinstance(a, Vector) and a == b:
+            return lambda a, b: apply(a, b)
+
+
+def _arithmetic(name):
+    return lambda builder, a, b: getattr(builder, name)(a, b, flags=tuple(FASTMATH))
+
+
+def _comparison(symbol):
+    def emit(builder, a, b):
+        if isinstance(a.type.element, ir.IntType):
+            return builder.icmp_unsigned(symbol, a, b)
+        return builder.fcmp_ordered(symbol, a, b)
+
+    return emit
+
+
+def _mask(vector):
+    return Vector(types.boolean, vector.count)
+
+
+for _symbol, _name in (
+    (operator.add, "fadd"),
+    (operator.iadd, "fadd"),
+    (operator.sub, "fsub"),
+    (operator.isub, "fsub"),
+    (operator.mul, "fmul"),
+    (operator.truediv, "fdiv"),
+):
+    _operator(_symbol, _arithmetic(_name))
+_operator(operator.gt, _comparison(">"), _mask)
+_operator(operator.le, _comparison("<="), _mask)
+_operator(operator.eq, _comparison("=="), _mask)
+_operator(operator.and_, lambda builder, a, b: builder.and_(a, b))
+
+
+@intrinsic
+def neither(typing, a):
+    """Return the lanes where a mask does not hold."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.not_(arguments[0])
+
+    return a(a), generate
