@@ -17,7 +17,7 @@ def float_dtype(value: Any) -> np.dtype:
     dtype = np.dtype(value).newbyteorder("=")
     if dtype not in FLOATS:
         raise TypeError(f"dtype must be float32 or float64, got {dtype}")
-    return dtype
+    return FLOATS[FLOATS.index(dtype)]  # the very object: NumPy makes a view for an equal one
 
 
 class Correlation(NamedTuple):

@@ -74,7 +74,7 @@ class Backend(Protocol):
         dilation: Any = 1,
         groups: int = 1,
         need_dx: bool = True,
-        out: tuple[Array, Array] | None = None,
+        out: tuple[Array | None, ...] | None = None,
     ) -> tuple[Array | None, Array, Array]:
         """Return the gradients dx (None unless needed), dw and db of `correlate`.
 
@@ -82,9 +82,9 @@ class Backend(Protocol):
         ----------
         dy : (N, F, OH, OW)
             Gradient of the loss with respect to the output.
-        out : pair of arrays, optional
-            Room for dw and db: a backend may write them there and return these two. The same
-            goes for the parameters of all other layers below.
+        out : (dw, db), each an array or None, optional
+            Room for these gradients: a backend may write them there and return these arrays. The
+            same goes for the parameters of all other layers below.
 
         Returns
         -------
@@ -188,7 +188,7 @@ class Backend(Protocol):
         x: Array,
         w: Array,
         need_dx: bool = True,
-        out: tuple[Array, Array] | None = None,
+        out: tuple[Array | None, ...] | None = None,
     ) -> tuple[Array | None, Array, Array]:
         """Return the gradients dx (None unless needed), dw and db of `dense`."""
 
@@ -225,7 +225,7 @@ class Backend(Protocol):
         mean: Array,
         variance: Array,
         epsilon: float,
-        out: tuple[Array, Array] | None = None,
+        out: tuple[Array | None, ...] | None = None,
     ) -> tuple[Array, Array, Array]:
         """Return the gradients dx, dgamma and dbeta of `batch_norm`."""
 
@@ -233,6 +233,16 @@ class Backend(Protocol):
         self, x: Array, gamma: Array, beta: Array, mean: Array, variance: Array, epsilon: float
     ) -> Array:
         """Normalise each channel by a mean and a variance (C,) that were learned before."""
+
+    def average(
+        self,
+        running_mean: Array,
+        running_variance: Array,
+        mean: Array,
+        variance: Array,
+        momentum: float,
+    ) -> None:
+        """Move running averages (C,) in place: momentum * running + (1 - momentum) * batch."""
 
     def batch_norm_relu(
         self, x: Array, gamma: Array, beta: Array, epsilon: float, slope: float
@@ -249,7 +259,7 @@ class Backend(Protocol):
         variance: Array,
         epsilon: float,
         slope: float,
-        out: tuple[Array, Array] | None = None,
+        out: tuple[Array | None, ...] | None = None,
     ) -> tuple[Array, Array, Array]:
         """Return the gradients dx, dgamma and dbeta of `batch_norm_relu`."""
 
@@ -290,7 +300,7 @@ class Backend(Protocol):
         epsilon: float,
         slope: float,
         pool_size: Any,
-        out: tuple[Array, Array] | None = None,
+        out: tuple[Array | None, ...] | None = None,
     ) -> tuple[Array, Array, Array]:
         """Return the gradients dx, dgamma and dbeta of `batch_norm_relu_pool`."""
 
@@ -351,6 +361,24 @@ class Backend(Protocol):
 
     def to_array(self, x: Array) -> Array:
         """Return activations as a plain array."""
+
+    def record(self, function: Any, *inputs: Any) -> tuple[Any, Any]:
+        """Run a function on arrays; return its result, and a faster way to run it again.
+
+        Parameters
+        ----------
+        function : callable
+            It does all its work on numbers by this backend's functions, hands the inputs to
+            them as they are, and returns what `softmax_cross_entropy` gives first: loss and hits.
+        inputs : arrays
+
+        Returns
+        -------
+        result
+        again : callable or None
+            Does the same with other inputs of the same shapes and dtypes; None where this
+            backend has no faster way.
+        """
 
     def load_images(self, images: Array, mean: Array, std: Array, dtype: np.dtype) -> Array:
         """Return images (N, C, H, W) of any real dtype as activations (images - mean) / std.

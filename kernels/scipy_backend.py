@@ -9,6 +9,7 @@ from scipy.signal import convolve2d, correlate2d
 from kernels import checks
 from kernels.numpy_backend import (
     adam_step,
+    average,
     avg_pool,
     avg_pool_grad,
     batch_norm,
@@ -35,6 +36,7 @@ from kernels.numpy_backend import (
     max_pool,
     max_pool_grad,
     momentum_step,
+    record,
     set_threads,
     sgd_step,
     softmax,
@@ -46,6 +48,7 @@ from kernels.numpy_backend.convolution import pad
 
 __all__ = [
     "adam_step",
+    "average",
     "avg_pool",
     "avg_pool_grad",
     "batch_norm",
@@ -74,6 +77,7 @@ __all__ = [
     "max_pool",
     "max_pool_grad",
     "momentum_step",
+    "record",
     "set_threads",
     "sgd_step",
     "softmax",
@@ -111,9 +115,7 @@ def correlate(x, w, b=None, stride=1, padding=0, dilation=1, groups=1):
     return y + b[:, None, None]
 
 
-def correlate_grad(
-    dy, x, w, stride=1, padding=0, dilation=1, groups=1, need_dx=True, out=None
-):
+def correlate_grad(dy, x, w, stride=1, padding=0, dilation=1, groups=1, need_dx=True, out=None):
     x, w, window, groups = checks.correlation(x, w, stride, padding, dilation, groups)
     dy = checks.output_gradient(dy, len(x), len(w), window, x.dtype)
     (dh, dw_step), (H, W) = window.dilation, window.image

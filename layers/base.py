@@ -148,11 +148,9 @@ class Layer(ABC):
             if value is not self.grads[name]:  # a backend may have written it there
                 np.copyto(self.grads[name], value)
 
-    def room(self, *names: str) -> tuple[np.ndarray, ...] | None:
-        """Return the gradients' arrays for a backend to write into, if there are all of them."""
-        if all(name in self.grads for name in names):
-            return tuple(self.grads[name] for name in names)
-        return None
+    def room(self, *names: str) -> tuple[np.ndarray | None, ...]:
+        """Return the gradients' arrays for a backend to write into; None for what is missing."""
+        return tuple(self.grads.get(name) for name in names)
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:

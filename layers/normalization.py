@@ -63,9 +63,7 @@ class BatchNorm(Layer):
 
     def learn_statistics(self, mean, variance):
         """Move the running averages towards a batch's mean and variance."""
-        for running, batch in zip(self.running, (mean, variance), strict=True):
-            running *= self.momentum
-            running += (1 - self.momentum) * batch
+        self.backend.average(*self.running, mean, variance, self.momentum)
 
     @property
     def running(self):

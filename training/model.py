@@ -1,6 +1,7 @@
 """The model: layers in a row, a loss behind them, and an optimizer."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,14 @@ import numpy as np
 from kernels import get_backend
 from kernels.checks import float_dtype, labels, raw_images
 from kernels.geometry import integer
-from layers import Layer, Softmax, fuse
+from layers import LAYER_TYPES, Layer, Softmax, fuse
 from training import checkpoint, loop
 from training.errors import DivergedError
 from training.optimizers import Optimizer
 from training.parameters import Parameters
 
 INFERENCE_BATCH = 256
+RECORDED_SHAPES = 4  # batch sizes whose steps are kept recorded; each holds its activations
 
 
 class Model:
@@ -34,8 +36,8 @@ class Model:
     seed : int
         Of the initial weights, dropout, shuffling and augmentation.
     fused : bool
-        Whether neighbouring layers run as one kernel where there is one for both. The numbers
-        are the same.
+        Whether neighbouring layers run as one kernel where there is one for both, and the
+        kernel calls of a step are recorded once and made again. The numbers are the same.
 
     Attributes
     ----------
@@ -65,6 +67,7 @@ class Model:
         self.fused = fused
         self.layers: list[Layer] = []
         self._steps: list[Layer] = []
+        self._recorded: dict[Any, Callable[..., tuple[float, int]]] = {}
         self._head = Softmax()
         self.optimizer: Optimizer | None = None
         self.history: dict[str, list] = {}
@@ -112,6 +115,10 @@ class Model:
             if len(self.output_shape) == 1:
                 self._head.build(self.output_shape, self.backend, self.dtype)
         self._steps = fuse(body) if self.fused else list(body)
+        # A layer of the user's own may do more than call the backend.
+        known = all(type(layer) in LAYER_TYPES.values() for layer in self.layers)
+        self._recordable = self.fused and known
+        self._recorded.clear()
 
     @property
     def output_shape(self) -> tuple[int, ...]:
@@ -134,6 +141,7 @@ class Model:
         if self.classes < 2:
             raise ValueError("the model needs at least two classes at its end")
         self.parameters = Parameters(self.layers, self.dtype)
+        self._recorded.clear()
         optimizer.bind(self.parameters, self.backend)
         self.optimizer = optimizer
         return self
@@ -165,10 +173,29 @@ class Model:
         correct : int
             How many images the model got right.
         """
-        activations = self._enter(x)
+        images, mean, std = self._check_images(x)
+        if len(images) == 0:
+            raise ValueError("a batch needs at least one image")
+        if images.dtype != np.uint8:
+            images = images.astype(self.dtype, copy=False)
+        inputs = np.ascontiguousarray(images), mean, std, labels(y, len(images), self.classes)
+        if not self._recordable:
+            return self._forward_and_back(*inputs)
+        shape = images.shape, images.dtype
+        if shape in self._recorded:
+            return self._recorded[shape](*inputs)
+        result, again = self.backend.record(self._forward_and_back, *inputs)
+        if again is not None:
+            while len(self._recorded) >= RECORDED_SHAPES:
+                del self._recorded[next(iter(self._recorded))]
+            self._recorded[shape] = again
+        return result
+
+    def _forward_and_back(self, images, mean, std, labels) -> tuple[float, int]:
+        activations = self.backend.load_images(images, mean, std, self.dtype)
         for layer in self._steps:
             activations = layer.forward(activations, training=True)
-        loss, correct, gradient = self._head.loss(activations, y)
+        loss, correct, gradient = self._head.loss(activations, labels)
         for layer in reversed(self._steps):
             gradient = layer.backward(gradient)
         return loss, correct

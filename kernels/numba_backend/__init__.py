@@ -21,6 +21,7 @@ from kernels.numba_backend import (
 )
 from kernels.numba_backend.convolution import col2im, correlate_im2col, im2col
 from kernels.numba_backend.jit import set_threads
+from kernels.numba_backend.lanes import record
 from kernels.numba_backend.optimizers import adam_step, momentum_step, sgd_step
 
 
@@ -65,6 +66,12 @@ softmax_cross_entropy = _either(activations.softmax_cross_entropy, lanes.softmax
 softmax_grad = _either(activations.softmax_grad, lanes.softmax_grad)
 
 
+def average(running_mean, running_variance, mean, variance, momentum):
+    lanes.call(
+        normalization.average_kernel, running_mean, running_variance, mean, variance, momentum
+    )
+
+
 def fills_lanes(N, dtype):
     """Return whether a batch is large enough for images in lanes: at least a quarter of one."""
     return lanes.lanes_of(dtype) <= 4 * N
@@ -85,12 +92,13 @@ def load_images(images, mean, std, dtype):
         images = images.astype(mean.dtype, copy=False)
     images = np.ascontiguousarray(images)
     if fills_lanes(len(images), mean.dtype):
-        return lanes.pack_normalized(images, mean, 1 / std)
+        return lanes.pack_normalized(images, mean, std)
     return normalization.load_images(images, mean, std)
 
 
 __all__ = [
     "adam_step",
+    "average",
     "avg_pool",
     "avg_pool_grad",
     "batch_norm",
@@ -119,6 +127,7 @@ __all__ = [
     "max_pool",
     "max_pool_grad",
     "momentum_step",
+    "record",
     "set_threads",
     "sgd_step",
     "softmax",

@@ -23,7 +23,7 @@ def leaky_relu_grad_kernel(dy, x, slope, dx):
 
 # The rows of a classifier are short: a parallel call would cost more than it saves.
 @serial
-def _softmax(x, y):
+def softmax_kernel(x, y):
     """Write the softmax of each row of x into y."""
     N, K = x.shape
     for n in range(N):
@@ -40,7 +40,7 @@ def _softmax(x, y):
 
 
 @serial
-def _softmax_grad(dy, y, dx):
+def softmax_grad_kernel(dy, y, dx):
     N, K = y.shape
     for n in range(N):
         mean = 0.0
@@ -89,7 +89,7 @@ def leaky_relu_grad(dy, x, slope):
 def softmax(x):
     x = checks.logits(x, "x")
     y = np.empty_like(x)
-    _softmax(x, y)
+    softmax_kernel(x, y)
     return y
 
 
@@ -97,7 +97,7 @@ def softmax_grad(dy, y):
     checks.logits(y, "y")
     dy, y = checks.same_shape(dy, y)
     dx = np.empty_like(y)
-    _softmax_grad(dy, y, dx)
+    softmax_grad_kernel(dy, y, dx)
     return dx
 
 

@@ -157,9 +157,7 @@ def _sum(x):
     return total
 
 
-def correlate_grad(
-    dy, x, w, stride=1, padding=0, dilation=1, groups=1, need_dx=True, out=None
-):
+def correlate_grad(dy, x, w, stride=1, padding=0, dilation=1, groups=1, need_dx=True, out=None):
     x, w, window, groups = checks.correlation(x, w, stride, padding, dilation, groups)
     dy = checks.output_gradient(dy, len(x), len(w), window, x.dtype)
     N, F = len(x), len(w)

@@ -10,7 +10,7 @@ from numba import prange
 
 from kernels import checks
 from kernels.numba_backend.activations import leaky_relu, leaky_relu_grad
-from kernels.numba_backend.jit import parallel
+from kernels.numba_backend.jit import parallel, serial
 from kernels.numba_backend.pooling import max_pool, max_pool_grad
 from kernels.numpy_backend.normalization import dropout_mask
 
@@ -97,6 +97,15 @@ def batch_norm_grad(dy, x, gamma, mean, variance, epsilon, out=None):
     dx = np.empty_like(x)
     _input_gradient(_rows(dy), _rows(x), mean, *(v.astype(x.dtype) for v in (a, b, d)), _rows(dx))
     return dx, dgamma.astype(x.dtype), dbeta.astype(x.dtype)
+
+
+@serial
+def average_kernel(running_mean, running_variance, mean, variance, momentum):
+    keep = mean.dtype.type(momentum)
+    take = mean.dtype.type(1 - momentum)
+    for c in range(mean.size):
+        running_mean[c] = keep * running_mean[c] + take * mean[c]
+        running_variance[c] = keep * running_variance[c] + take * variance[c]
 
 
 def batch_norm_inference(x, gamma, beta, mean, variance, epsilon):

@@ -15,7 +15,9 @@ from kernels.numpy_backend.convolution import (
     im2col,
 )
 from kernels.numpy_backend.dense import dense, dense_grad, flatten, flatten_grad
+from kernels.numpy_backend.door import from_array, load_images, record, to_array
 from kernels.numpy_backend.normalization import (
+    average,
     batch_norm,
     batch_norm_grad,
     batch_norm_inference,
@@ -26,9 +28,6 @@ from kernels.numpy_backend.normalization import (
     batch_norm_relu_pool_grad,
     dropout,
     dropout_grad,
-    from_array,
-    load_images,
-    to_array,
 )
 from kernels.numpy_backend.optimizers import adam_step, momentum_step, sgd_step
 from kernels.numpy_backend.pooling import avg_pool, avg_pool_grad, max_pool, max_pool_grad
@@ -36,6 +35,7 @@ from kernels.numpy_backend.threads import set_threads
 
 __all__ = [
     "adam_step",
+    "average",
     "avg_pool",
     "avg_pool_grad",
     "batch_norm",
@@ -64,6 +64,7 @@ __all__ = [
     "max_pool",
     "max_pool_grad",
     "momentum_step",
+    "record",
     "set_threads",
     "sgd_step",
     "softmax",

@@ -48,9 +48,7 @@ def correlate(x, w, b=None, stride=1, padding=0, dilation=1, groups=1):
     return np.ascontiguousarray((np.concatenate(y, axis=3) + b).transpose(0, 3, 1, 2))
 
 
-def correlate_grad(
-    dy, x, w, stride=1, padding=0, dilation=1, groups=1, need_dx=True, out=None
-):
+def correlate_grad(dy, x, w, stride=1, padding=0, dilation=1, groups=1, need_dx=True, out=None):
     x, w, window, groups = checks.correlation(x, w, stride, padding, dilation, groups)
     dy = checks.output_gradient(dy, len(x), len(w), window, x.dtype)
     dx, dw = [], []

@@ -1,4 +1,4 @@
-"""Batch normalisation, dropout, and the normalisation of images at the model's door."""
+"""Batch normalisation and dropout."""
 
 import numpy as np
 
@@ -49,6 +49,12 @@ def batch_norm_inference(x, gamma, beta, mean, variance, epsilon):
     return (x - _per_channel(mean, x)) * _per_channel(scale, x) + _per_channel(beta, x)
 
 
+def average(running_mean, running_variance, mean, variance, momentum):
+    for running, batch in ((running_mean, mean), (running_variance, variance)):
+        running *= momentum
+        running += (1 - momentum) * batch
+
+
 def batch_norm_relu(x, gamma, beta, epsilon, slope):
     y, mean, variance = batch_norm(x, gamma, beta, epsilon)
     return leaky_relu(y, slope), mean, variance
@@ -91,16 +97,3 @@ def dropout(x, rate, rng):
 def dropout_grad(dy, mask):
     dy, mask = checks.same_shape(dy, mask)
     return dy * mask
-
-
-def from_array(x):
-    return checks.activations(x, "x")
-
-
-def to_array(x):
-    return x
-
-
-def load_images(images, mean, std, dtype):
-    images, mean, std = checks.raw_images(images, mean, std, dtype)
-    return (images.astype(dtype) - mean[:, None, None]) * (1 / std)[:, None, None]

@@ -3,13 +3,20 @@
 The arguments come from layers, which have checked them; only plain arrays are checked again.
 """
 
+import math
 from functools import lru_cache
 
-import numpy as np
-
 from kernels.geometry import make_window
-from kernels.numba_backend import activations as plain
 from kernels.numba_backend.lanes import convolution, normalization, pooling
+from kernels.numba_backend.lanes.activations import (
+    dropout,
+    dropout_grad,
+    leaky_relu,
+    leaky_relu_grad,
+    softmax,
+    softmax_cross_entropy,
+    softmax_grad,
+)
 from kernels.numba_backend.lanes.dense import dense, dense_grad
 from kernels.numba_backend.lanes.layout import Lanes, lanes_of, pack, pack_normalized, unpack
 from kernels.numba_backend.lanes.normalization import (
@@ -20,8 +27,7 @@ from kernels.numba_backend.lanes.normalization import (
     batch_norm_relu_grad,
     batch_norm_relu_inference,
 )
-from kernels.numba_backend.normalization import multiply
-from kernels.numpy_backend.normalization import dropout_mask
+from kernels.numba_backend.lanes.tape import call, record
 
 __all__ = [
     "Lanes",
@@ -35,6 +41,7 @@ __all__ = [
     "batch_norm_relu_inference",
     "batch_norm_relu_pool",
     "batch_norm_relu_pool_grad",
+    "call",
     "correlate",
     "correlate_grad",
     "dense",
@@ -50,6 +57,7 @@ __all__ = [
     "max_pool_grad",
     "pack",
     "pack_normalized",
+    "record",
     "softmax",
     "softmax_cross_entropy",
     "softmax_grad",
@@ -109,47 +117,8 @@ def batch_norm_relu_pool_grad(
 
 
 def flatten(x: Lanes) -> Lanes:
-    return x.reshape(int(np.prod(x.shape[1:])))
+    return x.reshape(math.prod(x.shape[1:]))
 
 
 def flatten_grad(dy: Lanes, image) -> Lanes:
     return dy.reshape(*image)
-
-
-def dropout(x: Lanes, rate, rng):
-    mask = pack(dropout_mask(x.shape, x.dtype, rate, rng))
-    return dropout_grad(x, mask), mask
-
-
-def dropout_grad(dy: Lanes, mask: Lanes) -> Lanes:
-    dx = dy.like()
-    multiply(dy.data.reshape(-1), mask.data.reshape(-1), dx.data.reshape(-1))
-    return dx
-
-
-def leaky_relu(x: Lanes, slope) -> Lanes:
-    y = x.like()
-    plain.leaky_relu_kernel(x.data.reshape(-1), x.dtype.type(slope), y.data.reshape(-1))
-    return y
-
-
-def leaky_relu_grad(dy: Lanes, x: Lanes, slope) -> Lanes:
-    dx = dy.like()
-    plain.leaky_relu_grad_kernel(
-        dy.data.reshape(-1), x.data.reshape(-1), x.dtype.type(slope), dx.data.reshape(-1)
-    )
-    return dx
-
-
-# The rows of a classifier are short: its softmax works on plain arrays.
-def softmax(x: Lanes) -> Lanes:
-    return pack(plain.softmax(unpack(x)))
-
-
-def softmax_grad(dy: Lanes, y: Lanes) -> Lanes:
-    return pack(plain.softmax_grad(unpack(dy), unpack(y)))
-
-
-def softmax_cross_entropy(logits: Lanes, labels):
-    loss, correct, dlogits = plain.softmax_cross_entropy(unpack(logits), labels)
-    return loss, correct, pack(dlogits)

@@ -5,12 +5,13 @@ from functools import lru_cache
 import numpy as np
 from numba import prange
 
-from kernels.geometry import Window, make_window
+from kernels.geometry import Window
 from kernels.numba_backend.jit import parallel, serial
 from kernels.numba_backend.lanes.dense import zeros
 from kernels.numba_backend.lanes.layout import Lanes
-from kernels.numba_backend.lanes.memory import empty
+from kernels.numba_backend.lanes.memory import empty, room
 from kernels.numba_backend.lanes.sums import channel_sums, cover_with_products, cover_with_sums
+from kernels.numba_backend.lanes.tape import call
 from kernels.numba_backend.lanes.tile import product_tile_shape, sum_tile_shape
 
 # The weight gradient is one task a tile. Few tiles are cut into parts of the batch as well, so
@@ -21,7 +22,7 @@ ENOUGH_TASKS = 16
 @parallel
 def _place(x, out, corner, step):
     """Write x (planes, H, W, L) onto zeros, its pixels some steps apart."""
-    planes, H, W, L = x.shape
+    planes, H, W, _ = x.shape
     _, height, width, _ = out.shape
     (top, left), (row_step, column_step) = corner, step
     whole = column_step == 1 and left >= 0 and left + W <= width
@@ -151,7 +152,7 @@ def correlate(x: Lanes, w, b, window: Window, groups: int) -> Lanes:
     plan = _plan(len(x.data), w.shape, window, groups, x.lanes)
     y = x.like(*plan.output)
     bias = zeros(len(w), x.dtype) if b is None else b
-    _sums(*_ground(x, *plan.x_ground), *plan.x, w, *plan.w, bias, y.data, *plan.y)
+    call(_sums, *_ground(x, *plan.x_ground), *plan.x, w, *plan.w, bias, y.data, *plan.y)
     return y
 
 
@@ -159,17 +160,16 @@ def input_gradient(dy: Lanes, w, window: Window, groups: int) -> Lanes:
     plan = _plan(len(dy.data), w.shape, window, groups, dy.lanes)
     dx = dy.like(*plan.input)
     bias = zeros(plan.input[0], dy.dtype)
-    _sums(
-        *_ground(dy, *plan.dy_ground), *plan.dy, w, *plan.reversed_w, bias, dx.data, *plan.dx
-    )  # fmt: skip
+    ground = _ground(dy, *plan.dy_ground)
+    call(_sums, *ground, *plan.dy, w, *plan.reversed_w, bias, dx.data, *plan.dx)
     return dx
 
 
 def weight_gradient(dy: Lanes, x: Lanes, w_shape, window: Window, groups: int, out=None):
     """Return dw and db."""
     plan = _plan(len(x.data), w_shape, window, groups, x.lanes)
-    if out is None:
-        out = np.empty(w_shape, x.dtype), np.empty(w_shape[0], x.dtype)
+    dw, db = room(out, (w_shape, w_shape[:1]), x.dtype)
     parts = empty(plan.parts, x.dtype)
-    _weight_gradient(*_ground(x, *plan.x_ground), dy.planes, *plan.products, parts, *out)
-    return out
+    ground = _ground(x, *plan.x_ground)
+    call(_weight_gradient, *ground, dy.planes, *plan.products, parts, dw, db)
+    return dw, db

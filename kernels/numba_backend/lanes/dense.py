@@ -7,8 +7,9 @@ from numba import prange
 
 from kernels.numba_backend.jit import parallel, serial
 from kernels.numba_backend.lanes.layout import Lanes
-from kernels.numba_backend.lanes.memory import empty
+from kernels.numba_backend.lanes.memory import empty, room
 from kernels.numba_backend.lanes.sums import channel_sums, cover_with_sums
+from kernels.numba_backend.lanes.tape import call
 from kernels.numba_backend.lanes.tile import sum_tile_shape
 
 
@@ -34,8 +35,8 @@ def _product(x: Lanes, w, w_step: int, w_terms: np.ndarray, b, units: int) -> La
     """Return y[u] = b[u] + sum over t of w[u * w_step + w_terms[t]] * x[t]; columns are blocks."""
     B, K, L = x.data.shape
     y = x.like(units)
-    cover_with_sums(
-        x.data.reshape(-1), (0, 0, 0, K * L), _terms(K, L),
+    call(
+        cover_with_sums, x.data.reshape(-1), (0, 0, 0, K * L), _terms(K, L),
         w.reshape(-1), (0, w_step), w_terms, b,
         y.data.reshape(-1), (0, 0, 0, L, units * L),
         (1, 1, 1, units, B), sum_tile_shape(units, B),
@@ -81,13 +82,11 @@ def _weight_gradient(dy, rows, terms, x, x_terms, nothing, wide, counts, tile, d
 def weight_gradient(dy: Lanes, x: Lanes, out=None):
     """Return dw (features, units) and db (units,)."""
     (N, units), L, features = dy.shape, dy.lanes, x.shape[1]
-    if out is None:
-        out = np.empty((features, units), dy.dtype), np.empty(units, dy.dtype)
-    dw, db = out
+    dw, db = room(out, ((features, units), (units,)), dy.dtype)
     vectors = -(-units // L)
     wide = dw if units == vectors * L else empty((features, vectors * L), dy.dtype)
-    _weight_gradient(
-        dy.planes, empty((N, vectors * L), dy.dtype), _terms(N, vectors * L),
+    call(
+        _weight_gradient, dy.planes, empty((N, vectors * L), dy.dtype), _terms(N, vectors * L),
         x.data, _image_terms(N, features, L), zeros(features, dy.dtype), wide,
         (1, 1, 1, features, vectors), sum_tile_shape(features, vectors), dw, db,
     )  # fmt: skip

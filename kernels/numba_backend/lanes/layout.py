@@ -10,14 +10,13 @@ finite and means nothing; on the way back they are zero, so that sums over a bat
 them.
 """
 
-import math
-
 import llvmlite.binding as llvm
 import numpy as np
 from numba import config, prange
 
 from kernels.numba_backend.jit import parallel
 from kernels.numba_backend.lanes.memory import empty
+from kernels.numba_backend.lanes.tape import call
 
 
 def _vector_bytes() -> int:
@@ -77,6 +76,10 @@ class Lanes:
         return Lanes(self.data.reshape(len(self.data), *shape, self.lanes), self.shape[0])
 
     @property
+    def flat(self) -> np.ndarray:
+        return self.data.reshape(-1)
+
+    @property
     def planes(self) -> np.ndarray:
         """The activations as (B, C, pixels, L)."""
         return self.data.reshape(*self.data.shape[:2], -1, self.lanes)
@@ -88,20 +91,21 @@ class Lanes:
 
 
 @parallel
-def _pack(x, mean, scale, out):
-    """x (N, C, S), out (B, C, S, L); lanes without an image become 0."""
-    N, C, S = x.shape
-    L = out.shape[3]
-    for task in prange(len(out) * C):
+def _pack(x, mean, std, out):
+    """x (N, C, ...), out (B, C, S, L) = (x - mean) / std; lanes without an image become 0."""
+    B, C, S, L = out.shape
+    N = len(x)
+    pixels = x.reshape(N, C, S)
+    for task in prange(B * C):
         b, c = task // C, task % C
-        plane = out[b, c]
+        plane, scale = out[b, c], mean.dtype.type(1) / std[c]
         for start in range(0, S, 16):  # a few pixels of all images at a time stay in the cache
             stop = min(start + 16, S)
             for lane in range(L):
                 n = b * L + lane
                 if n < N:
                     for s in range(start, stop):
-                        plane[s, lane] = (x[n, c, s] - mean[c]) * scale[c]
+                        plane[s, lane] = (pixels[n, c, s] - mean[c]) * scale
                 else:
                     for s in range(start, stop):
                         plane[s, lane] = 0
@@ -109,26 +113,26 @@ def _pack(x, mean, scale, out):
 
 @parallel
 def _unpack(x, out):
-    """x (B, C, S, L), out (N, C, S)."""
-    N, C, S = out.shape
-    L = x.shape[3]
+    """x (B, C, S, L), out (N, C, ...)."""
+    _, C, S, L = x.shape
+    N = len(out)
+    pixels = out.reshape(N, C, S)
     for task in prange(len(x) * C):
         b, c = task // C, task % C
         for start in range(0, S, 16):
             stop = min(start + 16, S)
             for lane in range(min(L, N - b * L)):
                 for s in range(start, stop):
-                    out[b * L + lane, c, s] = x[b, c, s, lane]
+                    pixels[b * L + lane, c, s] = x[b, c, s, lane]
 
 
-def pack_normalized(x: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> Lanes:
-    """Return (x - mean) * scale of an array (N, C, ...) in the layout and dtype of the lanes."""
+def pack_normalized(x: np.ndarray, mean: np.ndarray, std: np.ndarray) -> Lanes:
+    """Return (x - mean) / std of an array (N, C, ...) in the layout and dtype of the lanes."""
     L = lanes_of(mean.dtype)
-    N, C = x.shape[:2]
-    S = math.prod(x.shape[2:])
-    data = empty((-(-N // L), C, S, L), mean.dtype)
-    _pack(x.reshape(N, C, S), mean, scale, data)
-    return Lanes(data.reshape(len(data), *x.shape[1:], L), N)
+    N = len(x)
+    packed = Lanes(empty((-(-N // L), *x.shape[1:], L), mean.dtype), N)
+    call(_pack, x, mean, std, packed.planes)
+    return packed
 
 
 def pack(x: np.ndarray) -> Lanes:
@@ -140,7 +144,5 @@ def pack(x: np.ndarray) -> Lanes:
 def unpack(x: Lanes) -> np.ndarray:
     """Return activations as a plain array."""
     out = np.empty(x.shape, x.dtype)
-    data = x.data
-    S = math.prod(x.shape[2:])
-    _unpack(data.reshape(*data.shape[:2], S, x.lanes), out.reshape(*x.shape[:2], S))
+    call(_unpack, x.planes, out)
     return out

@@ -15,8 +15,10 @@ from numba import prange
 from kernels.geometry import Window
 from kernels.numba_backend.jit import parallel, serial
 from kernels.numba_backend.lanes.layout import Lanes
+from kernels.numba_backend.lanes.memory import room
 from kernels.numba_backend.lanes.pooling import beats, taps_of
 from kernels.numba_backend.lanes.sums import CHUNK
+from kernels.numba_backend.lanes.tape import call
 from kernels.numba_backend.lanes.vectors import (
     load,
     load_like,
@@ -298,9 +300,7 @@ def _backward_pool(
     scale = _scales(gamma, variance, epsilon)
     _gradient_sums(dy, taken, mean, scale, beta, slope, sums)
     count = N * x.shape[1] * x.shape[2]
-    constant, linear = _parameter_gradients(
-        sums, count, gamma, variance, epsilon, dgamma, dbeta
-    )
+    constant, linear = _parameter_gradients(sums, count, gamma, variance, epsilon, dgamma, dbeta)
     _input_gradient_through_pool(
         image_dy, taps, size, x, masks, mean, scale, beta, slope, constant, linear, dx
     )
@@ -319,8 +319,8 @@ def _masks_of(x: Lanes) -> np.ndarray:
 def batch_norm_relu(x: Lanes, gamma, beta, epsilon, slope):
     mean, variance, y = np.empty_like(gamma), np.empty_like(gamma), x.like()
     real = x.dtype.type
-    _forward(
-        x.planes, x.shape[0], _masks_of(x), gamma, beta, real(epsilon), real(slope),
+    call(
+        _forward, x.planes, x.shape[0], _masks_of(x), gamma, beta, real(epsilon), real(slope),
         _sums_of(x), mean, variance, y.planes,
     )  # fmt: skip
     return y, mean, variance
@@ -328,15 +328,17 @@ def batch_norm_relu(x: Lanes, gamma, beta, epsilon, slope):
 
 def batch_norm_relu_inference(x: Lanes, gamma, beta, mean, variance, epsilon, slope) -> Lanes:
     y, real = x.like(), x.dtype.type
-    _inference(x.planes, gamma, beta, mean, variance, real(epsilon), real(slope), y.planes)
+    call(_inference, x.planes, gamma, beta, mean, variance, real(epsilon), real(slope), y.planes)
     return y
 
 
-def batch_norm_relu_grad(dy: Lanes, x: Lanes, gamma, beta, mean, variance, epsilon, slope, out=None):
-    dgamma, dbeta = (np.empty_like(gamma), np.empty_like(gamma)) if out is None else out
+def batch_norm_relu_grad(
+    dy: Lanes, x: Lanes, gamma, beta, mean, variance, epsilon, slope, out=None
+):
+    dgamma, dbeta = room(out, (gamma.shape, gamma.shape), x.dtype)
     dx, real = x.like(), x.dtype.type
-    _backward(
-        dy.planes, x.planes, x.shape[0], _masks_of(x), gamma, beta, mean, variance,
+    call(
+        _backward, dy.planes, x.planes, x.shape[0], _masks_of(x), gamma, beta, mean, variance,
         real(epsilon), real(slope), _sums_of(x), dgamma, dbeta, dx.planes,
     )  # fmt: skip
     return dx, dgamma, dbeta
@@ -346,22 +348,32 @@ def batch_norm_relu_pool(x: Lanes, gamma, beta, epsilon, slope, window: Window):
     mean, variance = np.empty_like(gamma), np.empty_like(gamma)
     y = x.like(x.shape[1], *window.output)
     taps, taken, real = taps_of(y, window), y.like(), x.dtype.type
-    _forward_pool(
-        x.planes, x.images, x.shape[0], _masks_of(x), window.size, gamma, beta, real(epsilon),
-        real(slope), _sums_of(x), mean, variance, y.images, taps, taken.data,
+    call(
+        _forward_pool, x.planes, x.images, x.shape[0], _masks_of(x), window.size, gamma, beta,
+        real(epsilon), real(slope), _sums_of(x), mean, variance, y.images, taps, taken.data,
     )  # fmt: skip
     return y, (taps, taken), mean, variance
 
 
 def batch_norm_relu_pool_grad(
-    dy: Lanes, x: Lanes, taken, gamma, beta, mean, variance, epsilon, slope, window: Window, out=None
+    dy: Lanes,
+    x: Lanes,
+    taken,
+    gamma,
+    beta,
+    mean,
+    variance,
+    epsilon,
+    slope,
+    window: Window,
+    out=None,
 ):
-    dgamma, dbeta = (np.empty_like(gamma), np.empty_like(gamma)) if out is None else out
+    dgamma, dbeta = room(out, (gamma.shape, gamma.shape), x.dtype)
     taps, largest = taken
     dx, real = x.like(), x.dtype.type
-    _backward_pool(
-        dy.planes, dy.images, largest.planes, taps, window.size, x.images, x.shape[0],
-        _masks_of(x), gamma, beta, mean, variance, real(epsilon), real(slope), _sums_of(x),
+    call(
+        _backward_pool, dy.planes, dy.images, largest.planes, taps, window.size, x.images,
+        x.shape[0], _masks_of(x), gamma, beta, mean, variance, real(epsilon), real(slope), _sums_of(x),
         dgamma, dbeta, dx.images,
     )  # fmt: skip
     return dx, dgamma, dbeta

@@ -7,6 +7,7 @@ from kernels.geometry import Window
 from kernels.numba_backend.jit import parallel, serial
 from kernels.numba_backend.lanes.layout import Lanes
 from kernels.numba_backend.lanes.memory import empty
+from kernels.numba_backend.lanes.tape import call
 from kernels.numba_backend.lanes.vectors import (
     load,
     load_like,
@@ -127,27 +128,23 @@ def taps_of(y: Lanes, window: Window) -> np.ndarray:
 def max_pool(x: Lanes, window: Window) -> tuple[Lanes, np.ndarray]:
     y = x.like(x.shape[1], *window.output)
     taps = taps_of(y, window)
-    _max_pool(
-        x.images, y.images, taps, window.size, window.stride, window.start
-    )
+    call(_max_pool, x.images, y.images, taps, window.size, window.stride, window.start)
     return y, taps
 
 
 def max_pool_grad(dy: Lanes, taps: np.ndarray, window: Window) -> Lanes:
     dx = dy.like(dy.shape[1], *window.image)
-    _max_pool_grad(
-        dy.images, taps, dx.images, window.size, window.stride, window.start
-    )
+    call(_max_pool_grad, dy.images, taps, dx.images, window.size, window.stride, window.start)
     return dx
 
 
 def avg_pool(x: Lanes, window: Window) -> Lanes:
     y = x.like(x.shape[1], *window.output)
-    _avg_pool(x.images, y.images, window.size, window.stride, window.start)
+    call(_avg_pool, x.images, y.images, window.size, window.stride, window.start)
     return y
 
 
 def avg_pool_grad(dy: Lanes, window: Window) -> Lanes:
     dx = dy.like(dy.shape[1], *window.image)
-    _avg_pool_grad(dy.images, dx.images, window.size, window.stride, window.start)
+    call(_avg_pool_grad, dy.images, dx.images, window.size, window.stride, window.start)
     return dx

@@ -36,7 +36,7 @@ def cover_with_sums(
         out0 = b * out_strides[0] + g * out_strides[1] + i * out_strides[2] + r * out_strides[3]
         for start in range(0, columns, COLUMNS):
             c = min(start, columns - COLUMNS)
-            sum_tile(  # type: ignore[call-arg]
+            sum_tile(
                 x, x0 + c * x_strides[3], x_terms, x_strides[3],
                 w, w0, w_terms, w_strides[1], x_terms.size, bias, g * rows + r,
                 out, out0 + c * out_strides[4], out_strides[3], out_strides[4],
@@ -62,7 +62,7 @@ def cover_with_products(
         p = task // (across * tiles * groups)
         first = p * a_lines.size // parts
         last = (p + 1) * a_lines.size // parts
-        product_tile(  # type: ignore[call-arg]
+        product_tile(
             a, g * a_group + r * a_row, a_lines[first:last], a_row, a_step,
             b, g * b_group, b_lines[first:last], b_terms, c, b_step,
             last - first, length,

@@ -1,0 +1,108 @@
+"""What works on each pixel, or on each row of a classifier, with the images in the lanes."""
+
+import math
+
+import numpy as np
+from numba import prange
+
+from kernels import checks
+from kernels.numba_backend import activations as plain
+from kernels.numba_backend.jit import parallel, serial
+from kernels.numba_backend.lanes.layout import Lanes, pack, unpack
+from kernels.numba_backend.lanes.memory import empty
+from kernels.numba_backend.lanes.tape import call
+from kernels.numba_backend.normalization import multiply
+from kernels.numpy_backend.normalization import dropout_mask
+
+
+def leaky_relu(x: Lanes, slope) -> Lanes:
+    y = x.like()
+    call(plain.leaky_relu_kernel, x.flat, x.dtype.type(slope), y.flat)
+    return y
+
+
+def leaky_relu_grad(dy: Lanes, x: Lanes, slope) -> Lanes:
+    dx = dy.like()
+    call(plain.leaky_relu_grad_kernel, dy.flat, x.flat, x.dtype.type(slope), dx.flat)
+    return dx
+
+
+def _draw(mask: np.ndarray, rate: float, rng: np.random.Generator) -> None:
+    mask[:] = dropout_mask(mask.shape, mask.dtype, rate, rng)
+
+
+def dropout(x: Lanes, rate, rng):
+    plain_mask = empty(x.shape, x.dtype)
+    call(_draw, plain_mask, rate, rng)
+    mask = pack(plain_mask)
+    return dropout_grad(x, mask), mask
+
+
+def dropout_grad(dy: Lanes, mask: Lanes) -> Lanes:
+    dx = dy.like()
+    call(multiply, dy.flat, mask.flat, dx.flat)
+    return dx
+
+
+# A softmax within a network is rare: it works on plain rows.
+def softmax(x: Lanes) -> Lanes:
+    rows = unpack(x)
+    y = np.empty_like(rows)
+    call(plain.softmax_kernel, rows, y)
+    return pack(y)
+
+
+def softmax_grad(dy: Lanes, y: Lanes) -> Lanes:
+    rows = unpack(dy)
+    dx = np.empty_like(rows)
+    call(plain.softmax_grad_kernel, rows, unpack(y), dx)
+    return pack(dx)
+
+
+@parallel
+def _cross_entropy_blocks(logits, labels, dlogits, losses, hits):
+    """logits and dlogits (B, K, 1, L): each image's loss and whether it was right."""
+    B, K, _, L = logits.shape
+    N = labels.size
+    for b in prange(B):
+        for lane in range(L):
+            n = b * L + lane
+            if n >= N:
+                for k in range(K):
+                    dlogits[b, k, 0, lane] = 0
+                continue
+            best = 0
+            for k in range(1, K):
+                # The first of the largest, and NaN before everything, as NumPy's argmax.
+                best = best if logits[b, best, 0, lane] >= logits[b, k, 0, lane] else k
+            largest = logits[b, best, 0, lane]
+            total = 0.0
+            for k in range(K):
+                share = math.exp(logits[b, k, 0, lane] - largest)
+                dlogits[b, k, 0, lane] = share
+                total += share
+            for k in range(K):
+                dlogits[b, k, 0, lane] /= total * N
+            dlogits[b, labels[n], 0, lane] -= 1 / N
+            losses[n] = math.log(total) - (logits[b, labels[n], 0, lane] - largest)
+            hits[n] = best == labels[n]
+
+
+@serial
+def _cross_entropy(logits, labels, dlogits, losses, hits):
+    _cross_entropy_blocks(logits, labels, dlogits, losses, hits)
+    loss, correct = 0.0, 0
+    for n in range(labels.size):
+        loss += losses[n]
+        correct += hits[n]
+    return loss / labels.size, correct
+
+
+def softmax_cross_entropy(logits: Lanes, labels):
+    N = logits.shape[0]
+    labels = checks.labels(labels, *logits.shape)
+    dlogits = logits.like()
+    loss, correct = call(
+        _cross_entropy, logits.planes, labels, dlogits.planes, np.empty(N), np.empty(N, np.bool_)
+    )
+    return loss, correct, dlogits
