@@ -58,10 +58,10 @@ class Optimizer(ABC):
         self.steps += 1
         parameters = self._parameters
         assert parameters is not None, "bind comes first"
-        for part, decay in (
-            (slice(parameters.decayed), self.weight_decay),
-            (slice(parameters.decayed, None), 0.0),
-        ):
+        decayed = parameters.decayed if self.weight_decay else 0
+        for part, decay in ((slice(decayed), self.weight_decay), (slice(decayed, None), 0.0)):
+            if part.stop == 0:
+                continue
             state = (self.state[slot][part] for slot in self.slots)
             self._update(parameters.values[part], parameters.grads[part], *state, decay)
 

@@ -13,6 +13,7 @@ from kernels.numba_backend.lanes.memory import empty, room
 from kernels.numba_backend.lanes.sums import channel_sums, cover_with_products, cover_with_sums
 from kernels.numba_backend.lanes.tape import call
 from kernels.numba_backend.lanes.tile import product_tile_shape, sum_tile_shape
+from kernels.numba_backend.lanes.vectors import load, same, store
 
 # The weight gradient is one task a tile. Few tiles are cut into parts of the batch as well, so
 # that all threads find work; how many does not depend on the threads, and so no bit does.
@@ -22,25 +23,24 @@ ENOUGH_TASKS = 16
 @parallel
 def _place(x, out, corner, step):
     """Write x (planes, H, W, L) onto zeros, its pixels some steps apart."""
-    planes, H, W, _ = x.shape
+    planes, H, W, L = x.shape
     _, height, width, _ = out.shape
     (top, left), (row_step, column_step) = corner, step
-    whole = column_step == 1 and left >= 0 and left + W <= width
+    flat, to = x.reshape(-1), out.reshape(-1)
+    nothing = same(x.dtype.type(0))
     for p in prange(planes):
         for y in range(height):
-            to, i = out[p, y], (y - top) // row_step
+            i, row = (y - top) // row_step, (p * height + y) * width
             if (y - top) % row_step or not 0 <= i < H:
-                to[:] = 0
-            elif whole:
-                to[:left] = 0
-                to[left : left + W] = x[p, i]
-                to[left + W :] = 0
+                for at in range(row, row + width):
+                    store(to, at * L, nothing)
             else:
-                to[:] = 0
-                for j in range(W):
-                    at = left + j * column_step
-                    if 0 <= at < width:
-                        to[at] = x[p, i, j]
+                for at in range(width):
+                    j = (at - left) // column_step
+                    pixel = nothing
+                    if (at - left) % column_step == 0 and 0 <= j < W:
+                        pixel = load(flat, ((p * H + i) * W + j) * L)
+                    store(to, (row + at) * L, pixel)
 
 
 @serial
@@ -59,12 +59,10 @@ def _sums(
 
 @serial
 def _weight_gradient(
-    fresh, x, ground, corner, step, dy, dy_group, dy_row, dy_step, dy_lines, x_group, x_step,
+    ground, dy, dy_group, dy_row, dy_step, dy_lines, x_group, x_step,
     x_lines, x_terms, length, groups, tile, parts, dw, db,
 ):  # fmt: skip
     """Sum over the rows of pixels of all blocks in a few parts, and those up; db sums dy."""
-    if fresh:
-        _place(x, ground, corner, step)
     cover_with_products(
         dy.reshape(-1), dy_group, dy_row, dy_step, dy_lines,
         ground.reshape(-1), x_group, x_step, x_lines, x_terms, length, groups, tile, parts,
@@ -148,6 +146,14 @@ def _ground(x: Lanes, shape, corner, step):
     return fresh, x.images, x.padded[key], corner, step
 
 
+def _padded(x: Lanes, plan: _Plan) -> np.ndarray:
+    """Return x on its ground, where the forward pass has left it."""
+    fresh, *placing = _ground(x, *plan.x_ground)
+    if fresh:
+        call(_place, placing[0], *placing[1:])
+    return placing[1]
+
+
 def correlate(x: Lanes, w, b, window: Window, groups: int) -> Lanes:
     plan = _plan(len(x.data), w.shape, window, groups, x.lanes)
     y = x.like(*plan.output)
@@ -170,6 +176,5 @@ def weight_gradient(dy: Lanes, x: Lanes, w_shape, window: Window, groups: int, o
     plan = _plan(len(x.data), w_shape, window, groups, x.lanes)
     dw, db = room(out, (w_shape, w_shape[:1]), x.dtype)
     parts = empty(plan.parts, x.dtype)
-    ground = _ground(x, *plan.x_ground)
-    call(_weight_gradient, *ground, dy.planes, *plan.products, parts, dw, db)
+    call(_weight_gradient, _padded(x, plan), dy.planes, *plan.products, parts, dw, db)
     return dw, db

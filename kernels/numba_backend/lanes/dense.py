@@ -62,7 +62,8 @@ def _rows(x, out):
     for n in prange(len(out)):
         for k in range(K):
             out[n, k] = x[n // L, k, 0, n % L]
-        out[n, K:] = 0
+        for k in range(K, out.shape[1]):
+            out[n, k] = 0
 
 
 @serial

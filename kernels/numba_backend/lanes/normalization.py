@@ -61,30 +61,39 @@ def _sums(x, at, count, step, mask, centre):
     return np.float64(total(one + two)), np.float64(total(squares_one + squares_two))
 
 
+@serial
+def _part_sums(x, c, first, last, N, masks, centre):
+    """`_sums` over one channel of some blocks of x (B, C, S, L)."""
+    _, C, S, L = x.shape
+    flat = x.reshape(-1)
+    plain, squares = 0.0, 0.0
+    # Rows (S = 1) have a vector a block: those of all whole blocks make one run.
+    whole = min(last, N // L) if S == 1 else first
+    if whole > first:
+        at = (first * C + c) * L
+        plain, squares = _sums(flat, at, whole - first, C * L, load(masks, 0), centre)
+    for b in range(whole, last):
+        mask = load(masks, b * L)
+        for s in range(0, S, CHUNK):
+            at = ((b * C + c) * S + s) * L
+            more, more_squares = _sums(flat, at, min(CHUNK, S - s), L, mask, centre)
+            plain += more
+            squares += more_squares
+    return plain, squares
+
+
 @parallel
 def _moments(x, N, masks, means, deviations):
     """x (B, C, S, L): mean and summed squared deviation of each part of a channel, (parts, C)."""
     B, C, S, L = x.shape
-    flat = x.reshape(-1)
     parts = len(means)
+    real = x.dtype.type
     for task in prange(parts * C):
         part, c = task // C, task % C
         first, last = part * B // parts, (part + 1) * B // parts
-        count = S * (min(last * L, N) - first * L)
-        centre, squares = 0.0, 0.0
-        for b in range(first, last):
-            mask = load(masks, b * L)
-            for s in range(0, S, CHUNK):
-                at = ((b * C + c) * S + s) * L
-                chunk, _ = _sums(flat, at, min(CHUNK, S - s), L, mask, x.dtype.type(0))
-                centre += chunk
-        centre /= count
-        for b in range(first, last):
-            mask = load(masks, b * L)
-            for s in range(0, S, CHUNK):
-                at = ((b * C + c) * S + s) * L
-                _, chunk = _sums(flat, at, min(CHUNK, S - s), L, mask, x.dtype.type(centre))
-                squares += chunk
+        plain, _ = _part_sums(x, c, first, last, N, masks, real(0))
+        centre = plain / (S * (min(last * L, N) - first * L))
+        _, squares = _part_sums(x, c, first, last, N, masks, real(centre))
         means[part, c] = centre
         deviations[part, c] = squares
 
@@ -172,11 +181,14 @@ def _gradient_sums(dy, x, mean, scale, beta, slope, sums):
         centre, factor, shift, weak = same(mean[c]), same(scale[c]), same(beta[c]), same(slope)
         nothing = same(x.dtype.type(0))
         plain, weighted = 0.0, 0.0
-        for b in range(part * B // parts, (part + 1) * B // parts):
-            for s in range(0, S, CHUNK):
+        first, last = part * B // parts, (part + 1) * B // parts
+        # Rows (S = 1) have a vector a block, and those of all blocks make one run.
+        runs, length, step = (1, last - first, C * L) if S == 1 else (last - first, S, L)
+        for b in range(first, first + runs):
+            for s in range(0, length, CHUNK):
                 some, more = nothing, nothing
-                at = ((b * C + c) * S + s) * L
-                for p in range(at, at + min(CHUNK, S - s) * L, L):
+                start = (b * C + c) * S * L + s * step
+                for p in range(start, start + min(CHUNK, length - s) * step, step):
                     away = load(flat, p) - centre
                     g = load(sent, p)
                     g = where(away * factor + shift > nothing, g, g * weak)
@@ -373,8 +385,8 @@ def batch_norm_relu_pool_grad(
     dx, real = x.like(), x.dtype.type
     call(
         _backward_pool, dy.planes, dy.images, largest.planes, taps, window.size, x.images,
-        x.shape[0], _masks_of(x), gamma, beta, mean, variance, real(epsilon), real(slope), _sums_of(x),
-        dgamma, dbeta, dx.images,
+        x.shape[0], _masks_of(x), gamma, beta, mean, variance, real(epsilon), real(slope),
+        _sums_of(x), dgamma, dbeta, dx.images,
     )  # fmt: skip
     return dx, dgamma, dbeta
 

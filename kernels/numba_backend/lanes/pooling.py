@@ -63,7 +63,8 @@ def _max_pool_grad(dy, taps, dx, size, stride, start):
     number = taps_flat.dtype.type
     nothing = same(dx.dtype.type(0))
     for p in prange(planes):
-        dx[p] = 0
+        for at in range(p * H * W, (p + 1) * H * W):
+            store(dx_flat, at * L, nothing)
         for i in range(OH):
             row = i * stride[0] - start[0]
             top, bottom = clip(row, size[0], H)
@@ -105,8 +106,10 @@ def _avg_pool_grad(dy, dx, size, stride, start):
     OH, OW = dy.shape[1:3]
     dx_flat, dy_flat = dx.reshape(-1), dy.reshape(-1)
     real = dx.dtype.type
+    nothing = same(real(0))
     for p in prange(planes):
-        dx[p] = 0
+        for at in range(p * H * W, (p + 1) * H * W):
+            store(dx_flat, at * L, nothing)
         for i in range(OH):
             top, bottom = clip(i * stride[0] - start[0], size[0], H)
             for j in range(OW):

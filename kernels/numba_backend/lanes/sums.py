@@ -63,9 +63,9 @@ def cover_with_products(
         first = p * a_lines.size // parts
         last = (p + 1) * a_lines.size // parts
         product_tile(
-            a, g * a_group + r * a_row, a_lines[first:last], a_row, a_step,
-            b, g * b_group, b_lines[first:last], b_terms, c, b_step,
-            last - first, length,
+            a, g * a_group + r * a_row, a_lines, a_row, a_step,
+            b, g * b_group, b_lines, b_terms, c, b_step,
+            first, last - first, length,
             flat, ((p * groups + g) * rows + r) * columns + c, columns,
             ROWS, COLUMNS,
         )  # fmt: skip

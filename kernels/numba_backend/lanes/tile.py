@@ -191,14 +191,14 @@ def sum_tile(
 @intrinsic
 def product_tile(
     typing, a, a0, a_lines, a_row, a_step, b, b0, b_lines, b_terms, b_term0, b_step,
-    lines, length, out, out0, out_row, ROWS, COLUMNS,
+    line0, lines, length, out, out0, out_row, ROWS, COLUMNS,
 ):  # fmt: skip
     """out[r, c] = sum over lines k, places j and lanes of a[r, k, j] * b[c, k, j].
 
     All arrays are flat. Behind the names stand these vectors:
 
-        a[r, k, j]  a[a0 + a_lines[k] + r * a_row + j * a_step]
-        b[c, k, j]  b[b0 + b_lines[k] + b_terms[b_term0 + c] + j * b_step]
+        a[r, k, j]  a[a0 + a_lines[line0 + k] + r * a_row + j * a_step]
+        b[c, k, j]  b[b0 + b_lines[line0 + k] + b_terms[b_term0 + c] + j * b_step]
 
     and out[r, c], one number, is out[out0 + r * out_row + c]. The sums stay in registers over
     all lines; their lanes are added up at the end. ROWS and COLUMNS are those of a shape in
@@ -206,14 +206,14 @@ def product_tile(
     """
     signature = types.void(
         a, a0, a_lines, a_row, a_step, b, b0, b_lines, b_terms, b_term0, b_step,
-        lines, length, out, out0, out_row, ROWS, COLUMNS,
+        line0, lines, length, out, out0, out_row, ROWS, COLUMNS,
     )  # fmt: skip
 
     def generate(context, builder, signature, arguments):
         vector = _vector(signature.args[0])
         (
             a, a0, a_lines, a_row, a_step, b, b0, b_lines, b_terms, b_term0, b_step,
-            lines, length, out, out0, out_row, ROWS, COLUMNS,
+            line0, lines, length, out, out0, out_row, ROWS, COLUMNS,
         ) = _unwrap(context, builder, signature, arguments)  # fmt: skip
         for rows, columns in _shapes(builder, PRODUCT_TILES, ROWS, COLUMNS):
             a_rows = _moved(builder, a, a0, a_row, rows)
@@ -222,8 +222,9 @@ def product_tile(
                 term = builder.load(builder.gep(b_terms, [builder.add(b_term0, _integer(c))]))
                 b_columns.append(builder.gep(b, [builder.add(b0, term)]))
             outer = _Loop(builder, lines, [ir.Constant(vector, None)] * (rows * columns))
-            a_at = builder.load(builder.gep(a_lines, [outer.index]))
-            b_at = builder.load(builder.gep(b_lines, [outer.index]))
+            line = builder.add(line0, outer.index)
+            a_at = builder.load(builder.gep(a_lines, [line]))
+            b_at = builder.load(builder.gep(b_lines, [line]))
             inner = _Loop(builder, length, [*outer.values, a_at, b_at])
             *sums, a_at, b_at = inner.values
             a_vectors = [load_vector(builder, vector, row, a_at) for row in a_rows]
