@@ -11,11 +11,17 @@ from pathlib import Path
 import numba
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from kernels import get_backend
+from kernels.geometry import make_window
+from kernels.numba_backend import lanes
+from kernels.numba_backend.lanes import winograd
+from tests.cases import assert_close, dtypes, positive
 from tests.networks import digits, small_network
 
-BACKEND = get_backend("numba")
+BACKEND, NUMPY = get_backend("numba"), get_backend("numpy")
 ROOT = Path(__file__).parents[1]
 several_cores = pytest.mark.skipif(
     numba.config.NUMBA_NUM_THREADS < 2, reason="this machine has one core"
@@ -92,6 +98,33 @@ def test_a_change_in_any_source_compiles_anew(tmp_path):
     vector = copied / "numba_backend" / "vector.py"
     vector.write_text(vector.read_text().replace("+ w3 * x3[p]", "- w3 * x3[p]"))
     assert output() != first
+
+
+@given(
+    sizes=st.tuples(st.integers(1, 20), st.sampled_from([1, 3, 8, 16, 32]), st.integers(1, 20)),
+    image=st.tuples(st.integers(3, 9), st.integers(3, 9)),
+    padding=st.tuples(*[st.tuples(st.integers(0, 2), st.integers(0, 2))] * 2),
+    dtype=dtypes,
+)
+@settings(deadline=None)
+def test_winograd_is_the_correlation(sizes, image, padding, dtype):
+    """At any size, although the layers take it for many channels only."""
+    N, C, F = sizes
+    rng = np.random.default_rng(0)
+    x, w = positive(rng, (N, C, *image), dtype), positive(rng, (F, C, 3, 3), dtype)
+    b = positive(rng, F, dtype)
+    window = make_window(image, (3, 3), 1, padding)
+    y = winograd.correlate(lanes.pack(x), w, b, window)
+    assert_close(lanes.unpack(y), NUMPY.correlate(x, w, b, padding=padding))
+    dy = positive(rng, y.shape, dtype)
+    dx, dw, db = NUMPY.correlate_grad(dy, x, w, padding=padding)
+    sent, taken = lanes.pack(dy), lanes.pack(x)
+    assert_close(lanes.unpack(winograd.input_gradient(sent, w, window)), dx)
+    if C % taken.lanes == 0:
+        for mine, plain in zip(
+            winograd.weight_gradient(sent, taken, w.shape, window), (dw, db), strict=True
+        ):
+            assert_close(mine, plain)
 
 
 def test_two_python_threads_at_once():

@@ -56,6 +56,7 @@ _choose_cache()
 
 serial = njit(**OPTIONS)
 parallel = njit(parallel=True, **OPTIONS)
+inlined = njit(forceinline=True, **OPTIONS)  # for what is called once in a few nanoseconds
 
 
 def _preload_tbb() -> None:

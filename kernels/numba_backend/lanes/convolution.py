@@ -7,6 +7,7 @@ from numba import prange
 
 from kernels.geometry import Window
 from kernels.numba_backend.jit import parallel, serial
+from kernels.numba_backend.lanes import winograd
 from kernels.numba_backend.lanes.dense import zeros
 from kernels.numba_backend.lanes.layout import Lanes
 from kernels.numba_backend.lanes.memory import empty, room
@@ -154,7 +155,21 @@ def _padded(x: Lanes, plan: _Plan) -> np.ndarray:
     return placing[1]
 
 
+def _winograd_pays(window: Window, groups: int, w_shape: tuple) -> bool:
+    """Return whether fewer multiplications make up for the transforms.
+
+    Milliseconds for 64 images on 2 cores, direct and Winograd's, forward: 28x28 pixels with 8
+    channels and filters 0.20 and 0.30, with 16 0.76 and 0.76, with 32 3.1 and 2.3; 14x14 with 32
+    channels and 64 filters 1.6 and 1.1, with 64 and 64 3.2 and 2.1. The input gradient is alike.
+    """
+    F, channels = w_shape[:2]
+    plain = window.stride == window.dilation == (1, 1) and groups == 1
+    return plain and window.size == (3, 3) and min(F, channels) > 16
+
+
 def correlate(x: Lanes, w, b, window: Window, groups: int) -> Lanes:
+    if _winograd_pays(window, groups, w.shape):
+        return winograd.correlate(x, w, b, window)
     plan = _plan(len(x.data), w.shape, window, groups, x.lanes)
     y = x.like(*plan.output)
     bias = zeros(len(w), x.dtype) if b is None else b
@@ -163,6 +178,8 @@ def correlate(x: Lanes, w, b, window: Window, groups: int) -> Lanes:
 
 
 def input_gradient(dy: Lanes, w, window: Window, groups: int) -> Lanes:
+    if _winograd_pays(window, groups, w.shape):
+        return winograd.input_gradient(dy, w, window)
     plan = _plan(len(dy.data), w.shape, window, groups, dy.lanes)
     dx = dy.like(*plan.input)
     bias = zeros(plan.input[0], dy.dtype)
@@ -173,6 +190,8 @@ def input_gradient(dy: Lanes, w, window: Window, groups: int) -> Lanes:
 
 def weight_gradient(dy: Lanes, x: Lanes, w_shape, window: Window, groups: int, out=None):
     """Return dw and db."""
+    if _winograd_pays(window, groups, w_shape) and w_shape[1] % x.lanes == 0:
+        return winograd.weight_gradient(dy, x, w_shape, window, out)
     plan = _plan(len(x.data), w_shape, window, groups, x.lanes)
     dw, db = room(out, (w_shape, w_shape[:1]), x.dtype)
     parts = empty(plan.parts, x.dtype)

@@ -14,7 +14,8 @@ from kernels.numba_backend.lanes.tile import sum_tile_shape
 
 
 @lru_cache(maxsize=256)
-def _terms(count: int, step: int) -> np.ndarray:
+def terms(count: int, step: int) -> np.ndarray:
+    """Return where terms stand that are some steps apart."""
     return np.arange(count) * step
 
 
@@ -36,7 +37,7 @@ def _product(x: Lanes, w, w_step: int, w_terms: np.ndarray, b, units: int) -> La
     B, K, L = x.data.shape
     y = x.like(units)
     call(
-        cover_with_sums, x.data.reshape(-1), (0, 0, 0, K * L), _terms(K, L),
+        cover_with_sums, x.data.reshape(-1), (0, 0, 0, K * L), terms(K, L),
         w.reshape(-1), (0, w_step), w_terms, b,
         y.data.reshape(-1), (0, 0, 0, L, units * L),
         (1, 1, 1, units, B), sum_tile_shape(units, B),
@@ -47,12 +48,12 @@ def _product(x: Lanes, w, w_step: int, w_terms: np.ndarray, b, units: int) -> La
 def dense(x: Lanes, w, b=None) -> Lanes:
     features, units = w.shape
     b = zeros(units, x.dtype) if b is None else b
-    return _product(x, w, 1, _terms(features, units), b, units)
+    return _product(x, w, 1, terms(features, units), b, units)
 
 
 def input_gradient(dy: Lanes, w) -> Lanes:
     features, units = w.shape
-    return _product(dy, w, units, _terms(units, 1), zeros(features, dy.dtype), features)
+    return _product(dy, w, units, terms(units, 1), zeros(features, dy.dtype), features)
 
 
 @parallel
@@ -67,12 +68,12 @@ def _rows(x, out):
 
 
 @serial
-def _weight_gradient(dy, rows, terms, x, x_terms, nothing, wide, counts, tile, dw, db):
+def _weight_gradient(dy, rows, dy_terms, x, x_terms, nothing, wide, counts, tile, dw, db):
     """Sum over the images, with the units in the lanes; db is the sum of dy."""
     L = dy.shape[3]
     _rows(dy, rows)
     cover_with_sums(
-        rows.reshape(-1), (0, 0, 0, L), terms, x.reshape(-1), (0, L), x_terms, nothing,
+        rows.reshape(-1), (0, 0, 0, L), dy_terms, x.reshape(-1), (0, L), x_terms, nothing,
         wide.reshape(-1), (0, 0, 0, wide.shape[1], L), counts, tile,
     )  # fmt: skip
     if wide.shape[1] != dw.shape[1]:  # the units do not fill their last vector
@@ -87,7 +88,7 @@ def weight_gradient(dy: Lanes, x: Lanes, out=None):
     vectors = -(-units // L)
     wide = dw if units == vectors * L else empty((features, vectors * L), dy.dtype)
     call(
-        _weight_gradient, dy.planes, empty((N, vectors * L), dy.dtype), _terms(N, vectors * L),
+        _weight_gradient, dy.planes, empty((N, vectors * L), dy.dtype), terms(N, vectors * L),
         x.data, _image_terms(N, features, L), zeros(features, dy.dtype), wide,
         (1, 1, 1, features, vectors), sum_tile_shape(features, vectors), dw, db,
     )  # fmt: skip

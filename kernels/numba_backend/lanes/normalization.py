@@ -13,7 +13,7 @@ import numpy as np
 from numba import prange
 
 from kernels.geometry import Window
-from kernels.numba_backend.jit import parallel, serial
+from kernels.numba_backend.jit import inlined, parallel, serial
 from kernels.numba_backend.lanes.layout import Lanes
 from kernels.numba_backend.lanes.memory import room
 from kernels.numba_backend.lanes.pooling import beats, taps_of
@@ -40,46 +40,58 @@ def masks(B: int, N: int, L: int, dtype: np.dtype) -> np.ndarray:
     return (np.arange(B * L) < N).astype(dtype)
 
 
-@serial
-def _sums(x, at, count, step, mask, centre):
-    """Return the sums of x - centre and of its square over some vectors' images."""
+@inlined
+def _sum(x, at, count, step, mask):
+    """Return the sum of some vectors' images."""
     one = same(x.dtype.type(0))
-    two, squares_one, squares_two = one, one, one
-    middle = same(centre)
-    # Two sums of each: one alone would wait four cycles for each addition.
+    two = one  # one sum alone would wait four cycles for each addition
     for p in range(0, count - 1, 2):
-        away = (load(x, at + p * step) - middle) * mask
-        one += away
-        squares_one += away * away
-        away = (load(x, at + (p + 1) * step) - middle) * mask
-        two += away
-        squares_two += away * away
+        one += load(x, at + p * step)
+        two += load(x, at + (p + 1) * step)
     if count % 2:
-        away = (load(x, at + (count - 1) * step) - middle) * mask
-        one += away
-        squares_one += away * away
-    return np.float64(total(one + two)), np.float64(total(squares_one + squares_two))
+        one += load(x, at + (count - 1) * step)
+    return np.float64(total((one + two) * mask))
 
 
-@serial
-def _part_sums(x, c, first, last, N, masks, centre):
-    """`_sums` over one channel of some blocks of x (B, C, S, L)."""
+@inlined
+def _sum_of_squares(x, at, count, step, mask, centre):
+    """Return the sum of the squared deviations of some vectors' images from a centre."""
+    one = same(x.dtype.type(0))
+    two, middle = one, same(centre)
+    for p in range(0, count - 1, 2):
+        away = load(x, at + p * step) - middle
+        one += away * away
+        away = load(x, at + (p + 1) * step) - middle
+        two += away * away
+    if count % 2:
+        away = load(x, at + (count - 1) * step) - middle
+        one += away * away
+    return np.float64(total((one + two) * mask))
+
+
+@inlined
+def _part_sum(x, c, first, last, N, masks, centre):
+    """Return the sum over one channel of some blocks of x (B, C, S, L), or, around a centre, of
+    the squared deviations."""
     _, C, S, L = x.shape
     flat = x.reshape(-1)
-    plain, squares = 0.0, 0.0
+    sums = 0.0
     # Rows (S = 1) have a vector a block: those of all whole blocks make one run.
     whole = min(last, N // L) if S == 1 else first
-    if whole > first:
-        at = (first * C + c) * L
-        plain, squares = _sums(flat, at, whole - first, C * L, load(masks, 0), centre)
-    for b in range(whole, last):
+    runs = last - whole + (whole > first)
+    for run in range(runs):
+        b = whole + run - (whole > first)
+        length, step = S, L
+        if b < whole:
+            b, length, step = first, whole - first, C * L
         mask = load(masks, b * L)
-        for s in range(0, S, CHUNK):
-            at = ((b * C + c) * S + s) * L
-            more, more_squares = _sums(flat, at, min(CHUNK, S - s), L, mask, centre)
-            plain += more
-            squares += more_squares
-    return plain, squares
+        for s in range(0, length, CHUNK):
+            at, count = (b * C + c) * S * L + s * step, min(CHUNK, length - s)
+            if centre is None:
+                sums += _sum(flat, at, count, step, mask)
+            else:
+                sums += _sum_of_squares(flat, at, count, step, mask, x.dtype.type(centre))
+    return sums
 
 
 @parallel
@@ -87,15 +99,13 @@ def _moments(x, N, masks, means, deviations):
     """x (B, C, S, L): mean and summed squared deviation of each part of a channel, (parts, C)."""
     B, C, S, L = x.shape
     parts = len(means)
-    real = x.dtype.type
     for task in prange(parts * C):
         part, c = task // C, task % C
         first, last = part * B // parts, (part + 1) * B // parts
-        plain, _ = _part_sums(x, c, first, last, N, masks, real(0))
-        centre = plain / (S * (min(last * L, N) - first * L))
-        _, squares = _part_sums(x, c, first, last, N, masks, real(centre))
+        count = S * (min(last * L, N) - first * L)
+        centre = _part_sum(x, c, first, last, N, masks, None) / count
         means[part, c] = centre
-        deviations[part, c] = squares
+        deviations[part, c] = _part_sum(x, c, first, last, N, masks, centre)
 
 
 @serial

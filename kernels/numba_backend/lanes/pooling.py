@@ -4,7 +4,7 @@ import numpy as np
 from numba import prange
 
 from kernels.geometry import Window
-from kernels.numba_backend.jit import parallel, serial
+from kernels.numba_backend.jit import inlined, parallel
 from kernels.numba_backend.lanes.layout import Lanes
 from kernels.numba_backend.lanes.memory import empty
 from kernels.numba_backend.lanes.tape import call
@@ -20,7 +20,7 @@ from kernels.numba_backend.lanes.vectors import (
 from kernels.numba_backend.pooling import clip
 
 
-@serial
+@inlined
 def beats(value, largest):
     """Return where a value is larger: of equal ones the first counts, and NaN before all."""
     return neither(value <= largest) & (largest == largest)

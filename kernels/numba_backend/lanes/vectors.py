@@ -168,6 +168,50 @@ def total(typing, vector):
     return vector.element(vector), generate
 
 
+def _transposed(builder, rows):
+    """Swap ever smaller blocks: first the quarters of the square, at last single numbers."""
+    lanes = len(rows)
+    distance = lanes // 2
+    while distance:
+        swapped = list(rows)
+        for i in range(lanes):
+            if i & distance:
+                continue
+            upper, lower = rows[i], rows[i | distance]
+            here = [k if not k & distance else lanes + k - distance for k in range(lanes)]
+            there = [k + distance if not k & distance else lanes + k for k in range(lanes)]
+            for place, numbers in ((i, here), (i | distance, there)):
+                mask = ir.Constant(ir.VectorType(ir.IntType(32), lanes), numbers)
+                swapped[place] = builder.shuffle_vector(upper, lower, mask)
+        rows, distance = swapped, distance // 2
+    return rows
+
+
+@intrinsic
+def transpose(typing, x, x0, x_step, out, out0, out_step):
+    """Write lane k of vector i of a square of x into lane i of vector k of out."""
+    kind = _full(x.dtype)
+
+    def generate(context, builder, signature, arguments):
+        _, x0, x_step, _, out0, out_step = arguments
+        source = pointer_to(context, builder, signature.args[0], arguments[0])
+        target = pointer_to(context, builder, signature.args[3], arguments[3])
+        vector = context.get_value_type(kind)
+
+        def places(start, step):
+            return [
+                builder.add(start, builder.mul(step, ir.Constant(step.type, i)))
+                for i in range(kind.count)
+            ]
+
+        rows = [load_vector(builder, vector, source, place) for place in places(x0, x_step)]
+        for row, place in zip(_transposed(builder, rows), places(out0, out_step), strict=True):
+            store_vector(builder, row, target, place)
+        return context.get_dummy_value()
+
+    return types.void(x, x0, x_step, out, out0, out_step), generate
+
+
 def _operator(symbol, emit, result=lambda vector: vector):
     """Let an operator of Python's take two vectors of the same type."""
 
