@@ -1,7 +1,10 @@
 """How a call is timed: a warm-up that also compiles, then as many rounds as are worth it."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
+from typing import TypeVar
+
+Name = TypeVar("Name", bound=Hashable)
 
 SECONDS = 1.0  # spent on a benchmark's rounds, about
 
@@ -33,13 +36,13 @@ def seconds_per_call(function: Callable[[], object], seconds: float) -> float:
 
 
 def interleave(
-    functions: Mapping[str, Callable[[], object]], turns: int, seconds: float, lead: float = 0.0
-) -> dict[str, list[float]]:
+    functions: Mapping[Name, Callable[[], object]], turns: int, seconds: float, lead: float = 0.0
+) -> dict[Name, list[float]]:
     """Time functions in turns, so that a machine that slows down slows all of them.
 
     Parameters
     ----------
-    functions : dict of str to function without arguments
+    functions : dict of name to function without arguments
         Called before already: the first call of a function may compile.
     turns : int
         Of each function.
@@ -50,10 +53,10 @@ def interleave(
 
     Returns
     -------
-    times : dict of str to list of float
+    times : dict of name to list of float
         Seconds a call, a figure a turn.
     """
-    times: dict[str, list[float]] = {name: [] for name in functions}
+    times: dict[Name, list[float]] = {name: [] for name in functions}
     for _ in range(turns):
         for name, function in functions.items():
             if lead:
