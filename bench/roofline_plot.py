@@ -85,7 +85,8 @@ def plot(networks: dict[str, list[dict]], peaks: dict, pattern: str, title: str,
             1.02, 1.0, key, transform=axes.transAxes, fontsize=7, va="top", family="monospace"
         )
         axes.set(xscale="log", yscale="log", xlabel="FLOP/byte", ylabel="GFLOP/s")
-        axes.set_ylim(min(row["gflops"] for row in rows) / 2, peaks["gflops"] * 2)
+        rates = [row["gflops"] for row in rows]
+        axes.set_ylim(min(rates) / 2, 2 * max(*rates, peaks["gflops"]))
         label_plainly(axes.xaxis)
         label_plainly(axes.yaxis)
         axes.grid(color="#eeeeee")
