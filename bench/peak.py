@@ -23,7 +23,7 @@ from kernels.numba_backend.lanes.memory import empty
 FLOAT32 = np.dtype(np.float32)
 LANES = lanes_of(FLOAT32)
 CHAINS = 12  # that do not wait for each other: 2 units of 4 cycles need 8
-UNROLL = 16  # vectors of each array a round
+UNROLL = 12  # vectors of each array a round, with a sum each: fits 16 registers
 # Arrays that are read and that are written.
 PATTERNS = {"read": (1, 0), "write": (0, 1), "copy": (1, 1), "triad": (2, 1)}
 USUAL_CACHES = {"L1": 32 << 10, "L2": 1 << 20, "L3": 16 << 20}  # where the system does not tell
@@ -111,16 +111,16 @@ def stream(typing, a, b, out, first, rounds, repeats, factor, READS, WRITES, UNR
                     builder.bitcast(builder.gep(array, [offset]), vector.as_pointer())
                     for array in arrays
                 )
-                values = [builder.load(source, align=64) for source in sources[:reads]]
+                values = [builder.load(source, align=4 * lanes) for source in sources[:reads]]
                 if not writes:
                     sums = _fma(builder, values[0], factor, builder.load(place))
                     builder.store(sums, place)
                 elif reads == 0:
-                    builder.store(factor, to, align=64)
+                    builder.store(factor, to, align=4 * lanes)
                 elif reads == 1:
-                    builder.store(builder.fmul(values[0], factor), to, align=64)
+                    builder.store(builder.fmul(values[0], factor), to, align=4 * lanes)
                 else:
-                    builder.store(_fma(builder, values[1], factor, values[0]), to, align=64)
+                    builder.store(_fma(builder, values[1], factor, values[0]), to, align=4 * lanes)
         return _sum(builder, places)
 
     signature = types.float32(
