@@ -1,10 +1,11 @@
 """The two networks that speed is measured on, and the layers that they are made of."""
 
+from kernels.geometry import Window, make_window
 from layers import BatchNorm, Conv, Dense, Flatten, MaxPool, Relu
 from run import build_model as small  # 5 filters, 1.6 MFLOP an image to train
 from training import Model
 
-__all__ = ["NETWORKS", "small", "wide"]
+__all__ = ["NETWORKS", "small", "wide", "window"]
 
 
 def wide(input_shape, classes, **options):
@@ -19,3 +20,11 @@ def wide(input_shape, classes, **options):
 
 
 NETWORKS = {"small": small, "wide": wide}
+
+
+def window(layer: Conv | MaxPool) -> Window:
+    """Return where the window of a built layer lands, with its padding in numbers."""
+    H, W = layer.input_shape[1:]
+    if isinstance(layer, Conv):
+        return make_window((H, W), layer.kernel_size, layer.stride, layer.padding, layer.dilation)
+    return make_window((H, W), layer.pool_size, layer.stride, layer.padding)

@@ -1,0 +1,97 @@
+"""The classical plot of a roofline: operations a second over operations a byte."""
+
+from pathlib import Path
+
+import numpy as np
+
+from bench.program import COLORS, drawing, label_plainly
+
+LINES = {"L1": "-", "L2": "--", "L3": "-.", "memory": ":"}
+
+
+def roofs(axes, peaks: dict, pattern: str, intensities: np.ndarray) -> None:
+    """Draw the peak of multiply-adds, and below it what each level's bandwidth allows."""
+    top = peaks["gflops"]
+    for level, rates in peaks["bandwidth"].items():
+        allowed = np.minimum(rates[pattern] * intensities, top)
+        label = f"{level}: {rates[pattern]:.0f} GB/s"
+        axes.plot(intensities, allowed, LINES[level], color="#777777", linewidth=1, label=label)
+    axes.plot([], [], color="#000000", linewidth=1.5, label=f"FMA: {top:.0f} GFLOP/s")
+    axes.plot(intensities[[0, -1]], [top, top], color="#000000", linewidth=1.5)
+
+
+def clusters(rows: list[dict], height: float) -> list[list[int]]:
+    """Group the places of rows whose points are too close for labels of their own."""
+    groups: list[list[int]] = []
+    for place, row in enumerate(rows):
+        for group in groups:
+            first = rows[group[0]]
+            across = abs(np.log10(intensity(row) / intensity(first)))
+            if across < 0.07 and abs(np.log10(row["gflops"] / first["gflops"])) < height:
+                group.append(place)
+                break
+        else:
+            groups.append([place])
+    return groups
+
+
+def points(axes, rows: list[dict], numbers: list[int], computes: bool) -> None:
+    """Draw a point for each kernel, and its number: above the products, beside the sweeps."""
+    style = {"color": COLORS[0], "marker": "o"} if computes else {"color": COLORS[1], "marker": "s"}
+    axes.plot(
+        [intensity(row) for row in rows],
+        [row["gflops"] for row in rows],
+        **style,
+        linestyle="",
+        markersize=5,
+        label="products" if computes else "sweeps",
+    )
+    for group in clusters(rows, 0.25 if computes else 0.05):
+        axes.annotate(
+            " ".join(str(numbers[place]) for place in group),
+            (
+                max(intensity(rows[place]) for place in group),
+                max(rows[place]["gflops"] for place in group),
+            ),
+            xytext=(0, 5) if computes else (5, 0),
+            textcoords="offset points",
+            fontsize=7,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.3, "alpha": 0.7},
+            rotation=90 if computes else 0,
+            ha="center" if computes else "left",
+            va="bottom" if computes else "center_baseline",
+        )
+
+
+def intensity(row: dict) -> float:
+    return row["operations"] / row["bytes"]
+
+
+def plot(networks: dict[str, list[dict]], peaks: dict, pattern: str, title: str, path: Path):
+    """Draw a panel for each network; what does not calculate has no place in it."""
+    pyplot = drawing()
+    figure, panels = pyplot.subplots(
+        len(networks), figsize=(11, 0.6 + 5.6 * len(networks)), squeeze=False, layout="constrained"
+    )
+    for (network, rows), axes in zip(networks.items(), panels[:, 0], strict=True):
+        rows = [row for row in rows if row["operations"]]
+        intensities = np.array([intensity(row) for row in rows])
+        roofs(axes, peaks, pattern, np.geomspace(intensities.min() / 2, intensities.max() * 2, 500))
+        for computes in (True, False):
+            chosen = [n for n, row in enumerate(rows) if (row["limit"] == "FMA") == computes]
+            points(axes, [rows[n] for n in chosen], [n + 1 for n in chosen], computes)
+        key = "\n".join(f"{n:>2} {row['kernel']} {row['shape']}" for n, row in enumerate(rows, 1))
+        axes.text(
+            1.02, 1.0, key, transform=axes.transAxes, fontsize=7, va="top", family="monospace"
+        )
+        axes.set(xscale="log", yscale="log", xlabel="FLOP/byte", ylabel="GFLOP/s")
+        rates = [row["gflops"] for row in rows]
+        axes.set_ylim(min(rates) / 2, 2 * max(*rates, peaks["gflops"]))
+        label_plainly(axes.xaxis)
+        label_plainly(axes.yaxis)
+        axes.grid(color="#eeeeee")
+        axes.legend(loc="lower right", fontsize=7)
+        axes.set_title(f"{network} network", fontsize=10)
+    figure.suptitle(f"Roofline, float32\n{title}", fontsize=10)
+    figure.savefig(path, dpi=130)
+    pyplot.close(figure)

@@ -1,0 +1,253 @@
+"""How the time of a training step grows with the batch, the pixels, the filters and the threads.
+
+    .venv/bin/python -m bench.scaling --json scaling.json --plot scaling.png
+
+The last column is the time for a unit of work, as a multiple of the first row's: 1.00 is
+proportional, less is better, and more says that something does not scale.
+"""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bench.networks import NETWORKS
+from bench.program import (
+    COLORS,
+    CORES,
+    drawing,
+    label_plainly,
+    machine,
+    make_parser,
+    write_json,
+)
+from bench.report import describe, duration
+from bench.timing import interleave
+from kernels import get_backend
+from layers import BatchNorm, Conv, Dense, GlobalAvgPool, MaxPool, Relu, fuse
+from training import Adam, Model
+
+BATCHES = (64, 128, 256, 512, 1024)
+SIDES = (28, 32, 64, 128)
+CHANNELS = (16, 32, 64, 128, 256)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A step to time: ``work`` in units that its time should be proportional to."""
+
+    value: int
+    images: int
+    work: float
+    step: Callable[[], object]
+
+
+def training_step(model: Model, batch: int) -> Callable[[], float]:
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((batch, *model.input_shape), dtype=np.float32)
+    y = rng.integers(0, model.classes, batch)
+    model.compile(optimizer=Adam())
+    return lambda: model.train_step(x, y)
+
+
+def conv_network(side: int) -> Model:
+    """Return a network whose every layer but the last works on pixels."""
+    model = Model((1, side, side))
+    for filters in (16, 32):
+        model.add(Conv(filters, kernel_size=3, padding="same")).add(BatchNorm()).add(Relu())
+        if filters == 16:
+            model.add(MaxPool(2))
+    return model.add(GlobalAvgPool()).add(Dense(10))
+
+
+def conv_block(channels: int, batch: int, side: int = 16) -> Callable[[], object]:
+    """Return forward and backward of a convolution, BatchNorm and ReLU."""
+    shape = (channels, side, side)
+    layers = [Conv(channels, kernel_size=3, padding="same"), BatchNorm(), Relu()]
+    steps = fuse([layer.build(shape) for layer in layers])
+    backend = get_backend("numba")
+    x, dy = (
+        backend.from_array(
+            np.random.default_rng(seed).standard_normal((batch, *shape), dtype=np.float32)
+        )
+        for seed in (0, 1)
+    )
+
+    def step():
+        y, gradient = x, dy
+        for layer in steps:
+            y = layer.forward(y, training=True)
+        for layer in reversed(steps):
+            gradient = layer.backward(gradient)
+
+    return step
+
+
+def by_batch() -> list[Row]:
+    small = NETWORKS["small"]
+    return [
+        Row(batch, batch, batch, training_step(small((1, 28, 28), 10), batch)) for batch in BATCHES
+    ]
+
+
+def by_side(batch: int = 64) -> list[Row]:
+    return [
+        Row(side, batch, side * side, training_step(conv_network(side), batch)) for side in SIDES
+    ]
+
+
+def by_channels(batch: int = 32) -> list[Row]:
+    return [Row(count, batch, count * count, conv_block(count, batch)) for count in CHANNELS]
+
+
+def on_threads(threads: int, step: Callable[[], object]) -> Callable[[], object]:
+    def call():
+        get_backend("numba").set_threads(threads)
+        step()
+
+    return call
+
+
+def by_threads(network: str, batch: int) -> list[Row]:
+    """1, 2, 4 and so on up to all cores; the work of a thread shrinks as they become more."""
+    counts = sorted({*(2**power for power in range(CORES.bit_length())), CORES})
+    step = training_step(NETWORKS[network]((1, 28, 28), 10), batch)
+    return [Row(count, batch, 1 / count, on_threads(count, step)) for count in counts]
+
+
+# What grows: its rows, what is told, and the axes of its panel.
+CURVES: dict[str, tuple[Callable[[], list[Row]], str]] = {
+    "batch": (by_batch, "images a batch, small network"),
+    "side": (by_side, "pixels along a side, two convolutions, batch 64"),
+    "channels": (by_channels, "channels and as many 3x3 filters, 16x16 pixels, batch 32"),
+    "threads": (lambda: by_threads("small", 256), "threads, small network, batch 256"),
+    "threads-wide": (lambda: by_threads("wide", 64), "threads, wide network, batch 64"),
+}
+
+
+def measure(rows: list[Row], turns: int, seconds: float) -> list[dict]:
+    """Return the figures of each row."""
+    steps = {row.value: row.step for row in rows}
+    for step in steps.values():
+        step()
+    times = interleave(steps, turns, seconds, lead=seconds / 5)
+    results: list[dict] = []
+    for row in rows:
+        time = float(np.median(times[row.value]))
+        results.append(
+            {
+                "value": row.value,
+                "seconds": time,
+                "lowest": min(times[row.value]),
+                "highest": max(times[row.value]),
+                "images": row.images,
+                "images_per_second": row.images / time,
+                "seconds_a_unit_of_work": time / row.work,
+            }
+        )
+    for result in results:
+        first = results[0]["seconds_a_unit_of_work"]
+        result["relative"] = result["seconds_a_unit_of_work"] / first
+    return results
+
+
+def table(title: str, rows: list[dict]) -> str:
+    lines = [
+        f"| {title} | step (lowest to highest) | an image | images/s | time for the work |",
+        "|--:|--:|--:|--:|--:|",
+    ]
+    for row in rows:
+        spread = " to ".join(duration(row[end]) for end in ("lowest", "highest"))
+        lines.append(
+            f"| {row['value']:,} | {duration(row['seconds'])} ({spread}) | "
+            f"{duration(row['seconds'] / row['images'])} | "
+            f"{row['images_per_second']:,.0f} | {row['relative']:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def draw_curve(axes, name: str, rows: list[dict]) -> None:
+    """Draw a curve, and dashed what it would be if time were proportional to work."""
+    values = np.array([row["value"] for row in rows], float)
+    rates = np.array([row["images_per_second"] for row in rows])
+    ratios = values / values[0]
+    if name.startswith("threads"):
+        figures, expected, words = rates / rates[0], ratios, "times as fast as on one thread"
+    elif name == "batch":
+        figures, expected, words = rates, np.full_like(rates, rates[0]), "images/s"
+    else:
+        figures, expected, words = 1e6 / rates, 1e6 / rates[0] * ratios**2, "us an image"
+        axes.set_yscale("log")
+        label_plainly(axes.yaxis)
+    wide = name.endswith("wide")
+    axes.plot(values, expected, "--", color="#777777", linewidth=1)
+    axes.plot(
+        values,
+        figures,
+        "s-" if wide else "o-",
+        color=COLORS[wide],
+        markersize=5,
+        label="wide network, batch 64" if wide else "small network, batch 256",
+    )
+    if axes.get_yscale() == "linear":
+        axes.set_ylim(0, max(axes.get_ylim()[1], 1.1 * max(figures.max(), expected.max())))
+    axes.set_ylabel(words)
+    axes.set_xscale("log")
+    axes.set_xticks(values, [f"{value:g}" for value in values])
+    axes.set_xticks([], minor=True)
+    axes.grid(color="#eeeeee")
+
+
+def plot(results: dict[str, list[dict]], title: str, path: Path) -> None:
+    """Draw a panel for each curve; both networks share that of the threads."""
+    pyplot = drawing()
+    names = list(dict.fromkeys(name.partition("-")[0] for name in results))
+    columns = min(len(names), 2)
+    lines = -(-len(names) // 2)
+    figure, panels = pyplot.subplots(
+        lines, columns, figsize=(5 * columns, 3.7 * lines), squeeze=False, layout="constrained"
+    )
+    places = dict(zip(names, panels.flat, strict=False))
+    for name, rows in results.items():
+        axes = places[name.partition("-")[0]]
+        draw_curve(axes, name, rows)
+        axes.set_xlabel("threads" if name.startswith("threads") else CURVES[name][1])
+    if "threads" in places:
+        places["threads"].legend(loc="lower right", fontsize=8)
+    for axes in panels.flat[len(names) :]:
+        axes.set_axis_off()
+    figure.suptitle(f"Scaling of a training step (dashed: proportional)\n{title}", fontsize=10)
+    figure.savefig(path, dpi=130)
+    pyplot.close(figure)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = make_parser(__doc__ or "", turns=7, seconds=0.2)
+    parser.add_argument(
+        "--only",
+        choices=list(CURVES),
+        nargs="+",
+        default=list(CURVES),
+        metavar="CURVE",
+        help=f"of {', '.join(CURVES)} (default: all)",
+    )
+    args = parser.parse_args(argv)
+    title = f"{describe(machine())}, {args.threads} threads"
+    print(f"Machine: {title}.")
+    results = {}
+    for name in args.only:
+        get_backend("numba").set_threads(args.threads)
+        make, words = CURVES[name]
+        results[name] = measure(make(), args.turns, args.seconds)
+        print(f"\n{table(words, results[name])}", flush=True)
+    if args.json is not None:
+        write_json(args.json, args, curves=results)
+    if args.plot is not None:
+        plot(results, title, args.plot)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
