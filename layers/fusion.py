@@ -4,6 +4,8 @@ Activations are large and arithmetic is cheap: a BatchNorm, the activation and t
 it read and write them once together where they would three times apart. The numbers stay the same.
 """
 
+import numpy as np
+
 from layers.activations import LeakyRelu, Relu
 from layers.base import Layer
 from layers.normalization import BatchNorm
@@ -21,7 +23,7 @@ class BatchNormRelu(Layer):
         self.built = True
 
     @property
-    def _gamma_and_beta(self):
+    def _gamma_and_beta(self) -> tuple[np.ndarray, np.ndarray]:
         return self.norm.params["gamma"], self.norm.params["beta"]
 
     def _forward(self, x, training):

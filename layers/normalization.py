@@ -66,7 +66,7 @@ class BatchNorm(Layer):
         self.backend.average(*self.running, mean, variance, self.momentum)
 
     @property
-    def running(self):
+    def running(self) -> tuple[np.ndarray, np.ndarray]:
         """The running averages of mean and variance."""
         return self.buffers["running_mean"], self.buffers["running_variance"]
 

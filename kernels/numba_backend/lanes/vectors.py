@@ -42,7 +42,7 @@ class _VectorModel(models.PrimitiveModel):
         super().__init__(manager, kind, ir.VectorType(element, kind.count))
 
 
-def _full(element: types.Type) -> Vector:
+def _full(element) -> Vector:
     return Vector(element, VECTOR_BYTES * 8 // element.bitwidth)
 
 

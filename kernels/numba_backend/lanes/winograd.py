@@ -347,7 +347,8 @@ def _run(x: Lanes, w, backwards: bool, bias, corner, y: Lanes) -> Lanes:
     workers = numba.get_num_threads()
     call(
         _whole, w, backwards, empty((16, F, C), dtype), x.data, terms(C, columns * L),
-        terms(C, 1), bias, y.data, corner, sum_tile_shape(F, columns), empty((workers, 4 * (2 * columns + 2) * L), dtype),
+        terms(C, 1), bias, y.data, corner, sum_tile_shape(F, columns),
+        empty((workers, 4 * (2 * columns + 2) * L), dtype),
         empty((workers, 16 * _plane(C, columns, L)), dtype),
         empty((workers, 16 * _plane(F, columns, L)), dtype),
     )  # fmt: skip
