@@ -194,6 +194,18 @@ def same_shape(dy: Any, x: Any) -> tuple[np.ndarray, np.ndarray]:
     return dy, x
 
 
+def folding(w: Any, *vectors: Any) -> list[np.ndarray]:
+    """Return checked weights and the vectors of a BatchNorm behind them."""
+    w = array(w, "w", 2 if getattr(w, "ndim", None) == 2 else 4)
+    outputs = w.shape[1] if w.ndim == 2 else w.shape[0]
+    checked = [w]
+    for name, value in zip(("gamma", "beta", "mean", "variance"), vectors, strict=True):
+        vector = array(value, name, 1, w.dtype)
+        shape_is(vector, name, (outputs,))
+        checked.append(vector)
+    return checked
+
+
 def channel_vectors(x: np.ndarray, **vectors: Any) -> list[np.ndarray]:
     """Return checked vectors that hold one number for each channel of ``x``."""
     checked = []

@@ -37,6 +37,7 @@ class Backend(Protocol):
         padding: Any = 0,
         dilation: Any = 1,
         groups: int = 1,
+        slope: float = 1.0,
     ) -> Array:
         """Cross-correlate images with filters, the "convolution" of neural networks.
 
@@ -53,6 +54,8 @@ class Backend(Protocol):
             Zeros around each image.
         groups : int
             Filter f sees the channels of group f // (F / groups) only.
+        slope : float
+            What negative results are multiplied by, as `leaky_relu` does; 1 leaves them.
 
         Returns
         -------
@@ -179,8 +182,11 @@ class Backend(Protocol):
     def flatten_grad(self, dy: Array, image: Shape) -> Array:
         """Return rows (N, C * H * W) as images of shape ``image`` = (C, H, W)."""
 
-    def dense(self, x: Array, w: Array, b: Array | None = None) -> Array:
-        """Return x @ w + b for rows x (N, features) and weights w (features, units)."""
+    def dense(self, x: Array, w: Array, b: Array | None = None, slope: float = 1.0) -> Array:
+        """Return x @ w + b for rows x (N, features) and weights w (features, units).
+
+        Negative results are multiplied by the slope, as `leaky_relu` does.
+        """
 
     def dense_grad(
         self,
@@ -243,6 +249,27 @@ class Backend(Protocol):
         momentum: float,
     ) -> None:
         """Move running averages (C,) in place: momentum * running + (1 - momentum) * batch."""
+
+    def fold_batch_norm(
+        self,
+        w: Array,
+        b: Array | None,
+        gamma: Array,
+        beta: Array,
+        mean: Array,
+        variance: Array,
+        epsilon: float,
+    ) -> tuple[Array, Array]:
+        """Return the weights and the bias of a layer that does what w, b and a BatchNorm did.
+
+        Parameters
+        ----------
+        w : (F, C, KH, KW) or (features, units)
+            Of a convolution or a fully connected layer; left as they are.
+        b : (F,) or (units,), optional
+        gamma, beta, mean, variance : like b
+            Of the `batch_norm_inference` that follows the layer.
+        """
 
     def batch_norm_relu(
         self, x: Array, gamma: Array, beta: Array, epsilon: float, slope: float
@@ -369,15 +396,16 @@ class Backend(Protocol):
         ----------
         function : callable
             It does all its work on numbers by this backend's functions, hands the inputs to
-            them as they are, and returns what `softmax_cross_entropy` gives first: loss and hits.
+            them as they are, and returns what `softmax_cross_entropy` gives first, loss and hits,
+            or what `to_array` gives.
         inputs : arrays
 
         Returns
         -------
         result
         again : callable or None
-            Does the same with other inputs of the same shapes and dtypes; None where this
-            backend has no faster way.
+            Does the same with other inputs of the same shapes and dtypes, and puts out the same
+            array with new numbers; None where this backend has no faster way.
         """
 
     def load_images(self, images: Array, mean: Array, std: Array, dtype: np.dtype) -> Array:

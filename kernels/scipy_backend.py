@@ -28,6 +28,7 @@ from kernels.numpy_backend import (
     dropout_grad,
     flatten,
     flatten_grad,
+    fold_batch_norm,
     from_array,
     im2col,
     leaky_relu,
@@ -44,6 +45,7 @@ from kernels.numpy_backend import (
     softmax_grad,
     to_array,
 )
+from kernels.numpy_backend.activations import activated
 from kernels.numpy_backend.convolution import pad
 
 __all__ = [
@@ -69,6 +71,7 @@ __all__ = [
     "dropout_grad",
     "flatten",
     "flatten_grad",
+    "fold_batch_norm",
     "from_array",
     "im2col",
     "leaky_relu",
@@ -103,7 +106,7 @@ def _pairs(F, C, groups):
             yield f, k, first + k
 
 
-def correlate(x, w, b=None, stride=1, padding=0, dilation=1, groups=1):
+def correlate(x, w, b=None, stride=1, padding=0, dilation=1, groups=1, slope=1.0):
     x, w, window, groups = checks.correlation(x, w, stride, padding, dilation, groups)
     b = checks.bias(b, len(w), x.dtype)
     sh, sw = window.stride
@@ -112,7 +115,7 @@ def correlate(x, w, b=None, stride=1, padding=0, dilation=1, groups=1):
     for n in range(len(x)):
         for f, k, c in _pairs(len(w), x.shape[1], groups):
             y[n, f] += correlate2d(padded[n, c], spread_w[f, k], mode="valid")[::sh, ::sw]
-    return y + b[:, None, None]
+    return activated(y + b[:, None, None], slope)
 
 
 def correlate_grad(dy, x, w, stride=1, padding=0, dilation=1, groups=1, need_dx=True, out=None):

@@ -4,7 +4,7 @@ from layers.activations import LeakyRelu, Relu, Softmax
 from layers.base import Layer, ShapeError
 from layers.conv import Conv
 from layers.dense import Dense, Flatten
-from layers.fusion import fuse
+from layers.fusion import fold, fuse
 from layers.normalization import BatchNorm, Dropout
 from layers.pooling import AvgPool, GlobalAvgPool, MaxPool
 
@@ -40,5 +40,6 @@ __all__ = [
     "Relu",
     "ShapeError",
     "Softmax",
+    "fold",
     "fuse",
 ]

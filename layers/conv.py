@@ -75,8 +75,11 @@ class Conv(Layer):
         return self.filters, *window.output
 
     def _forward(self, x, training):
-        weights, bias = self.params["weights"], self.params.get("bias")
-        return self.backend.correlate(x, weights, bias, **self._sliding), x
+        return self.apply(x, self.params["weights"], self.params.get("bias")), x
+
+    def apply(self, x, weights, bias, slope=1.0):
+        """Return the correlation with these weights, its negative numbers times the slope."""
+        return self.backend.correlate(x, weights, bias, **self._sliding, slope=slope)
 
     def _backward(self, dy, x):
         dx, dw, db = self.backend.correlate_grad(

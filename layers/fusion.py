@@ -8,7 +8,9 @@ import numpy as np
 
 from layers.activations import LeakyRelu, Relu
 from layers.base import Layer
-from layers.normalization import BatchNorm
+from layers.conv import Conv
+from layers.dense import Dense
+from layers.normalization import BatchNorm, Dropout
 from layers.pooling import MaxPool
 
 
@@ -83,6 +85,53 @@ class BatchNormReluPool(BatchNormRelu):
         )
         norm.set_grads(gamma=dgamma, beta=dbeta)
         return dx
+
+
+class Folded(Layer):
+    """A Conv or Dense, with the BatchNorm and the ReLU behind it, as prediction runs them.
+
+    With the running statistics a BatchNorm is a scale and a shift, which go into a private copy
+    of the weights; the ReLU is taken on the way out of the sum.
+    """
+
+    def __init__(self, layer: Conv | Dense, norm: BatchNorm | None, slope: float):
+        super().__init__(layer.name)
+        self.layer, self.norm, self.slope = layer, norm, slope
+        self.backend = layer.backend
+        self.input_shape = layer.input_shape
+        self.built = True
+
+    def _forward(self, x, training):
+        weights, bias = self.layer.params["weights"], self.layer.params.get("bias")
+        if self.norm is not None:
+            gamma, beta = self.norm.params["gamma"], self.norm.params["beta"]
+            weights, bias = self.backend.fold_batch_norm(
+                weights, bias, gamma, beta, *self.norm.running, self.norm.epsilon
+            )
+        return self.layer.apply(x, weights, bias, self.slope), None
+
+    def _backward(self, dy, saved):
+        raise RuntimeError("a folded layer only predicts")
+
+
+def fold(layers: list[Layer]) -> list[Layer]:
+    """Return the steps that predict what the layers predict one after the other."""
+    steps: list[Layer] = []
+    for layer in layers:
+        before = steps[-1] if steps else None
+        if type(layer) is Dropout:
+            continue
+        if type(layer) in (Conv, Dense):
+            steps.append(Folded(layer, None, 1.0))  # type: ignore[arg-type]
+        elif type(before) is not Folded or before.slope != 1:
+            steps.append(layer)
+        elif type(layer) is BatchNorm and before.norm is None:
+            before.norm = layer
+        elif type(layer) in (Relu, LeakyRelu):
+            before.slope = layer.slope  # type: ignore[attr-defined]
+        else:
+            steps.append(layer)
+    return steps
 
 
 def fuse(layers: list[Layer]) -> list[Layer]:

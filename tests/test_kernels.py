@@ -69,6 +69,41 @@ def test_correlate_grad_agrees_on_any_shape(backend, case):
     assert_close(db, want[2])
 
 
+@every_layout
+@given(case=small, slope=st.sampled_from([0.0, 0.01]))
+def test_correlate_activates_its_output(backend, case, slope):
+    arguments = {**case.sliding, "groups": case.groups}
+    b = case.b - 2  # so that some results are negative
+    plain = backend.correlate(case.x, case.w, b, **arguments)
+    got = backend.correlate(case.x, case.w, b, **arguments, slope=slope)
+    np.testing.assert_array_equal(got, np.where(plain > 0, plain, plain * plain.dtype.type(slope)))
+
+
+@every_backend
+@given(
+    shape=st.one_of(st.tuples(*[st.integers(1, 9)] * 2), st.tuples(*[st.integers(1, 6)] * 4)),
+    dtype=dtypes,
+    with_bias=st.booleans(),
+)
+def test_fold_batch_norm_is_both_in_one(backend, shape, dtype, with_bias):
+    w = draw_array(shape, dtype)
+    outputs = shape[1] if len(shape) == 2 else shape[0]
+    b, gamma, beta, mean = (draw_array(outputs, dtype, seed) for seed in range(1, 5))
+    variance = draw_array(outputs, dtype, 5) ** 2
+    before = w.copy()
+    folded_w, folded_b = backend.fold_batch_norm(
+        w, b if with_bias else None, gamma, beta, mean, variance, 1e-5
+    )
+    np.testing.assert_array_equal(w, before)
+    x = draw_array((3, shape[0]) if len(shape) == 2 else (3, shape[1], 8, 8), dtype, 6)
+    apply = NUMPY.dense if len(shape) == 2 else NUMPY.correlate
+    apart = apply(x, w, b if with_bias else None)
+    want = NUMPY.batch_norm_inference(apart, gamma, beta, mean, variance, 1e-5)
+    error = np.abs(apply(x, folded_w, folded_b) - want).max()
+    size = np.abs(gamma / np.sqrt(variance + dtype(1e-5))).max() * max(np.abs(apart).max(), 1)
+    assert error <= (1e-10 if dtype == np.float64 else 1e-4) * size
+
+
 @every_backend
 @given(case=correlations(max_batch=3, max_kernel=4, max_image=9))
 def test_im2col_and_col2im(backend, case):
@@ -234,6 +269,8 @@ def test_dense(backend, shape, units, dtype):
     b, dy = draw_array(units, dtype, 2), draw_array((shape[0], units), dtype, 3)
     assert_close(backend.dense(x, w, b), x @ w + b)
     assert_close(backend.dense(x, w), x @ w)
+    y = backend.dense(x, w, b)
+    np.testing.assert_array_equal(backend.dense(x, w, b, 0.0), np.where(y > 0, y, 0))
     dx, dw, db = backend.dense_grad(dy, x, w)
     assert_close(dx, dy @ w.T)
     assert_close(dw, x.T @ dy)

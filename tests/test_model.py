@@ -6,7 +6,22 @@ import numpy as np
 import pytest
 
 from kernels import BACKENDS
-from layers import Conv, Dense, Flatten, Layer, Relu, ShapeError, Softmax
+from layers import (
+    LAYER_TYPES,
+    AvgPool,
+    BatchNorm,
+    Conv,
+    Dense,
+    Dropout,
+    Flatten,
+    GlobalAvgPool,
+    Layer,
+    LeakyRelu,
+    MaxPool,
+    Relu,
+    ShapeError,
+    Softmax,
+)
 from tests.networks import digits, small_network
 from training import Adam, InputError, Model, checkpoint
 
@@ -364,3 +379,49 @@ def test_a_layer_of_ones_own():
     model = Model((1, 4, 4), backend="numpy").add(Double()).add(Flatten()).add(Dense(3))
     model.compile(optimizer=Adam())
     assert model.train_step(np.zeros((2, 1, 4, 4)), np.array([0, 1])) == pytest.approx(np.log(3))
+
+
+def one_of_each_layer(backend="numba", **options):
+    """Return a compiled model that has every layer type, some of them alone and some to fuse."""
+    model = Model((2, 12, 12), backend=backend, dtype="float64", **options)
+    model.add(Conv(4, 3, padding="same", use_bias=False)).add(BatchNorm()).add(Relu())
+    model.add(MaxPool(2)).add(Conv(6, 3, stride=2, padding=1, groups=2)).add(LeakyRelu())
+    model.add(Conv(18, 3, padding="same")).add(Conv(20, 3, padding=1)).add(BatchNorm())
+    model.add(MaxPool(2, stride=1)).add(AvgPool(2, stride=1, padding=1)).add(GlobalAvgPool())
+    model.add(Dense(9)).add(BatchNorm()).add(LeakyRelu()).add(Dropout(0.3)).add(Dense(5))
+    model.add(Softmax()).add(Dense(4, use_bias=False)).add(Softmax())
+    assert {type(layer) for layer in model.layers} | {Flatten} == set(LAYER_TYPES.values())
+    return model.compile(optimizer=Adam(learning_rate=1e-2))
+
+
+def test_recorded_steps_are_the_steps():
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((64, 2, 12, 12)), rng.integers(0, 4, 64)
+    models = one_of_each_layer(), one_of_each_layer(fused=False), one_of_each_layer("numpy")
+    for step in range(12):
+        size = (16, 5, 33)[step % 3]  # each shape is recorded at first and then made again
+        batch = rng.choice(64, size, replace=False)
+        losses = [model.train_step(x[batch], y[batch]) for model in models]
+        np.testing.assert_allclose(losses, losses[2], rtol=1e-8)
+        p, *others = (model.predict_proba(x) for model in models)
+        for other in others:
+            np.testing.assert_allclose(p, other, atol=1e-7)
+        if step == 6:  # in place: what is recorded must see it
+            for model in models:
+                model.layers[0].params["weights"] *= 0.5
+                model.mean += 0.25
+    assert models[0]._recorded
+    assert not models[1]._recorded
+
+
+def test_a_layer_of_the_users_own_is_not_recorded():
+    class Doubled(Relu):
+        def _forward(self, x, training):
+            return super()._forward(self.backend.from_array(2 * self.backend.to_array(x)), training)
+
+    model = Model((1, 4, 4), dtype="float64").add(Doubled()).add(Flatten()).add(Dense(2))
+    model.compile(optimizer=Adam())
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        model.train_step(rng.standard_normal((8, 1, 4, 4)), np.arange(8) % 2)
+    assert not model._recorded

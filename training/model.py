@@ -10,14 +10,14 @@ import numpy as np
 from kernels import get_backend
 from kernels.checks import float_dtype, labels, raw_images
 from kernels.geometry import integer
-from layers import LAYER_TYPES, Layer, Softmax, fuse
+from layers import LAYER_TYPES, Layer, Softmax, fold, fuse
 from training import checkpoint, loop
 from training.errors import DivergedError
 from training.optimizers import Optimizer
 from training.parameters import Parameters
 
 INFERENCE_BATCH = 256
-RECORDED_SHAPES = 4  # batch sizes whose steps are kept recorded; each holds its activations
+RECORDED = 6  # batch sizes that are kept recorded; each holds its activations
 
 
 class Model:
@@ -67,6 +67,7 @@ class Model:
         self.fused = fused
         self.layers: list[Layer] = []
         self._steps: list[Layer] = []
+        self._predicting: list[Layer] = []
         self._recorded: dict[Any, Callable[..., tuple[float, int]]] = {}
         self._head = Softmax()
         self.optimizer: Optimizer | None = None
@@ -115,6 +116,7 @@ class Model:
             if len(self.output_shape) == 1:
                 self._head.build(self.output_shape, self.backend, self.dtype)
         self._steps = fuse(body) if self.fused else list(body)
+        self._predicting = fold(body) if self.fused else list(body)
         # A layer of the user's own may do more than call the backend.
         known = all(type(layer) in LAYER_TYPES.values() for layer in self.layers)
         self._recordable = self.fused and known
@@ -173,22 +175,31 @@ class Model:
         correct : int
             How many images the model got right.
         """
+        inputs = self._door(x)
+        labels_ = labels(y, len(x), self.classes)
+        return self._run(self._forward_and_back, *inputs, labels_)
+
+    def _door(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return images as all backends take them, and what they are normalised by."""
         images, mean, std = self._check_images(x)
         if len(images) == 0:
             raise ValueError("a batch needs at least one image")
         if images.dtype != np.uint8:
             images = images.astype(self.dtype, copy=False)
-        inputs = np.ascontiguousarray(images), mean, std, labels(y, len(images), self.classes)
+        return np.ascontiguousarray(images), mean, std
+
+    def _run(self, function: Callable, *inputs: np.ndarray) -> Any:
+        """Call a function, or make again what it did when it last saw inputs of these shapes."""
         if not self._recordable:
-            return self._forward_and_back(*inputs)
-        shape = images.shape, images.dtype
-        if shape in self._recorded:
-            return self._recorded[shape](*inputs)
-        result, again = self.backend.record(self._forward_and_back, *inputs)
+            return function(*inputs)
+        key = function.__name__, inputs[0].shape, inputs[0].dtype
+        if key in self._recorded:
+            return self._recorded[key](*inputs)
+        result, again = self.backend.record(function, *inputs)
         if again is not None:
-            while len(self._recorded) >= RECORDED_SHAPES:
+            while len(self._recorded) >= RECORDED:
                 del self._recorded[next(iter(self._recorded))]
-            self._recorded[shape] = again
+            self._recorded[key] = again
         return result
 
     def _forward_and_back(self, images, mean, std, labels) -> tuple[float, int]:
@@ -240,11 +251,11 @@ class Model:
         """Return the numbers (N, classes) before the softmax."""
         self._check_images(x)
         classes = self.classes
-        batches = [
-            self._infer(x[start : start + INFERENCE_BATCH])
-            for start in range(0, len(x), INFERENCE_BATCH)
-        ]
-        return np.concatenate(batches) if batches else np.empty((0, classes), self.dtype)
+        out = np.empty((len(x), classes), self.dtype)
+        for start in range(0, len(x), INFERENCE_BATCH):
+            part = slice(start, start + INFERENCE_BATCH)
+            out[part] = self._run(self._infer, *self._door(x[part]))
+        return out
 
     def predict_proba(self, x: np.ndarray) -> np.ndarray:
         """Return the probability (N, classes) of each class for each image."""
@@ -313,15 +324,8 @@ class Model:
             raise ValueError(f"there are {len(x)} images and {len(y)} labels")
         return x, labels(y, len(x), self.classes)
 
-    def _enter(self, x: np.ndarray):
-        """The model's door: plain images in, activations of the backend out."""
-        if len(x) == 0:
-            raise ValueError("a batch needs at least one image")
-        self._check_images(x)
-        return self.backend.load_images(x, self.mean, self.std, self.dtype)
-
-    def _infer(self, x: np.ndarray) -> np.ndarray:
-        activations = self._enter(x)
-        for layer in self._steps:
+    def _infer(self, images, mean, std) -> np.ndarray:
+        activations = self.backend.load_images(images, mean, std, self.dtype)
+        for layer in self._predicting:
             activations = layer.forward(activations, training=False)
         return self.backend.to_array(activations)

@@ -72,6 +72,23 @@ def average(running_mean, running_variance, mean, variance, momentum):
     )
 
 
+def fold_batch_norm(w, b, gamma, beta, mean, variance, epsilon):
+    w, *vectors = checks.folding(w, gamma, beta, mean, variance)
+    b = checks.bias(b, len(gamma), w.dtype)
+    new_w, new_b = np.empty_like(w), np.empty_like(b)
+    shape = (*w.shape, 1) if w.ndim == 2 else (1, len(w), -1)
+    lanes.call(
+        normalization.fold_kernel,
+        w.reshape(shape),
+        b,
+        *vectors,
+        float(epsilon),
+        new_w.reshape(shape),
+        new_b,
+    )
+    return new_w, new_b
+
+
 def fills_lanes(N, dtype):
     """Return whether a batch is large enough for images in lanes: at least a quarter of one."""
     return lanes.lanes_of(dtype) <= 4 * N
@@ -119,6 +136,7 @@ __all__ = [
     "dropout_grad",
     "flatten",
     "flatten_grad",
+    "fold_batch_norm",
     "from_array",
     "im2col",
     "leaky_relu",

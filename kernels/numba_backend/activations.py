@@ -79,6 +79,10 @@ def leaky_relu(x, slope):
     return y
 
 
+def activated(y, slope):
+    return y if slope == 1 else leaky_relu(y, slope)
+
+
 def leaky_relu_grad(dy, x, slope):
     dy, x = checks.same_shape(dy, x)
     dx = np.empty_like(x)

@@ -7,6 +7,7 @@ from numba import prange
 
 from kernels import checks
 from kernels.geometry import Window, make_window
+from kernels.numba_backend.activations import activated
 from kernels.numba_backend.dense import matmul
 from kernels.numba_backend.jit import parallel, serial
 from kernels.numba_backend.planes import planes_for, split, widen
@@ -62,7 +63,7 @@ def _correlate(x, w, b, shifts, groups, width, out):
                     out[n, f, i, j] = line[j]
 
 
-def correlate(x, w, b=None, stride=1, padding=0, dilation=1, groups=1):
+def correlate(x, w, b=None, stride=1, padding=0, dilation=1, groups=1, slope=1.0):
     x, w, window, groups = checks.correlation(x, w, stride, padding, dilation, groups)
     b = checks.bias(b, len(w), x.dtype)
     N, F = len(x), len(w)
@@ -77,7 +78,7 @@ def correlate(x, w, b=None, stride=1, padding=0, dilation=1, groups=1):
         planes.width,
         out,
     )
-    return out
+    return activated(out, slope)
 
 
 @parallel

@@ -3,6 +3,7 @@
 import numpy as np
 
 from kernels import checks
+from kernels.numba_backend.activations import activated
 from kernels.numba_backend.lanes.layout import lanes_of
 from kernels.numba_backend.lanes.memory import empty
 from kernels.numba_backend.lanes.sums import cover_with_products, cover_with_sums
@@ -38,6 +39,7 @@ def matmul(a, b, bias=None):
     cover_with_sums(
         b.reshape(-1), (0, 0, 0, L), np.arange(K) * width,
         flat.reshape(-1), (0, row), np.arange(K) * column, np.zeros(N, b.dtype),
+        b.dtype.type(1),
         out.reshape(-1), (0, 0, 0, width, L),
         (1, 1, 1, N, width // L), sum_tile_shape(N, width // L),
     )  # fmt: skip
@@ -61,9 +63,9 @@ def _matmul_transposed(a, b):
     return out[0]
 
 
-def dense(x, w, b=None):
+def dense(x, w, b=None, slope=1.0):
     x, w = checks.dense(x, w)
-    return matmul(x, w, checks.bias(b, w.shape[1], x.dtype))
+    return activated(matmul(x, w, checks.bias(b, w.shape[1], x.dtype)), slope)
 
 
 def dense_grad(dy, x, w, need_dx=True, out=None):

@@ -99,6 +99,21 @@ def batch_norm_grad(dy, x, gamma, mean, variance, epsilon, out=None):
     return dx, dgamma.astype(x.dtype), dbeta.astype(x.dtype)
 
 
+@parallel
+def fold_kernel(w, b, gamma, beta, mean, variance, epsilon, new_w, new_b):
+    """w (features, units, 1) of a fully connected layer, (1, filters, weights) of a convolution."""
+    rows, outputs, weights = w.shape
+    epsilon = w.dtype.type(epsilon)
+    for c in range(outputs):
+        scale = gamma[c] / math.sqrt(variance[c] + epsilon)
+        new_b[c] = (b[c] - mean[c]) * scale + beta[c]
+    for r in prange(rows):
+        for c in range(outputs):
+            scale = gamma[c] / math.sqrt(variance[c] + epsilon)
+            for k in range(weights):
+                new_w[r, c, k] = w[r, c, k] * scale
+
+
 @serial
 def average_kernel(running_mean, running_variance, mean, variance, momentum):
     keep = mean.dtype.type(momentum)

@@ -28,6 +28,7 @@ from kernels.numpy_backend.normalization import (
     batch_norm_relu_pool_grad,
     dropout,
     dropout_grad,
+    fold_batch_norm,
 )
 from kernels.numpy_backend.optimizers import adam_step, momentum_step, sgd_step
 from kernels.numpy_backend.pooling import avg_pool, avg_pool_grad, max_pool, max_pool_grad
@@ -56,6 +57,7 @@ __all__ = [
     "dropout_grad",
     "flatten",
     "flatten_grad",
+    "fold_batch_norm",
     "from_array",
     "im2col",
     "leaky_relu",

@@ -10,6 +10,11 @@ def leaky_relu(x, slope):
     return np.where(x > 0, x, x * x.dtype.type(slope))
 
 
+def activated(y, slope):
+    """Return the leaky ReLU of what a layer puts out; a slope of 1 is none."""
+    return y if slope == 1 else leaky_relu(y, slope)
+
+
 def leaky_relu_grad(dy, x, slope):
     dy, x = checks.same_shape(dy, x)
     return np.where(x > 0, dy, dy * x.dtype.type(slope))

@@ -5,6 +5,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from kernels import checks
 from kernels.geometry import Window, make_window
+from kernels.numpy_backend.activations import activated
 
 
 def pad(x, window: Window, value=0.0):
@@ -34,7 +35,7 @@ def add_windows(values, x_shape, window: Window):
     return padded[:, :, top : top + H, left : left + W]
 
 
-def correlate(x, w, b=None, stride=1, padding=0, dilation=1, groups=1):
+def correlate(x, w, b=None, stride=1, padding=0, dilation=1, groups=1, slope=1.0):
     x, w, window, groups = checks.correlation(x, w, stride, padding, dilation, groups)
     b = checks.bias(b, len(w), x.dtype)
     windows = windows_of(pad(x, window), window)
@@ -45,7 +46,8 @@ def correlate(x, w, b=None, stride=1, padding=0, dilation=1, groups=1):
             np.split(windows, groups, axis=1), np.split(w, groups), strict=True
         )
     ]
-    return np.ascontiguousarray((np.concatenate(y, axis=3) + b).transpose(0, 3, 1, 2))
+    y = (np.concatenate(y, axis=3) + b).transpose(0, 3, 1, 2)
+    return activated(np.ascontiguousarray(y), slope)
 
 
 def correlate_grad(dy, x, w, stride=1, padding=0, dilation=1, groups=1, need_dx=True, out=None):

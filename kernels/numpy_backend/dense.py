@@ -3,6 +3,7 @@
 import math
 
 from kernels import checks
+from kernels.numpy_backend.activations import activated
 
 
 def flatten(x):
@@ -16,9 +17,9 @@ def flatten_grad(dy, image):
     return dy.reshape(len(dy), *image)
 
 
-def dense(x, w, b=None):
+def dense(x, w, b=None, slope=1.0):
     x, w = checks.dense(x, w)
-    return x @ w + checks.bias(b, w.shape[1], x.dtype)
+    return activated(x @ w + checks.bias(b, w.shape[1], x.dtype), slope)
 
 
 def dense_grad(dy, x, w, need_dx=True, out=None):

@@ -49,6 +49,14 @@ def batch_norm_inference(x, gamma, beta, mean, variance, epsilon):
     return (x - _per_channel(mean, x)) * _per_channel(scale, x) + _per_channel(beta, x)
 
 
+def fold_batch_norm(w, b, gamma, beta, mean, variance, epsilon):
+    w, gamma, beta, mean, variance = checks.folding(w, gamma, beta, mean, variance)
+    scale = gamma / np.sqrt(variance + w.dtype.type(epsilon))
+    b = checks.bias(b, len(gamma), w.dtype)
+    by_filter = scale[:, None, None, None] if w.ndim == 4 else scale
+    return w * by_filter, (b - mean) * scale + beta
+
+
 def average(running_mean, running_variance, mean, variance, momentum):
     for running, batch in ((running_mean, mean), (running_variance, variance)):
         running *= momentum

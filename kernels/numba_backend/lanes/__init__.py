@@ -69,9 +69,9 @@ __all__ = [
 _window = lru_cache(maxsize=1024)(make_window)
 
 
-def correlate(x: Lanes, w, b=None, stride=1, padding=0, dilation=1, groups=1) -> Lanes:
+def correlate(x: Lanes, w, b=None, stride=1, padding=0, dilation=1, groups=1, slope=1.0) -> Lanes:
     window = _window(x.shape[2:], w.shape[2:], stride, padding, dilation)
-    return convolution.correlate(x, w, b, window, groups)
+    return convolution.correlate(x, w, b, window, groups, slope)
 
 
 def correlate_grad(

@@ -46,15 +46,15 @@ def _place(x, out, corner, step):
 
 @serial
 def _sums(
-    fresh, x, ground, corner, step, strides, x_terms, w, w_strides, w_terms, bias, y, y_strides,
-    counts, tile,
+    fresh, x, ground, corner, step, strides, x_terms, w, w_strides, w_terms, bias, slope, y,
+    y_strides, counts, tile,
 ):  # fmt: skip
     """Cover y with sums of x, which is first placed on its ground if that is fresh."""
     if fresh:
         _place(x, ground, corner, step)
     cover_with_sums(
         ground.reshape(-1), strides, x_terms, w.reshape(-1), w_strides, w_terms, bias,
-        y.reshape(-1), y_strides, counts, tile,
+        slope, y.reshape(-1), y_strides, counts, tile,
     )  # fmt: skip
 
 
@@ -167,13 +167,14 @@ def _winograd_pays(window: Window, groups: int, w_shape: tuple) -> bool:
     return plain and window.size == (3, 3) and min(F, channels) > 16
 
 
-def correlate(x: Lanes, w, b, window: Window, groups: int) -> Lanes:
+def correlate(x: Lanes, w, b, window: Window, groups: int, slope: float) -> Lanes:
     if _winograd_pays(window, groups, w.shape):
-        return winograd.correlate(x, w, b, window)
+        return winograd.correlate(x, w, b, window, slope)
     plan = _plan(len(x.data), w.shape, window, groups, x.lanes)
     y = x.like(*plan.output)
     bias = zeros(len(w), x.dtype) if b is None else b
-    call(_sums, *_ground(x, *plan.x_ground), *plan.x, w, *plan.w, bias, y.data, *plan.y)
+    ground, slope = _ground(x, *plan.x_ground), x.dtype.type(slope)
+    call(_sums, *ground, *plan.x, w, *plan.w, bias, slope, y.data, *plan.y)
     return y
 
 
@@ -184,7 +185,8 @@ def input_gradient(dy: Lanes, w, window: Window, groups: int) -> Lanes:
     dx = dy.like(*plan.input)
     bias = zeros(plan.input[0], dy.dtype)
     ground = _ground(dy, *plan.dy_ground)
-    call(_sums, *ground, *plan.dy, w, *plan.reversed_w, bias, dx.data, *plan.dx)
+    slope = dy.dtype.type(1)
+    call(_sums, *ground, *plan.dy, w, *plan.reversed_w, bias, slope, dx.data, *plan.dx)
     return dx
 
 

@@ -32,23 +32,23 @@ def zeros(count: int, dtype: np.dtype) -> np.ndarray:
     return np.zeros(count, dtype)
 
 
-def _product(x: Lanes, w, w_step: int, w_terms: np.ndarray, b, units: int) -> Lanes:
+def _product(x: Lanes, w, w_step: int, w_terms: np.ndarray, b, units: int, slope=1.0) -> Lanes:
     """Return y[u] = b[u] + sum over t of w[u * w_step + w_terms[t]] * x[t]; columns are blocks."""
     B, K, L = x.data.shape
     y = x.like(units)
     call(
         cover_with_sums, x.data.reshape(-1), (0, 0, 0, K * L), terms(K, L),
-        w.reshape(-1), (0, w_step), w_terms, b,
+        w.reshape(-1), (0, w_step), w_terms, b, x.dtype.type(slope),
         y.data.reshape(-1), (0, 0, 0, L, units * L),
         (1, 1, 1, units, B), sum_tile_shape(units, B),
     )  # fmt: skip
     return y
 
 
-def dense(x: Lanes, w, b=None) -> Lanes:
+def dense(x: Lanes, w, b=None, slope=1.0) -> Lanes:
     features, units = w.shape
     b = zeros(units, x.dtype) if b is None else b
-    return _product(x, w, 1, terms(features, units), b, units)
+    return _product(x, w, 1, terms(features, units), b, units, slope)
 
 
 def input_gradient(dy: Lanes, w) -> Lanes:
@@ -74,6 +74,7 @@ def _weight_gradient(dy, rows, dy_terms, x, x_terms, nothing, wide, counts, tile
     _rows(dy, rows)
     cover_with_sums(
         rows.reshape(-1), (0, 0, 0, L), dy_terms, x.reshape(-1), (0, L), x_terms, nothing,
+        dy.dtype.type(1),
         wide.reshape(-1), (0, 0, 0, wide.shape[1], L), counts, tile,
     )  # fmt: skip
     if wide.shape[1] != dw.shape[1]:  # the units do not fill their last vector

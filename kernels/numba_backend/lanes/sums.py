@@ -16,9 +16,11 @@ CHUNK = 256  # vectors added in their own precision before the sum goes on in fl
 
 @parallel
 def cover_with_sums(
-    x, x_strides, x_terms, w, w_strides, w_terms, bias, out, out_strides, counts, tile
+    x, x_strides, x_terms, w, w_strides, w_terms, bias, slope, out, out_strides, counts, tile
 ):
     """out[b, g, i, r, c] = bias[g, r] + sum over t of w[g, r, t] * x[b, g, i, t, c].
+
+    What is negative is multiplied by the slope.
 
     counts are the numbers of blocks b, groups g, lines i, rows r and columns c. The strides are
     those of b, g, i and c in x; of g and r in w; of b, g, i, r and c in out.
@@ -38,7 +40,7 @@ def cover_with_sums(
             c = min(start, columns - COLUMNS)
             sum_tile(
                 x, x0 + c * x_strides[3], x_terms, x_strides[3],
-                w, w0, w_terms, w_strides[1], x_terms.size, bias, g * rows + r,
+                w, w0, w_terms, w_strides[1], x_terms.size, bias, g * rows + r, slope,
                 out, out0 + c * out_strides[4], out_strides[3], out_strides[4],
                 ROWS, COLUMNS,
             )  # fmt: skip

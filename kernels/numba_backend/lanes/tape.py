@@ -30,7 +30,8 @@ def call(kernel: Callable, *arguments: Any) -> Any:
 class Tape:
     """The kernel calls that a function made, to be made again with other inputs.
 
-    What the tape returns is what the last kernel that returned anything returns.
+    What the tape returns is the array that the function returned, which its kernels fill anew, or
+    else what the last kernel that returned anything returns.
     """
 
     def __init__(self, inputs: tuple[Any, ...]):
@@ -39,6 +40,7 @@ class Tape:
         self._calls: list[tuple[Callable, list[Any]]] = []
         self._slots: list[tuple[list[Any], int, int]] = []
         self._result = -1
+        self.output: np.ndarray | None = None
 
     def note(self, kernel: Callable, arguments: tuple[Any, ...], result: Any) -> None:
         noted: list[Any] = []
@@ -56,7 +58,7 @@ class Tape:
         for arguments, place, number in self._slots:
             arguments[place] = inputs[number]
         results = [kernel(*arguments) for kernel, arguments in self._calls]
-        return results[self._result]
+        return results[self._result] if self.output is None else self.output
 
     @property
     def whole(self) -> bool:
@@ -77,4 +79,6 @@ def record(function: Callable, *inputs: Any) -> tuple[Any, Tape | None]:
             result = function(*inputs)
     finally:
         _local.tape = None
+    if isinstance(result, np.ndarray):
+        tape.output = result
     return result, tape if tape.whole else None

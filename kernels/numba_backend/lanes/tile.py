@@ -137,10 +137,12 @@ def _shapes(builder, tiles, ROWS, COLUMNS):
 
 @intrinsic
 def sum_tile(
-    typing, x, x0, x_terms, x_step, w, w0, w_terms, w_step, terms, bias, bias0,
+    typing, x, x0, x_terms, x_step, w, w0, w_terms, w_step, terms, bias, bias0, slope,
     out, out0, out_row, out_column, ROWS, COLUMNS,
 ):  # fmt: skip
     """out[r, c] = bias[r] + sum over t of w[r, t] * x[t, c], a vector for each r and c.
+
+    What is negative is multiplied by the slope: that of a leaky ReLU, or 1.
 
     All arrays are flat. Behind the names stand these elements:
 
@@ -152,14 +154,14 @@ def sum_tile(
     ROWS and COLUMNS are those of a shape in SUM_TILES, or COLUMNS is 1.
     """
     signature = types.void(
-        x, x0, x_terms, x_step, w, w0, w_terms, w_step, terms, bias, bias0,
+        x, x0, x_terms, x_step, w, w0, w_terms, w_step, terms, bias, bias0, slope,
         out, out0, out_row, out_column, ROWS, COLUMNS,
     )  # fmt: skip
 
     def generate(context, builder, signature, arguments):
         vector = _vector(signature.args[0])
         (
-            x, x0, x_terms, x_step, w, w0, w_terms, w_step, terms, bias, bias0,
+            x, x0, x_terms, x_step, w, w0, w_terms, w_step, terms, bias, bias0, slope,
             out, out0, out_row, out_column, ROWS, COLUMNS,
         ) = _unwrap(context, builder, signature, arguments)  # fmt: skip
         for rows, columns in _shapes(builder, SUM_TILES, ROWS, COLUMNS):
@@ -179,10 +181,13 @@ def sum_tile(
                     total = loop.values[r * columns + c]
                     sums.append(_multiply_add(builder, vector, pixels[c], weight, total))
             sums = loop.close(sums)
+            weak, nothing = repeat(builder, vector, slope), ir.Constant(vector, None)
             for r, row in enumerate(_moved(builder, out, out0, out_row, rows)):
                 for c in range(columns):
-                    offset = builder.mul(out_column, _integer(c))
-                    store_vector(builder, sums[r * columns + c], row, offset)
+                    value = sums[r * columns + c]
+                    positive = builder.fcmp_ordered(">", value, nothing)
+                    value = builder.select(positive, value, builder.fmul(value, weak))
+                    store_vector(builder, value, row, builder.mul(out_column, _integer(c)))
         return context.get_dummy_value()
 
     return signature, generate
