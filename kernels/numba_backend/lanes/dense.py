@@ -68,17 +68,20 @@ def _rows(x, out):
 
 
 @serial
-def _weight_gradient(dy, rows, dy_terms, x, x_terms, nothing, wide, counts, tile, dw, db):
+def _weight_gradient(
+    dy, rows, row_strides, row_terms, x, x_strides, x_terms, nothing, one, wide, strides, counts,
+    tile, dw, db,
+):  # fmt: skip
     """Sum over the images, with the units in the lanes; db is the sum of dy."""
-    L = dy.shape[3]
     _rows(dy, rows)
     cover_with_sums(
-        rows.reshape(-1), (0, 0, 0, L), dy_terms, x.reshape(-1), (0, L), x_terms, nothing,
-        dy.dtype.type(1),
-        wide.reshape(-1), (0, 0, 0, wide.shape[1], L), counts, tile,
+        rows.reshape(-1), row_strides, row_terms, x.reshape(-1), x_strides, x_terms, nothing, one,
+        wide.reshape(-1), strides, counts, tile,
     )  # fmt: skip
     if wide.shape[1] != dw.shape[1]:  # the units do not fill their last vector
-        dw[:] = wide[:, : dw.shape[1]]
+        for k in range(dw.shape[0]):
+            for u in range(dw.shape[1]):
+                dw[k, u] = wide[k, u]
     channel_sums(dy, db)
 
 
@@ -89,8 +92,10 @@ def weight_gradient(dy: Lanes, x: Lanes, out=None):
     vectors = -(-units // L)
     wide = dw if units == vectors * L else empty((features, vectors * L), dy.dtype)
     call(
-        _weight_gradient, dy.planes, empty((N, vectors * L), dy.dtype), terms(N, vectors * L),
-        x.data, _image_terms(N, features, L), zeros(features, dy.dtype), wide,
+        _weight_gradient, dy.planes,
+        empty((N, vectors * L), dy.dtype), (0, 0, 0, L), terms(N, vectors * L),
+        x.data, (0, L), _image_terms(N, features, L),
+        zeros(features, dy.dtype), dy.dtype.type(1), wide, (0, 0, 0, vectors * L, L),
         (1, 1, 1, features, vectors), sum_tile_shape(features, vectors), dw, db,
     )  # fmt: skip
     return dw, db
