@@ -103,15 +103,18 @@ def batch_norm_grad(dy, x, gamma, mean, variance, epsilon, out=None):
 def fold_kernel(w, b, gamma, beta, mean, variance, epsilon, new_w, new_b):
     """w (features, units, 1) of a fully connected layer, (1, filters, weights) of a convolution."""
     rows, outputs, weights = w.shape
-    epsilon = w.dtype.type(epsilon)
+    scale = np.empty_like(gamma)
     for c in range(outputs):
-        scale = gamma[c] / math.sqrt(variance[c] + epsilon)
-        new_b[c] = (b[c] - mean[c]) * scale + beta[c]
-    for r in prange(rows):
-        for c in range(outputs):
-            scale = gamma[c] / math.sqrt(variance[c] + epsilon)
+        scale[c] = gamma[c] / math.sqrt(variance[c] + w.dtype.type(epsilon))
+        new_b[c] = (b[c] - mean[c]) * scale[c] + beta[c]
+    if weights == 1:
+        for r in prange(rows):
+            for c in range(outputs):
+                new_w[r, c, 0] = w[r, c, 0] * scale[c]
+    else:
+        for c in prange(outputs):
             for k in range(weights):
-                new_w[r, c, k] = w[r, c, k] * scale
+                new_w[0, c, k] = w[0, c, k] * scale[c]
 
 
 @serial

@@ -18,7 +18,7 @@ from kernels.numba_backend.lanes.vectors import load, same, store
 
 # The weight gradient is one task a tile. Few tiles are cut into parts of the batch as well, so
 # that all threads find work; how many does not depend on the threads, and so no bit does.
-ENOUGH_TASKS = 16
+ENOUGH_TASKS = 64
 
 
 @parallel

@@ -181,13 +181,22 @@ def sum_tile(
                     total = loop.values[r * columns + c]
                     sums.append(_multiply_add(builder, vector, pixels[c], weight, total))
             sums = loop.close(sums)
-            weak, nothing = repeat(builder, vector, slope), ir.Constant(vector, None)
-            for r, row in enumerate(_moved(builder, out, out0, out_row, rows)):
-                for c in range(columns):
-                    value = sums[r * columns + c]
-                    positive = builder.fcmp_ordered(">", value, nothing)
-                    value = builder.select(positive, value, builder.fmul(value, weak))
-                    store_vector(builder, value, row, builder.mul(out_column, _integer(c)))
+            places = [
+                (row, builder.mul(out_column, _integer(c)))
+                for row in _moved(builder, out, out0, out_row, rows)
+                for c in range(columns)
+            ]
+            linear = builder.fcmp_ordered("==", slope, ir.Constant(slope.type, 1.0))
+            with builder.if_else(linear) as (as_they_are, bent):
+                with as_they_are:
+                    for value, place in zip(sums, places, strict=True):
+                        store_vector(builder, value, *place)
+                with bent:
+                    weak, nothing = repeat(builder, vector, slope), ir.Constant(vector, None)
+                    for value, place in zip(sums, places, strict=True):
+                        positive = builder.fcmp_ordered(">", value, nothing)
+                        value = builder.select(positive, value, builder.fmul(value, weak))
+                        store_vector(builder, value, *place)
         return context.get_dummy_value()
 
     return signature, generate
