@@ -70,6 +70,22 @@ def test_the_number_of_threads_changes_no_bit():
     np.testing.assert_array_equal(*results)
 
 
+@several_cores
+def test_a_recorded_step_takes_the_threads_that_are_set_later():
+    images, labels = digits(64)
+    model = small_network("numba", "float32")
+    try:
+        BACKEND.set_threads(1)
+        model.train_step(images, labels)
+        (tape,) = model._recorded.values()
+        assert tape._threads == 1
+        BACKEND.set_threads(2)
+        model.train_step(images, labels)
+        assert tape._threads == 2
+    finally:
+        BACKEND.set_threads(numba.config.NUMBA_NUM_THREADS)
+
+
 def test_set_threads_is_obeyed():
     try:
         BACKEND.set_threads(1)

@@ -78,13 +78,16 @@ def channel_sums(x, out):
     """out (C,) = the sum of each channel of x (B, C, S, L); empty lanes hold 0."""
     B, C, S, L = x.shape
     flat = x.reshape(-1)
-    for c in prange(C):
-        sums = 0.0
+    sums = np.zeros((B, C))
+    for task in prange(B * C):
+        for s in range(0, S, CHUNK):
+            at = (task * S + s) * L
+            some = load(flat, at)
+            for p in range(at + L, at + min(CHUNK, S - s) * L, L):
+                some += load(flat, p)
+            sums[task // C, task % C] += np.float64(total(some))
+    for c in range(C):
+        channel = 0.0
         for b in range(B):
-            for s in range(0, S, CHUNK):
-                at = ((b * C + c) * S + s) * L
-                some = load(flat, at)
-                for p in range(at + L, at + min(CHUNK, S - s) * L, L):
-                    some += load(flat, p)
-                sums += np.float64(total(some))
-        out[c] = sums
+            channel += sums[b, c]
+        out[c] = channel

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import numba
 import numpy as np
 
 from kernels.numba_backend.lanes import memory
@@ -34,15 +35,29 @@ class Tape:
     else what the last kernel that returned anything returns.
     """
 
-    def __init__(self, inputs: tuple[Any, ...]):
+    def __init__(self, function: Callable):
+        self._function = function
+
+    def record(self, *inputs: Any) -> Any:
+        """Run the function, and write down what it calls."""
         self._inputs = inputs
         self._arena = memory.Arena()
+        self._threads = numba.get_num_threads()
         self._calls: list[tuple[Callable, list[Any]]] = []
         self._slots: list[tuple[list[Any], int, int]] = []
         self._result = -1
-        self.output: np.ndarray | None = None
+        _local.tape = self
+        try:
+            with memory.taken_from(self._arena):
+                result = self._function(*inputs)
+        finally:
+            _local.tape = None
+        self._output = result if isinstance(result, np.ndarray) else None
+        self._inputs = ()
+        return result
 
     def note(self, kernel: Callable, arguments: tuple[Any, ...], result: Any) -> None:
+        """Write a call down; an input is replaced by a slot for the next one."""
         noted: list[Any] = []
         for place, argument in enumerate(arguments):
             for number, given in enumerate(self._inputs):
@@ -55,15 +70,16 @@ class Tape:
         self._calls.append((kernel, noted))
 
     def __call__(self, *inputs: Any) -> Any:
+        if numba.get_num_threads() != self._threads:  # there may be room for fewer
+            return self.record(*inputs)
         for arguments, place, number in self._slots:
             arguments[place] = inputs[number]
         results = [kernel(*arguments) for kernel, arguments in self._calls]
-        return results[self._result] if self.output is None else self.output
+        return results[self._result] if self._output is None else self._output
 
-    @property
-    def whole(self) -> bool:
-        """Whether every input found its way into a kernel."""
-        return {number for *_, number in self._slots} == set(range(len(self._inputs)))
+    def reached_by(self, inputs: tuple[Any, ...]) -> bool:
+        """Return whether every input found its way into a kernel."""
+        return {number for *_, number in self._slots} == set(range(len(inputs)))
 
 
 def record(function: Callable, *inputs: Any) -> tuple[Any, Tape | None]:
@@ -72,13 +88,6 @@ def record(function: Callable, *inputs: Any) -> tuple[Any, Tape | None]:
     The inputs must reach kernels as the very objects that they are, and all work on numbers must
     be done by kernels; None instead of a tape where an input never reached one.
     """
-    tape = Tape(inputs)
-    _local.tape = tape
-    try:
-        with memory.taken_from(tape._arena):
-            result = function(*inputs)
-    finally:
-        _local.tape = None
-    if isinstance(result, np.ndarray):
-        tape.output = result
-    return result, tape if tape.whole else None
+    tape = Tape(function)
+    result = tape.record(*inputs)
+    return result, tape if tape.reached_by(inputs) else None
