@@ -10,28 +10,15 @@ finite and means nothing; on the way back they are zero, so that sums over a bat
 them.
 """
 
-import llvmlite.binding as llvm
 import numpy as np
-from numba import config, prange
+from numba import prange
 
 from kernels.numba_backend.jit import parallel
 from kernels.numba_backend.lanes.memory import empty
 from kernels.numba_backend.lanes.tape import call
+from kernels.numba_backend.lanes.vectors import VECTOR_BYTES, transpose
 
-
-def _vector_bytes() -> int:
-    """Return the width of this processor's vectors, or of the one that Numba is told to take."""
-    name, features = config.CPU_NAME, config.CPU_FEATURES  # type: ignore[attr-defined]
-    if features is None:
-        features = "" if name not in (None, "host") else llvm.get_host_cpu_features().flatten()
-    if "+avx512f" in features:
-        return 64
-    if "+avx2" in features or name == "haswell":
-        return 32
-    return 16
-
-
-VECTOR_BYTES = _vector_bytes()
+PIXELS = 64  # packed at a time
 
 
 def lanes_of(dtype: np.dtype) -> int:
@@ -95,20 +82,22 @@ def _pack(x, mean, std, out):
     """x (N, C, ...), out (B, C, S, L) = (x - mean) / std; lanes without an image become 0."""
     B, C, S, L = out.shape
     N = len(x)
-    pixels = x.reshape(N, C, S)
+    pixels, to = x.reshape(N, C, S), out.reshape(-1)
     for task in prange(B * C):
         b, c = task // C, task % C
-        plane, scale = out[b, c], mean.dtype.type(1) / std[c]
-        for start in range(0, S, 16):  # a few pixels of all images at a time stay in the cache
-            stop = min(start + 16, S)
-            for lane in range(L):
-                n = b * L + lane
-                if n < N:
-                    for s in range(start, stop):
-                        plane[s, lane] = (pixels[n, c, s] - mean[c]) * scale
-                else:
-                    for s in range(start, stop):
-                        plane[s, lane] = 0
+        centre, scale = mean[c], mean.dtype.type(1) / std[c]
+        some = np.zeros((L, PIXELS), out.dtype)  # of all images at a time, so that they stay near
+        for start in range(0, S, PIXELS):
+            count = min(PIXELS, S - start)
+            for lane in range(min(L, N - b * L)):
+                for s in range(count):
+                    some[lane, s] = (pixels[b * L + lane, c, start + s] - centre) * scale
+            whole = count // L * L
+            for s in range(0, whole, L):
+                transpose(some.reshape(-1), s, PIXELS, to, (task * S + start + s) * L, L)
+            for s in range(whole, count):
+                for lane in range(L):
+                    to[(task * S + start + s) * L + lane] = some[lane, s]
 
 
 @parallel

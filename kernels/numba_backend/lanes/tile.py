@@ -14,8 +14,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from kernels.numba_backend.lanes.layout import VECTOR_BYTES
 from kernels.numba_backend.lanes.vectors import (
+    VECTOR_BYTES,
     add_lanes,
     call,
     load_vector,

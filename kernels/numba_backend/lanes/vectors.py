@@ -11,13 +11,28 @@ stays in its register. Offsets count numbers from the beginning of a flat array.
 
 import operator
 
+import llvmlite.binding as llvm
 from llvmlite import ir
-from numba import types
+from numba import config, types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, overload, register_model
 
 from kernels.numba_backend.jit import FASTMATH
-from kernels.numba_backend.lanes.layout import VECTOR_BYTES
+
+
+def _vector_bytes() -> int:
+    """Return the width of this processor's vectors, or of the one that Numba is told to take."""
+    name, features = config.CPU_NAME, config.CPU_FEATURES  # type: ignore[attr-defined]
+    if features is None:
+        features = "" if name not in (None, "host") else llvm.get_host_cpu_features().flatten()
+    if "+avx512f" in features:
+        return 64
+    if "+avx2" in features or name == "haswell":
+        return 32
+    return 16
+
+
+VECTOR_BYTES = _vector_bytes()
 
 
 class Vector(types.Type):
