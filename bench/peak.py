@@ -18,7 +18,7 @@ from numba.extending import intrinsic
 from bench.timing import interleave
 from kernels.numba_backend.jit import OPTIONS, parallel
 from kernels.numba_backend.lanes.layout import lanes_of
-from kernels.numba_backend.lanes.memory import empty
+from kernels.numba_backend.memory import empty
 
 FLOAT32 = np.dtype(np.float32)
 LANES = lanes_of(FLOAT32)

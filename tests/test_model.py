@@ -403,14 +403,17 @@ def test_recorded_steps_are_the_steps():
         batch = rng.choice(64, size, replace=False)
         losses = [model.train_step(x[batch], y[batch]) for model in models]
         np.testing.assert_allclose(losses, losses[2], rtol=1e-8)
-        p, *others = (model.predict_proba(x) for model in models)
-        for other in others:
-            np.testing.assert_allclose(p, other, atol=1e-7)
+        for part in (slice(None), slice(step, step + 1), slice(step, step + 2)):
+            p, *others = (model.predict_proba(x[part]) for model in models)
+            for other in others:
+                np.testing.assert_allclose(p, other, atol=1e-7)
         if step == 6:  # in place: what is recorded must see it
             for model in models:
                 model.layers[0].params["weights"] *= 0.5
                 model.mean += 0.25
-    assert models[0]._recorded
+    recorded = {(key[0], key[1][0]) for key in models[0]._recorded}
+    assert ("_forward_and_back", 33) in recorded
+    assert ("_infer", 64) in recorded
     assert not models[1]._recorded
 
 
@@ -425,3 +428,16 @@ def test_a_layer_of_the_users_own_is_not_recorded():
     for _ in range(3):
         model.train_step(rng.standard_normal((8, 1, 4, 4)), np.arange(8) % 2)
     assert not model._recorded
+
+
+def test_one_image_is_predicted_by_a_recording_too():
+    images, labels = digits(40)
+    model, reference = small_network("numba"), small_network("numpy")
+    for step in range(3):
+        for each in (model, reference):
+            each.train_step(images, labels)
+        for part in (slice(step, step + 1), slice(5, 8), slice(step + 8, step + 9)):
+            want = reference.predict_proba(images[part])
+            np.testing.assert_allclose(model.predict_proba(images[part]), want, atol=1e-7)
+    recorded = {(key[0], key[1][0]) for key in model._recorded}
+    assert ("_infer", 1) in recorded

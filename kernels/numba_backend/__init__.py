@@ -25,12 +25,19 @@ from kernels.numba_backend.lanes import record
 from kernels.numba_backend.optimizers import adam_step, momentum_step, sgd_step
 
 
-def _either(on_arrays, on_lanes):
-    """Return a function that takes plain arrays as well as activations inside a model."""
+def _either(on_arrays, on_lanes, recorded=False):
+    """Return a function that takes plain arrays as well as activations inside a model.
+
+    On plain arrays only those whose every kernel is noted can be recorded: prediction's.
+    """
 
     @wraps(on_arrays)
     def function(x, *args, **kwargs):
-        return (on_lanes if isinstance(x, lanes.Lanes) else on_arrays)(x, *args, **kwargs)
+        if isinstance(x, lanes.Lanes):
+            return on_lanes(x, *args, **kwargs)
+        if not recorded:
+            lanes.spoil()
+        return on_arrays(x, *args, **kwargs)
 
     return function
 
@@ -49,17 +56,17 @@ batch_norm_relu_pool = _either(normalization.batch_norm_relu_pool, lanes.batch_n
 batch_norm_relu_pool_grad = _either(
     normalization.batch_norm_relu_pool_grad, lanes.batch_norm_relu_pool_grad
 )
-correlate = _either(convolution.correlate, lanes.correlate)
+correlate = _either(convolution.correlate, lanes.correlate, recorded=True)
 correlate_grad = _either(convolution.correlate_grad, lanes.correlate_grad)
-dense = _either(products.dense, lanes.dense)
+dense = _either(products.dense, lanes.dense, recorded=True)
 dense_grad = _either(products.dense_grad, lanes.dense_grad)
 dropout = _either(normalization.dropout, lanes.dropout)
 dropout_grad = _either(normalization.dropout_grad, lanes.dropout_grad)
-flatten = _either(products.flatten, lanes.flatten)
+flatten = _either(products.flatten, lanes.flatten, recorded=True)
 flatten_grad = _either(products.flatten_grad, lanes.flatten_grad)
-leaky_relu = _either(activations.leaky_relu, lanes.leaky_relu)
+leaky_relu = _either(activations.leaky_relu, lanes.leaky_relu, recorded=True)
 leaky_relu_grad = _either(activations.leaky_relu_grad, lanes.leaky_relu_grad)
-max_pool = _either(pooling.max_pool, lanes.max_pool)
+max_pool = _either(pooling.max_pool, lanes.max_pool, recorded=True)
 max_pool_grad = _either(pooling.max_pool_grad, lanes.max_pool_grad)
 softmax = _either(activations.softmax, lanes.softmax)
 softmax_cross_entropy = _either(activations.softmax_cross_entropy, lanes.softmax_cross_entropy)

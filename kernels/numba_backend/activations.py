@@ -7,6 +7,7 @@ from numba import prange
 
 from kernels import checks
 from kernels.numba_backend.jit import parallel, serial
+from kernels.numba_backend.tape import call
 
 
 @parallel
@@ -75,12 +76,8 @@ def _cross_entropy(logits, labels, dlogits):
 def leaky_relu(x, slope):
     x = checks.activations(x, "x")
     y = np.empty_like(x)
-    leaky_relu_kernel(x.reshape(-1), x.dtype.type(slope), y.reshape(-1))
+    call(leaky_relu_kernel, x.reshape(-1), x.dtype.type(slope), y.reshape(-1))
     return y
-
-
-def activated(y, slope):
-    return y if slope == 1 else leaky_relu(y, slope)
 
 
 def leaky_relu_grad(dy, x, slope):

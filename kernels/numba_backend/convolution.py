@@ -7,14 +7,16 @@ from numba import prange
 
 from kernels import checks
 from kernels.geometry import Window, make_window
-from kernels.numba_backend.activations import activated
 from kernels.numba_backend.dense import matmul
 from kernels.numba_backend.jit import parallel, serial
-from kernels.numba_backend.planes import planes_for, split, widen
+from kernels.numba_backend.lanes.layout import lanes_of
+from kernels.numba_backend.lanes.sums import cover_with_sums
+from kernels.numba_backend.lanes.tile import sum_tile_shape
+from kernels.numba_backend.planes import planes_for, split, split_phases, widen
+from kernels.numba_backend.tape import call
 from kernels.numba_backend.vector import add_scaled, add_scaled_4, dot, dot_4
 
-# A sum of this many elements stays in the first-level cache while all taps are added to it.
-CHUNK = 1024
+LINE = 4  # vectors of pixels that one task covers
 # Images whose weight gradients are summed by one task. Fixed, so that the order of the sums
 # and with it every bit of the result does not depend on the number of threads.
 MAX_BATCH_PARTS = 16
@@ -28,57 +30,66 @@ def _tap_shifts(window: Window, channels: int) -> np.ndarray:
 
 
 @parallel
-def _correlate(x, w, b, shifts, groups, width, out):
-    """x (N, groups, C/groups * size), w (F, taps), out (N, F, OH, OW)."""
+def _crop(wide, width, out):
+    """out (N, F, OH, OW) = the pixels of planes (N, F, run) whose rows are ``width`` long."""
     N, F, OH, OW = out.shape
-    taps = shifts.size
-    rows = max(1, CHUNK // width)
-    for task in prange(N * F):
-        n, f = task // F, task % F
-        image, weights = x[n, f * groups // F], w[f]
-        buffer = np.empty(rows * width, x.dtype)
-        for top in range(0, OH, rows):
-            bottom = min(top + rows, OH)
-            total = buffer[: (bottom - top - 1) * width + OW]
-            total[:] = b[f]
-            source, end = image[top * width :], total.size
-            for t in range(0, taps - 3, 4):
-                s0, s1, s2, s3 = shifts[t], shifts[t + 1], shifts[t + 2], shifts[t + 3]
-                add_scaled_4(
-                    total,
-                    source[s0 : s0 + end],
-                    source[s1 : s1 + end],
-                    source[s2 : s2 + end],
-                    source[s3 : s3 + end],
-                    weights[t],
-                    weights[t + 1],
-                    weights[t + 2],
-                    weights[t + 3],
-                )
-            for t in range(taps - taps % 4, taps):
-                add_scaled(total, source[shifts[t] : shifts[t] + end], weights[t])
-            for i in range(top, bottom):
-                line = total[(i - top) * width : (i - top) * width + OW]
-                for j in range(OW):
-                    out[n, f, i, j] = line[j]
+    for plane in prange(N * F):
+        n, f = plane // F, plane % F
+        for i in range(OH):
+            for j in range(OW):
+                out[n, f, i, j] = wide[n, f, i * width + j]
+
+
+@serial
+def _correlate(
+    x, phases, stride, start, rows, width, strides, shifts, w, w_strides, w_terms, b, slope,
+    wide, wide_strides, counts, tile, out,
+):  # fmt: skip
+    """Pixels in the lanes: each tap of the kernel is a shift of whole planes."""
+    N, C, _, _ = x.shape
+    size = stride[0] * stride[1] * rows * width
+    planes = phases[: N * C * size].reshape(N, C, size)
+    split_phases(x, planes, stride, start, rows, width)
+    cover_with_sums(
+        phases, strides, shifts, w.reshape(-1), w_strides, w_terms, b, slope,
+        wide.reshape(-1), wide_strides, counts, tile,
+    )  # fmt: skip
+    _crop(wide, width, out)
 
 
 def correlate(x, w, b=None, stride=1, padding=0, dilation=1, groups=1, slope=1.0):
     x, w, window, groups = checks.correlation(x, w, stride, padding, dilation, groups)
     b = checks.bias(b, len(w), x.dtype)
-    N, F = len(x), len(w)
-    planes = planes_for(window)
+    (N, C), (F, channels), planes = x.shape[:2], w.shape[:2], planes_for(window)
     out = np.empty((N, F, *window.output), x.dtype)
-    _correlate(
-        split(x, window, planes).reshape(N, groups, w.shape[1] * planes.size),
-        w.reshape(F, -1),
-        b,
-        _tap_shifts(window, w.shape[1]),
-        groups,
+    if 0 in out.shape:
+        return out
+    shifts = _tap_shifts(window, channels)
+    L, filters = lanes_of(x.dtype), F // groups
+    line = LINE * L
+    lines = -(-planes.run // line)
+    call(
+        _correlate,
+        x,
+        np.empty(N * C * planes.size + line, x.dtype),  # the last line may read over the end
+        window.stride,
+        window.start,
+        planes.rows,
         planes.width,
+        (C * planes.size, channels * planes.size, line, L),
+        shifts,
+        w,
+        (filters * shifts.size, shifts.size),
+        np.arange(shifts.size),
+        b,
+        x.dtype.type(slope),
+        np.empty((N, F, lines * line), x.dtype),
+        (F * lines * line, filters * lines * line, line, lines * line, L),
+        (N, groups, lines, filters, LINE),
+        sum_tile_shape(filters, LINE),
         out,
     )
-    return activated(out, slope)
+    return out
 
 
 @parallel

@@ -3,11 +3,12 @@
 import numpy as np
 
 from kernels import checks
-from kernels.numba_backend.activations import activated
+from kernels.numba_backend.jit import serial
 from kernels.numba_backend.lanes.layout import lanes_of
-from kernels.numba_backend.lanes.memory import empty
 from kernels.numba_backend.lanes.sums import cover_with_products, cover_with_sums
 from kernels.numba_backend.lanes.tile import product_tile_shape, sum_tile_shape
+from kernels.numba_backend.memory import empty
+from kernels.numba_backend.tape import call
 from kernels.numpy_backend.dense import flatten, flatten_grad
 
 __all__ = ["dense", "dense_grad", "flatten", "flatten_grad", "matmul"]
@@ -63,9 +64,56 @@ def _matmul_transposed(a, b):
     return out[0]
 
 
+@serial
+def _dense(
+    x, w, whole, strides, terms, x_strides, x_terms, nothing, one, wide, wide_strides, counts,
+    tile, b, slope, y,
+):  # fmt: skip
+    """y = leaky ReLU of x @ w + b; whole is w, or room for it with rows of whole vectors."""
+    if whole.shape[1] != w.shape[1]:
+        for k in range(len(w)):
+            for m in range(w.shape[1]):
+                whole[k, m] = w[k, m]
+    cover_with_sums(
+        whole.reshape(-1), strides, terms, x.reshape(-1), x_strides, x_terms, nothing, one,
+        wide.reshape(-1), wide_strides, counts, tile,
+    )  # fmt: skip
+    for n in range(len(y)):
+        for m in range(y.shape[1]):
+            value = wide[n, m] + b[m]
+            y[n, m] = value if value > 0 else value * slope
+
+
 def dense(x, w, b=None, slope=1.0):
     x, w = checks.dense(x, w)
-    return activated(matmul(x, w, checks.bias(b, w.shape[1], x.dtype)), slope)
+    (N, K), M, dtype = x.shape, w.shape[1], x.dtype
+    b, y = checks.bias(b, M, dtype), np.empty((N, M), dtype)
+    if 0 in (N, K, M):
+        y[:] = np.where(b > 0, b, b * dtype.type(slope))
+        return y
+    L = lanes_of(dtype)
+    vectors = -(-M // L)
+    width = vectors * L
+    call(
+        _dense,
+        x,
+        w,
+        w if width == M else np.zeros((K, width), dtype),
+        (0, 0, 0, L),
+        np.arange(K) * width,
+        (0, K),
+        np.arange(K),
+        np.zeros(N, dtype),
+        dtype.type(1),
+        np.empty((N, width), dtype),
+        (0, 0, 0, width, L),
+        (1, 1, 1, N, vectors),
+        sum_tile_shape(N, vectors),
+        b,
+        dtype.type(slope),
+        y,
+    )
+    return y
 
 
 def dense_grad(dy, x, w, need_dx=True, out=None):

@@ -56,8 +56,10 @@ def planes_for(window: Window) -> Planes:
 
 
 @parallel
-def _split(x, out, sh, sw, top, left, rows, width):
+def split_phases(x, out, stride, start, rows, width):
+    """Write images (N, C, H, W), padded and split into phases, into out (N, C, planes.size)."""
     N, C, H, W = x.shape
+    (sh, sw), (top, left) = stride, start
     for plane in prange(N * C):
         image, phases = x[plane // C, plane % C], out[plane // C, plane % C]
         phases[:] = 0
@@ -73,9 +75,8 @@ def _split(x, out, sh, sw, top, left, rows, width):
 
 def split(x, window: Window, planes: Planes):
     """Return images (N, C, H, W) padded and split into phases, (N, C, planes.size)."""
-    (top, _), (left, _) = window.padding
     out = np.empty((*x.shape[:2], planes.size), x.dtype)
-    _split(x, out, *window.stride, top, left, planes.rows, planes.width)
+    split_phases(x, out, window.stride, window.start, planes.rows, planes.width)
     return out
 
 
@@ -83,5 +84,5 @@ def widen(dy, width):
     """Return images (N, F, OH, OW) as flat planes whose rows are ``width`` long, zeros behind."""
     N, F, OH, _ = dy.shape
     out = np.empty((N, F, OH * width), dy.dtype)
-    _split(dy, out, 1, 1, 0, 0, OH, width)
+    split_phases(dy, out, (1, 1), (0, 0), OH, width)
     return out

@@ -5,6 +5,7 @@ from numba import prange
 
 from kernels import checks
 from kernels.numba_backend.jit import parallel, serial
+from kernels.numba_backend.tape import call
 
 
 @serial
@@ -86,7 +87,7 @@ def max_pool(x, pool_size, stride=None, padding=0):
     window = checks.pool(x.shape[2:], pool_size, stride, padding)
     y = np.empty((*x.shape[:2], *window.output), x.dtype)
     index = np.empty(y.shape, np.int32)
-    _max_pool(x, y, index, window.size, window.stride, window.start)
+    call(_max_pool, x, y, index, window.size, window.stride, window.start)
     return y, index
 
 

@@ -27,7 +27,7 @@ from kernels.numba_backend.lanes.normalization import (
     batch_norm_relu_grad,
     batch_norm_relu_inference,
 )
-from kernels.numba_backend.lanes.tape import call, record
+from kernels.numba_backend.tape import call, record, spoil
 
 __all__ = [
     "Lanes",
@@ -61,6 +61,7 @@ __all__ = [
     "softmax",
     "softmax_cross_entropy",
     "softmax_grad",
+    "spoil",
     "unpack",
 ]
 

@@ -9,9 +9,9 @@ from kernels import checks
 from kernels.numba_backend import activations as plain
 from kernels.numba_backend.jit import parallel, serial
 from kernels.numba_backend.lanes.layout import Lanes, pack, unpack
-from kernels.numba_backend.lanes.memory import empty
-from kernels.numba_backend.lanes.tape import call
+from kernels.numba_backend.memory import empty
 from kernels.numba_backend.normalization import multiply
+from kernels.numba_backend.tape import call
 from kernels.numpy_backend.normalization import dropout_mask
 
 

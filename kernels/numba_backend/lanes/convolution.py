@@ -10,11 +10,11 @@ from kernels.numba_backend.jit import parallel, serial
 from kernels.numba_backend.lanes import winograd
 from kernels.numba_backend.lanes.dense import zeros
 from kernels.numba_backend.lanes.layout import Lanes
-from kernels.numba_backend.lanes.memory import empty, room
 from kernels.numba_backend.lanes.sums import channel_sums, cover_with_products, cover_with_sums
-from kernels.numba_backend.lanes.tape import call
 from kernels.numba_backend.lanes.tile import product_tile_shape, sum_tile_shape
 from kernels.numba_backend.lanes.vectors import load, same, store
+from kernels.numba_backend.memory import empty, room
+from kernels.numba_backend.tape import call
 
 # The weight gradient is one task a tile. Few tiles are cut into parts of the batch as well, so
 # that all threads find work; how many does not depend on the threads, and so no bit does.

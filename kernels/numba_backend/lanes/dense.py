@@ -7,10 +7,10 @@ from numba import prange
 
 from kernels.numba_backend.jit import parallel, serial
 from kernels.numba_backend.lanes.layout import Lanes
-from kernels.numba_backend.lanes.memory import empty, room
 from kernels.numba_backend.lanes.sums import channel_sums, cover_with_sums
-from kernels.numba_backend.lanes.tape import call
 from kernels.numba_backend.lanes.tile import sum_tile_shape
+from kernels.numba_backend.memory import empty, room
+from kernels.numba_backend.tape import call
 
 
 @lru_cache(maxsize=256)

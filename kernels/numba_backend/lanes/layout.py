@@ -14,9 +14,9 @@ import numpy as np
 from numba import prange
 
 from kernels.numba_backend.jit import parallel
-from kernels.numba_backend.lanes.memory import empty
-from kernels.numba_backend.lanes.tape import call
 from kernels.numba_backend.lanes.vectors import VECTOR_BYTES, transpose
+from kernels.numba_backend.memory import empty
+from kernels.numba_backend.tape import call
 
 PIXELS = 64  # packed at a time
 

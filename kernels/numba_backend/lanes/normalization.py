@@ -15,10 +15,8 @@ from numba import prange
 from kernels.geometry import Window
 from kernels.numba_backend.jit import inlined, parallel, serial
 from kernels.numba_backend.lanes.layout import Lanes
-from kernels.numba_backend.lanes.memory import room
 from kernels.numba_backend.lanes.pooling import beats, taps_of
 from kernels.numba_backend.lanes.sums import CHUNK
-from kernels.numba_backend.lanes.tape import call
 from kernels.numba_backend.lanes.vectors import (
     load,
     load_like,
@@ -28,6 +26,8 @@ from kernels.numba_backend.lanes.vectors import (
     total,
     where,
 )
+from kernels.numba_backend.memory import room
+from kernels.numba_backend.tape import call
 
 # A channel's planes are summed by one task, or, where channels are few, by several: how many does
 # not depend on the threads, and so no bit does.

@@ -6,8 +6,6 @@ from numba import prange
 from kernels.geometry import Window
 from kernels.numba_backend.jit import inlined, parallel
 from kernels.numba_backend.lanes.layout import Lanes
-from kernels.numba_backend.lanes.memory import empty
-from kernels.numba_backend.lanes.tape import call
 from kernels.numba_backend.lanes.vectors import (
     load,
     load_like,
@@ -17,7 +15,9 @@ from kernels.numba_backend.lanes.vectors import (
     store,
     where,
 )
+from kernels.numba_backend.memory import empty
 from kernels.numba_backend.pooling import clip
+from kernels.numba_backend.tape import call
 
 
 @inlined

@@ -28,11 +28,11 @@ from kernels.geometry import Window
 from kernels.numba_backend.jit import inlined, parallel, serial
 from kernels.numba_backend.lanes.dense import terms, zeros
 from kernels.numba_backend.lanes.layout import Lanes
-from kernels.numba_backend.lanes.memory import empty, room
 from kernels.numba_backend.lanes.sums import channel_sums
-from kernels.numba_backend.lanes.tape import call
 from kernels.numba_backend.lanes.tile import sum_tile, sum_tile_shape
 from kernels.numba_backend.lanes.vectors import load, same, store, transpose, where
+from kernels.numba_backend.memory import empty, room
+from kernels.numba_backend.tape import call
 
 # Of the tiles, for the gradient of the filters; not the threads, so that no bit depends on them.
 PARTS = 16

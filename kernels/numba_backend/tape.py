@@ -14,7 +14,7 @@ from typing import Any
 import numba
 import numpy as np
 
-from kernels.numba_backend.lanes import memory
+from kernels.numba_backend import memory
 
 _local = threading.local()
 
@@ -26,6 +26,13 @@ def call(kernel: Callable, *arguments: Any) -> Any:
     if tape is not None:
         tape.note(kernel, arguments, result)
     return result
+
+
+def spoil() -> None:
+    """Say that numbers are worked on in a way that no tape can note."""
+    tape = getattr(_local, "tape", None)
+    if tape is not None:
+        tape.spoiled = True
 
 
 class Tape:
@@ -46,6 +53,7 @@ class Tape:
         self._calls: list[tuple[Callable, list[Any]]] = []
         self._slots: list[tuple[list[Any], int, int]] = []
         self._result = -1
+        self.spoiled = False
         _local.tape = self
         try:
             with memory.taken_from(self._arena):
@@ -77,17 +85,18 @@ class Tape:
         results = [kernel(*arguments) for kernel, arguments in self._calls]
         return results[self._result] if self._output is None else self._output
 
-    def reached_by(self, inputs: tuple[Any, ...]) -> bool:
-        """Return whether every input found its way into a kernel."""
-        return {number for *_, number in self._slots} == set(range(len(inputs)))
+    def is_whole(self, inputs: tuple[Any, ...]) -> bool:
+        """Return whether every input found its way into a kernel, and nothing else was done."""
+        reached = {number for *_, number in self._slots}
+        return not self.spoiled and reached == set(range(len(inputs)))
 
 
 def record(function: Callable, *inputs: Any) -> tuple[Any, Tape | None]:
     """Run a function of arrays; return its result, and the tape that runs it again.
 
     The inputs must reach kernels as the very objects that they are, and all work on numbers must
-    be done by kernels; None instead of a tape where an input never reached one.
+    be done by kernels; None instead of a tape where it was not so.
     """
     tape = Tape(function)
     result = tape.record(*inputs)
-    return result, tape if tape.reached_by(inputs) else None
+    return result, tape if tape.is_whole(inputs) else None
