@@ -404,8 +404,8 @@ class Backend(Protocol):
         -------
         result
         again : callable or None
-            Does the same with other inputs of the same shapes and dtypes, and puts out the same
-            array with new numbers; None where this backend has no faster way.
+            Does the same with other inputs of the same shapes and dtypes; None where this
+            backend has no faster way.
         """
 
     def load_images(self, images: Array, mean: Array, std: Array, dtype: np.dtype) -> Array:

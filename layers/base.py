@@ -108,6 +108,10 @@ class Layer(ABC):
         self._saved, self._can_go_back = (saved if training else None), training
         return y
 
+    def forget(self) -> None:
+        """Drop what the last `forward` kept."""
+        self._saved, self._can_go_back = None, False
+
     def backward(self, dy):
         """Return the gradient for the input, and leave those of the parameters in `grads`.
 

@@ -70,6 +70,24 @@ def test_correlate_grad_agrees_on_any_shape(backend, case):
 
 
 @every_layout
+@pytest.mark.parametrize(
+    ("image", "kernel", "stride", "padding"),
+    [(3, 1, 2, 1), (6, 3, 1, ((4, 0), (2, 2))), (6, (2, 1), 1, ((2, 0), (0, 0))), (4, 2, 3, 5)],
+)
+def test_correlate_grad_where_the_output_is_as_large_as_its_ground(
+    backend, image, kernel, stride, padding
+):
+    sliding = {"stride": stride, "padding": padding}
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((3, 2, image, image))
+    w = rng.standard_normal((4, 2, *np.broadcast_to(kernel, 2)))
+    dy = rng.standard_normal(NUMPY.correlate(x, w, **sliding).shape)
+    want = NUMPY.correlate_grad(dy, x, w, **sliding)
+    for mine, reference in zip(backend.correlate_grad(dy, x, w, **sliding), want, strict=True):
+        assert_close(mine, reference)
+
+
+@every_layout
 @given(case=small, slope=st.sampled_from([0.0, 0.01]))
 def test_correlate_activates_its_output(backend, case, slope):
     arguments = {**case.sliding, "groups": case.groups}

@@ -6,6 +6,8 @@ import shutil
 import subprocess
 import sys
 import threading
+import tracemalloc
+import weakref
 from pathlib import Path
 
 import numba
@@ -18,8 +20,10 @@ from kernels import get_backend
 from kernels.geometry import make_window
 from kernels.numba_backend import lanes
 from kernels.numba_backend.lanes import winograd
+from layers import BatchNorm, Dense, Flatten, LeakyRelu
 from tests.cases import assert_close, dtypes, positive
 from tests.networks import digits, small_network
+from training import Adam, Model
 
 BACKEND, NUMPY = get_backend("numba"), get_backend("numpy")
 ROOT = Path(__file__).parents[1]
@@ -78,10 +82,10 @@ def test_a_recorded_step_takes_the_threads_that_are_set_later():
         BACKEND.set_threads(1)
         model.train_step(images, labels)
         (tape,) = model._recorded.values()
-        assert tape._threads == 1
+        assert tape._notes.threads == 1
         BACKEND.set_threads(2)
         model.train_step(images, labels)
-        assert tape._threads == 2
+        assert tape._notes.threads == 2
     finally:
         BACKEND.set_threads(numba.config.NUMBA_NUM_THREADS)
 
@@ -111,8 +115,10 @@ def test_a_change_in_any_source_compiles_anew(tmp_path):
 
     first = output()
     assert first == output()
-    vector = copied / "numba_backend" / "vector.py"
-    vector.write_text(vector.read_text().replace("+ w3 * x3[p]", "- w3 * x3[p]"))
+    planes = copied / "numba_backend" / "planes.py"
+    before = planes.read_text()
+    planes.write_text(before.replace("= image[i, first + q * sw]", "= -image[i, first + q * sw]"))
+    assert planes.read_text() != before
     assert output() != first
 
 
@@ -141,6 +147,84 @@ def test_winograd_is_the_correlation(sizes, image, padding, dtype):
             winograd.weight_gradient(sent, taken, w.shape, window), (dw, db), strict=True
         ):
             assert_close(mine, plain)
+
+
+def test_two_python_threads_predict_with_one_model():
+    images, _ = digits(40)
+    model = small_network("numba")
+    wants = [model.logits(images[:20]).copy(), model.logits(images[20:]).copy()]
+    wrong = [0, 0]
+
+    def predict(place):
+        for _ in range(100):
+            got = model.logits(images[20 * place : 20 * place + 20])
+            wrong[place] += not np.array_equal(got, wants[place])
+
+    workers = [threading.Thread(target=predict, args=(place,)) for place in (0, 1)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(timeout=120)
+    assert wrong == [0, 0]
+
+
+def test_an_interrupted_recording_is_not_played(monkeypatch):
+    images, labels = digits(40)
+    model, reference = small_network("numba", dropout=0), small_network("numpy", dropout=0)
+    model.compute_gradients(images, labels)
+    (tape,) = model._recorded.values()
+    tape._notes.threads = 0  # as if their number had changed: the next step records again
+    with monkeypatch.context() as patched:
+
+        def interrupt(*arguments):
+            raise KeyboardInterrupt
+
+        patched.setattr(model.layers[0], "backward", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            model.compute_gradients(images, labels)
+    model.parameters.grads[:] = 123
+    for _ in range(2):
+        model.compute_gradients(images, labels)
+        reference.compute_gradients(images, labels)
+    np.testing.assert_allclose(model.parameters.grads, reference.parameters.grads, atol=1e-9)
+
+
+def test_a_recording_keeps_no_images_alive():
+    images, labels = digits(40)
+    model = small_network("numba")
+    for _ in range(2):
+        batch = images.copy()
+        model.train_step(batch, labels)
+    gone = weakref.ref(batch)
+    del batch
+    assert gone() is None
+
+
+def test_empty_lanes_do_not_grow():
+    """Each BatchNorm of equal rows multiplies by 316: what empty lanes hold must not pile up."""
+    model = Model((1, 3, 3), dtype="float32").add(Flatten())
+    for _ in range(14):
+        model.add(Dense(8)).add(BatchNorm()).add(LeakyRelu())
+    model.add(Dense(3)).compile(optimizer=Adam())
+    x = np.ones((17, 1, 3, 3), np.float32)
+    for _ in range(3):
+        assert np.isfinite(model.train_step(x, np.arange(17) % 3))
+
+
+def test_a_step_allocates_nothing_large():
+    images, labels = digits(64)
+    model = small_network("numba", "float32")
+    for _ in range(3):
+        model.train_step(images, labels)
+    tracemalloc.start()
+    try:
+        for _ in range(3):
+            model.train_step(images, labels)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    activations = 64 * 4 * 8 * 8 * 4  # bytes of the first layer's output
+    assert peak < activations / 4
 
 
 def test_two_python_threads_at_once():
@@ -177,3 +261,10 @@ def test_a_second_start_compiles_nothing(tmp_path):
     first = compiled()
     assert first
     assert compiled() == first
+
+
+def test_the_package_holds_all_kernels():
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    for package in ROOT.glob("kernels/**/__init__.py"):
+        name = ".".join(package.parent.relative_to(ROOT).parts)
+        assert f'"{name}"' in text, name

@@ -17,7 +17,7 @@ from training.optimizers import Optimizer
 from training.parameters import Parameters
 
 INFERENCE_BATCH = 256
-RECORDED = 6  # batch sizes that are kept recorded; each holds its activations
+RECORDED = 8  # batch sizes that are kept recorded; each holds its activations
 
 
 class Model:
@@ -38,6 +38,9 @@ class Model:
     fused : bool
         Whether neighbouring layers run as one kernel where there is one for both, and the
         kernel calls of a step are recorded once and made again. The numbers are the same.
+
+    What a layer is made of (its slope, rate, momentum) is fixed once it is in a model; numbers in
+    its arrays may be changed in place at any time.
 
     Attributes
     ----------
@@ -193,13 +196,17 @@ class Model:
         if not self._recordable:
             return function(*inputs)
         key = function.__name__, inputs[0].shape, inputs[0].dtype
-        if key in self._recorded:
-            return self._recorded[key](*inputs)
+        again = self._recorded.pop(key, None)
+        if again is not None:
+            self._recorded[key] = again  # the last used is the last to go
+            return again(*inputs)
         result, again = self.backend.record(function, *inputs)
         if again is not None:
-            while len(self._recorded) >= RECORDED:
-                del self._recorded[next(iter(self._recorded))]
             self._recorded[key] = again
+            for oldest in list(self._recorded)[:-RECORDED]:
+                self._recorded.pop(oldest, None)
+            for layer in self._steps:
+                layer.forget()
         return result
 
     def _forward_and_back(self, images, mean, std, labels) -> tuple[float, int]:

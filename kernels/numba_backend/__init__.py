@@ -74,6 +74,9 @@ softmax_grad = _either(activations.softmax_grad, lanes.softmax_grad)
 
 
 def average(running_mean, running_variance, mean, variance, momentum):
+    checks.vectors(
+        running_mean=running_mean, running_variance=running_variance, mean=mean, variance=variance
+    )
     lanes.call(
         normalization.average_kernel, running_mean, running_variance, mean, variance, momentum
     )

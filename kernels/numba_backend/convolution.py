@@ -26,7 +26,7 @@ MAX_BATCH_PARTS = 16
 def _tap_shifts(window: Window, channels: int) -> np.ndarray:
     """Return where the run of each channel's each tap begins, (channels * KH * KW,)."""
     planes = planes_for(window)
-    return (np.arange(channels)[:, None] * planes.size + planes.shifts).ravel()
+    return (np.arange(channels, dtype=np.int64)[:, None] * planes.size + planes.shifts).ravel()
 
 
 @parallel
@@ -80,7 +80,7 @@ def correlate(x, w, b=None, stride=1, padding=0, dilation=1, groups=1, slope=1.0
         shifts,
         w,
         (filters * shifts.size, shifts.size),
-        np.arange(shifts.size),
+        np.arange(shifts.size, dtype=np.int64),
         b,
         x.dtype.type(slope),
         np.empty((N, F, lines * line), x.dtype),

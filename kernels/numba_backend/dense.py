@@ -38,8 +38,8 @@ def matmul(a, b, bias=None):
     out = empty((N, width), b.dtype)
     flat, row, column = (a, K, 1) if a.flags.c_contiguous else (a.T, 1, N)
     cover_with_sums(
-        b.reshape(-1), (0, 0, 0, L), np.arange(K) * width,
-        flat.reshape(-1), (0, row), np.arange(K) * column, np.zeros(N, b.dtype),
+        b.reshape(-1), (0, 0, 0, L), np.arange(K, dtype=np.int64) * width,
+        flat.reshape(-1), (0, row), np.arange(K, dtype=np.int64) * column, np.zeros(N, b.dtype),
         b.dtype.type(1),
         out.reshape(-1), (0, 0, 0, width, L),
         (1, 1, 1, N, width // L), sum_tile_shape(N, width // L),
@@ -58,8 +58,9 @@ def _matmul_transposed(a, b):
     out = np.empty((1, N, K), a.dtype)
     whole = np.zeros(1, np.int64)  # a single line of the full width
     cover_with_products(
-        a.reshape(-1), 0, width, L, whole, b.reshape(-1), 0, L, whole, np.arange(K) * width,
-        width // L, 1, product_tile_shape(N, K), out,
+        a.reshape(-1), 0, width, L, whole,
+        b.reshape(-1), 0, L, whole, np.arange(K, dtype=np.int64) * width, width // L, 1,
+        product_tile_shape(N, K), out,
     )  # fmt: skip
     return out[0]
 
@@ -100,9 +101,9 @@ def dense(x, w, b=None, slope=1.0):
         w,
         w if width == M else np.zeros((K, width), dtype),
         (0, 0, 0, L),
-        np.arange(K) * width,
+        np.arange(K, dtype=np.int64) * width,
         (0, K),
-        np.arange(K),
+        np.arange(K, dtype=np.int64),
         np.zeros(N, dtype),
         dtype.type(1),
         np.empty((N, width), dtype),

@@ -22,73 +22,115 @@ _local = threading.local()
 def call(kernel: Callable, *arguments: Any) -> Any:
     """Call a kernel, and note the call if this thread is recording."""
     result = kernel(*arguments)
-    tape = getattr(_local, "tape", None)
-    if tape is not None:
-        tape.note(kernel, arguments, result)
+    notes = getattr(_local, "notes", None)
+    if notes is not None:
+        notes.add(kernel, arguments, result)
     return result
 
 
 def spoil() -> None:
     """Say that numbers are worked on in a way that no tape can note."""
-    tape = getattr(_local, "tape", None)
-    if tape is not None:
-        tape.spoiled = True
+    notes = getattr(_local, "notes", None)
+    if notes is not None:
+        notes.spoiled = True
+
+
+class _Notes:
+    """Kernel calls and the memory that they work in."""
+
+    def __init__(self, inputs: tuple[Any, ...]):
+        self._inputs = inputs
+        self._reached: set[int] = set()
+        self.arena = memory.Arena()
+        self.threads = numba.get_num_threads()
+        self.calls: list[tuple[Callable, list[Any]]] = []
+        self.slots: list[tuple[list[Any], int, int]] = []
+        self.returned: Any = None
+        self.result = -1
+        self.output: np.ndarray | None = None
+        self.spoiled = False
+
+    def add(self, kernel: Callable, arguments: tuple[Any, ...], result: Any) -> None:
+        """Write a call down; an input leaves a slot for the next one."""
+        noted: list[Any] = []
+        for place, argument in enumerate(arguments):
+            numbers = [n for n, given in enumerate(self._inputs) if argument is given]
+            if numbers:
+                self.slots.append((noted, place, numbers[0]))
+                self._reached.update(numbers)
+                argument = None
+            elif isinstance(argument, np.ndarray):
+                argument = self.arena.borrow(argument)
+            noted.append(argument)
+        if result is not None:
+            self.result, self.returned = len(self.calls), result
+        self.calls.append((kernel, noted))
+
+    def close(self, result: Any) -> None:
+        """End the recording of a function that returned this."""
+        self.spoiled |= len(self._reached) < len(self._inputs)
+        if isinstance(result, np.ndarray):
+            self.output = result
+        else:
+            self.spoiled |= result != self.returned
+        self._inputs, self.returned = (), None
+
+    def play(self, inputs: tuple[Any, ...]) -> Any:
+        """Make the calls again."""
+        try:
+            for arguments, place, number in self.slots:
+                arguments[place] = inputs[number]
+            results = [kernel(*arguments) for kernel, arguments in self.calls]
+        finally:
+            for arguments, place, _ in self.slots:  # not to keep the caller's arrays alive
+                arguments[place] = None
+        return results[self.result] if self.output is None else self.output.copy()
 
 
 class Tape:
     """The kernel calls that a function made, to be made again with other inputs.
 
-    What the tape returns is the array that the function returned, which its kernels fill anew, or
-    else what the last kernel that returned anything returns.
+    What the tape returns is the array that the function returned, filled anew, or else what the
+    last kernel that returned anything returns.
     """
 
     def __init__(self, function: Callable):
         self._function = function
+        self._notes: _Notes | None = None
+        self._playing = threading.Lock()
 
     def record(self, *inputs: Any) -> Any:
         """Run the function, and write down what it calls."""
-        self._inputs = inputs
-        self._arena = memory.Arena()
-        self._threads = numba.get_num_threads()
-        self._calls: list[tuple[Callable, list[Any]]] = []
-        self._slots: list[tuple[list[Any], int, int]] = []
-        self._result = -1
-        self.spoiled = False
-        _local.tape = self
+        inputs = tuple(
+            given.copy() if any(given is other for other in inputs[:place]) else given
+            for place, given in enumerate(inputs)
+        )
+        notes = _Notes(inputs)
+        _local.notes = notes
         try:
-            with memory.taken_from(self._arena):
+            with memory.taken_from(notes.arena):
                 result = self._function(*inputs)
         finally:
-            _local.tape = None
-        self._output = result if isinstance(result, np.ndarray) else None
-        self._inputs = ()
-        return result
-
-    def note(self, kernel: Callable, arguments: tuple[Any, ...], result: Any) -> None:
-        """Write a call down; an input is replaced by a slot for the next one."""
-        noted: list[Any] = []
-        for place, argument in enumerate(arguments):
-            for number, given in enumerate(self._inputs):
-                if argument is given:
-                    self._slots.append((noted, place, number))
-            borrowed = isinstance(argument, np.ndarray)
-            noted.append(self._arena.borrow(argument) if borrowed else argument)
-        if result is not None:
-            self._result = len(self._calls)
-        self._calls.append((kernel, noted))
+            _local.notes = None
+        notes.close(result)
+        self._notes = notes  # only now: what was interrupted is not played
+        return result.copy() if notes.output is not None else result
 
     def __call__(self, *inputs: Any) -> Any:
-        if numba.get_num_threads() != self._threads:  # there may be room for fewer
-            return self.record(*inputs)
-        for arguments, place, number in self._slots:
-            arguments[place] = inputs[number]
-        results = [kernel(*arguments) for kernel, arguments in self._calls]
-        return results[self._result] if self._output is None else self._output
+        notes = self._notes
+        if notes is None or not self._playing.acquire(blocking=False):
+            return self._function(*inputs)  # another thread is at work in the tape's memory
+        try:
+            if notes.threads != numba.get_num_threads():  # there may be room for fewer
+                return self.record(*inputs)
+            return notes.play(inputs)
+        finally:
+            self._playing.release()
 
-    def is_whole(self, inputs: tuple[Any, ...]) -> bool:
-        """Return whether every input found its way into a kernel, and nothing else was done."""
-        reached = {number for *_, number in self._slots}
-        return not self.spoiled and reached == set(range(len(inputs)))
+    @property
+    def whole(self) -> bool:
+        """Whether the notes hold all that the function did."""
+        return self._notes is not None and not self._notes.spoiled
 
 
 def record(function: Callable, *inputs: Any) -> tuple[Any, Tape | None]:
@@ -99,4 +141,4 @@ def record(function: Callable, *inputs: Any) -> tuple[Any, Tape | None]:
     """
     tape = Tape(function)
     result = tape.record(*inputs)
-    return result, tape if tape.is_whole(inputs) else None
+    return result, tape if tape.whole else None

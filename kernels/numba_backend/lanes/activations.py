@@ -3,11 +3,10 @@
 import math
 
 import numpy as np
-from numba import prange
 
 from kernels import checks
 from kernels.numba_backend import activations as plain
-from kernels.numba_backend.jit import parallel, serial
+from kernels.numba_backend.jit import serial
 from kernels.numba_backend.lanes.layout import Lanes, pack, unpack
 from kernels.numba_backend.memory import empty
 from kernels.numba_backend.normalization import multiply
@@ -59,50 +58,39 @@ def softmax_grad(dy: Lanes, y: Lanes) -> Lanes:
     return pack(dx)
 
 
-@parallel
-def _cross_entropy_blocks(logits, labels, dlogits, losses, hits):
-    """logits and dlogits (B, K, 1, L): each image's loss and whether it was right."""
+# A classifier's rows are few numbers: waking threads for them would cost more than it saves.
+@serial
+def _cross_entropy(logits, labels, dlogits):
+    """logits and dlogits (B, K, 1, L): the mean loss, and how many labels were right."""
     B, K, _, L = logits.shape
     N = labels.size
-    for b in prange(B):
-        for lane in range(L):
-            n = b * L + lane
-            if n >= N:
-                for k in range(K):
-                    dlogits[b, k, 0, lane] = 0
-                continue
-            best = 0
-            for k in range(1, K):
-                # The first of the largest, and NaN before everything, as NumPy's argmax.
-                best = best if logits[b, best, 0, lane] >= logits[b, k, 0, lane] else k
-            largest = logits[b, best, 0, lane]
-            total = 0.0
-            for k in range(K):
-                share = math.exp(logits[b, k, 0, lane] - largest)
-                dlogits[b, k, 0, lane] = share
-                total += share
-            for k in range(K):
-                dlogits[b, k, 0, lane] /= total * N
-            dlogits[b, labels[n], 0, lane] -= 1 / N
-            losses[n] = math.log(total) - (logits[b, labels[n], 0, lane] - largest)
-            hits[n] = best == labels[n]
-
-
-@serial
-def _cross_entropy(logits, labels, dlogits, losses, hits):
-    _cross_entropy_blocks(logits, labels, dlogits, losses, hits)
     loss, correct = 0.0, 0
-    for n in range(labels.size):
-        loss += losses[n]
-        correct += hits[n]
-    return loss / labels.size, correct
+    for n in range(B * L):
+        b, lane = n // L, n % L
+        if n >= N:
+            for k in range(K):
+                dlogits[b, k, 0, lane] = 0
+            continue
+        best = 0
+        for k in range(1, K):
+            # The first of the largest, and NaN before everything, as NumPy's argmax.
+            best = best if logits[b, best, 0, lane] >= logits[b, k, 0, lane] else k
+        largest = logits[b, best, 0, lane]
+        total = 0.0
+        for k in range(K):
+            share = math.exp(logits[b, k, 0, lane] - largest)
+            dlogits[b, k, 0, lane] = share
+            total += share
+        for k in range(K):
+            dlogits[b, k, 0, lane] /= total * N
+        dlogits[b, labels[n], 0, lane] -= 1 / N
+        loss += math.log(total) - (logits[b, labels[n], 0, lane] - largest)
+        correct += best == labels[n]
+    return loss / N, correct
 
 
 def softmax_cross_entropy(logits: Lanes, labels):
-    N = logits.shape[0]
     labels = checks.labels(labels, *logits.shape)
     dlogits = logits.like()
-    loss, correct = call(
-        _cross_entropy, logits.planes, labels, dlogits.planes, np.empty(N), np.empty(N, np.bool_)
-    )
+    loss, correct = call(_cross_entropy, logits.planes, labels, dlogits.planes)
     return loss, correct, dlogits

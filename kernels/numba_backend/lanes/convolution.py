@@ -95,7 +95,7 @@ class _Plan:
         c, k, m = np.ogrid[:channels, :KH, :KW]
         terms = (((c * height + k * dh) * width + m * dw) * L).astype(np.int64).ravel()
         self.x = (C * plane, channels * plane, row_step * width * L, column_step * L), terms
-        self.w = (filters * terms.size, terms.size), np.arange(terms.size)
+        self.w = (filters * terms.size, terms.size), np.arange(terms.size, dtype=np.int64)
         self.output = F, OH, OW
         self.y = (
             (F * OH * OW * L, filters * OH * OW * L, OW * L, OH * OW * L, L),
@@ -104,7 +104,8 @@ class _Plan:
         )
 
         def lines(block, row):
-            return (np.arange(B)[:, None] * block + np.arange(OH) * row).ravel()
+            rows = np.arange(OH, dtype=np.int64) * row
+            return (np.arange(B, dtype=np.int64)[:, None] * block + rows).ravel()
 
         ROWS, COLUMNS = tile = product_tile_shape(filters, terms.size)
         tasks = groups * -(-filters // ROWS) * -(-terms.size // COLUMNS)
@@ -138,7 +139,7 @@ def _plan(B: int, w_shape: tuple, window: Window, groups: int, L: int) -> _Plan:
 
 def _ground(x: Lanes, shape, corner, step):
     """Return whether x must be placed on its ground yet, x, the ground, and where on it."""
-    if x.images.shape == shape:
+    if x.images.shape == shape and corner == (0, 0) and step == (1, 1):
         return False, x.images, x.images, corner, step
     key = shape, corner, step
     fresh = key not in x.padded

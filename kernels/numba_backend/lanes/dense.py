@@ -16,13 +16,13 @@ from kernels.numba_backend.tape import call
 @lru_cache(maxsize=256)
 def terms(count: int, step: int) -> np.ndarray:
     """Return where terms stand that are some steps apart."""
-    return np.arange(count) * step
+    return np.arange(count, dtype=np.int64) * step
 
 
 @lru_cache(maxsize=256)
 def _image_terms(N: int, features: int, lanes: int) -> np.ndarray:
     """Return where the first feature of each image stands."""
-    n = np.arange(N)
+    n = np.arange(N, dtype=np.int64)
     return n // lanes * features * lanes + n % lanes
 
 

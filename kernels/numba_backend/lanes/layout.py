@@ -86,18 +86,21 @@ def _pack(x, mean, std, out):
     for task in prange(B * C):
         b, c = task // C, task % C
         centre, scale = mean[c], mean.dtype.type(1) / std[c]
-        some = np.zeros((L, PIXELS), out.dtype)  # of all images at a time, so that they stay near
+        some = np.empty(L * PIXELS, out.dtype)  # of all images at a time, so that they stay near
         for start in range(0, S, PIXELS):
             count = min(PIXELS, S - start)
-            for lane in range(min(L, N - b * L)):
-                for s in range(count):
-                    some[lane, s] = (pixels[b * L + lane, c, start + s] - centre) * scale
+            for lane in range(L):
+                n = b * L + lane
+                for s in range(count if n < N else 0):
+                    some[lane * PIXELS + s] = (pixels[n, c, start + s] - centre) * scale
+                for s in range(0 if n < N else count):
+                    some[lane * PIXELS + s] = 0
             whole = count // L * L
             for s in range(0, whole, L):
-                transpose(some.reshape(-1), s, PIXELS, to, (task * S + start + s) * L, L)
+                transpose(some, s, PIXELS, to, (task * S + start + s) * L, L)
             for s in range(whole, count):
                 for lane in range(L):
-                    to[(task * S + start + s) * L + lane] = some[lane, s]
+                    to[(task * S + start + s) * L + lane] = some[lane * PIXELS + s]
 
 
 @parallel

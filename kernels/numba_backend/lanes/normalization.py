@@ -50,7 +50,7 @@ def _sum(x, at, count, step, mask):
         two += load(x, at + (p + 1) * step)
     if count % 2:
         one += load(x, at + (count - 1) * step)
-    return np.float64(total((one + two) * mask))
+    return np.float64(total(where(mask, one + two, same(x.dtype.type(0)))))
 
 
 @inlined
@@ -66,7 +66,7 @@ def _sum_of_squares(x, at, count, step, mask, centre):
     if count % 2:
         away = load(x, at + (count - 1) * step) - middle
         one += away * away
-    return np.float64(total((one + two) * mask))
+    return np.float64(total(where(mask, one + two, same(x.dtype.type(0)))))
 
 
 @inlined
@@ -84,7 +84,7 @@ def _part_sum(x, c, first, last, N, masks, centre):
         length, step = S, L
         if b < whole:
             b, length, step = first, whole - first, C * L
-        mask = load(masks, b * L)
+        mask = load(masks, b * L) > same(x.dtype.type(0))
         for s in range(0, length, CHUNK):
             at, count = (b * C + c) * S * L + s * step, min(CHUNK, length - s)
             if centre is None:
@@ -134,20 +134,23 @@ def _scales(gamma, variance, epsilon):
 
 
 @parallel
-def _normalize(x, mean, scale, beta, slope, y):
+def _normalize(x, masks, mean, scale, beta, slope, y):
+    """Empty lanes become 0: else each normalisation would multiply what they hold."""
     B, C, S, L = x.shape
     flat, to = x.reshape(-1), y.reshape(-1)
     for task in prange(B * C):
-        c = task % C
+        b, c = task // C, task % C
         centre, factor, shift, weak = same(mean[c]), same(scale[c]), same(beta[c]), same(slope)
         nothing = same(x.dtype.type(0))
+        used = load(masks, b * L) > nothing
         for p in range(task * S * L, (task + 1) * S * L, L):
             value = (load(flat, p) - centre) * factor + shift
-            store(to, p, where(value > nothing, value, value * weak))
+            value = where(value > nothing, value, value * weak)
+            store(to, p, where(used, value, nothing))
 
 
 @parallel
-def _normalize_and_pool(x, size, mean, scale, beta, slope, y, taps, taken):
+def _normalize_and_pool(x, size, masks, mean, scale, beta, slope, y, taps, taken):
     """x (B * C, H, W, L): the largest activation of each window, its tap, and its x."""
     planes, H, W, L = x.shape
     OH, OW = y.shape[1:3]
@@ -155,9 +158,10 @@ def _normalize_and_pool(x, size, mean, scale, beta, slope, y, taps, taken):
     flat, to, to_taps, to_taken = x.reshape(-1), y.reshape(-1), taps.reshape(-1), taken.reshape(-1)
     number, real = taps.dtype.type, x.dtype.type
     for task in prange(planes):
-        c = task % C
+        b, c = task // C, task % C
         centre, factor, shift, weak = same(mean[c]), same(scale[c]), same(beta[c]), same(slope)
         nothing, lowest = same(real(0)), same(real(-np.inf))
+        used = load(masks, b * L) > nothing
         for i in range(OH):
             for j in range(OW):
                 at = (task * H + i * KH) * W + j * KW
@@ -172,9 +176,9 @@ def _normalize_and_pool(x, size, mean, scale, beta, slope, y, taps, taken):
                         chosen = where(larger, pixel, chosen)
                         tap = where(larger, same_like(number(r * KW + q), lowest), tap)
                 out = ((task * OH + i) * OW + j) * L
-                store(to, out, largest)
+                store(to, out, where(used, largest, nothing))
                 store(to_taps, out, tap)
-                store(to_taken, out, chosen)
+                store(to_taken, out, where(used, chosen, nothing))
 
 
 @parallel
@@ -235,13 +239,14 @@ def _input_gradient(dy, x, masks, mean, scale, beta, slope, constant, linear, dx
     for task in prange(B * C):
         b, c = task // C, task % C
         centre, factor, shift, weak = same(mean[c]), same(scale[c]), same(beta[c]), same(slope)
-        offset, tilt, mask = same(constant[c]), same(linear[c]), load(masks, b * L)
+        offset, tilt = same(constant[c]), same(linear[c])
         nothing = same(x.dtype.type(0))
+        used = load(masks, b * L) > nothing
         for p in range(task * S * L, (task + 1) * S * L, L):
             away = load(flat, p) - centre
             g = load(sent, p)
             g = where(away * factor + shift > nothing, g, g * weak)
-            store(to, p, (factor * g - offset - tilt * away) * mask)
+            store(to, p, where(used, factor * g - offset - tilt * away, nothing))
 
 
 @parallel
@@ -257,8 +262,9 @@ def _input_gradient_through_pool(
     for task in prange(planes):
         b, c = task // C, task % C
         centre, factor, shift, weak = same(mean[c]), same(scale[c]), same(beta[c]), same(slope)
-        offset, tilt, mask = same(constant[c]), same(linear[c]), load(masks, b * L)
+        offset, tilt = same(constant[c]), same(linear[c])
         nothing = same(x.dtype.type(0))
+        used = load(masks, b * L) > nothing
         for i in range(OH):
             for j in range(OW):
                 out = ((task * OH + i) * OW + j) * L
@@ -272,24 +278,25 @@ def _input_gradient_through_pool(
                         g = where(away * factor + shift > nothing, strong, faint)
                         here = tap == same_like(number(r * KW + q), strong)
                         g = where(here, g, nothing)
-                        store(to, at, (factor * g - offset - tilt * away) * mask)
+                        store(to, at, where(used, factor * g - offset - tilt * away, nothing))
         # What the windows leave at the bottom and at the right took no part in the pooling.
         for i in range(H):
             for j in range(OW * KW if i < OH * KH else 0, W):
                 at = ((task * H + i) * W + j) * L
-                store(to, at, (nothing - offset - tilt * (load(flat, at) - centre)) * mask)
+                away = load(flat, at) - centre
+                store(to, at, where(used, nothing - offset - tilt * away, nothing))
 
 
 @serial
 def _forward(x, N, masks, gamma, beta, epsilon, slope, moments, mean, variance, y):
     _moments(x, N, masks, moments[0], moments[1])
     _join(moments[0], moments[1], len(x), N, x.shape[2], x.shape[3], mean, variance)
-    _normalize(x, mean, _scales(gamma, variance, epsilon), beta, slope, y)
+    _normalize(x, masks, mean, _scales(gamma, variance, epsilon), beta, slope, y)
 
 
 @serial
-def _inference(x, gamma, beta, mean, variance, epsilon, slope, y):
-    _normalize(x, mean, _scales(gamma, variance, epsilon), beta, slope, y)
+def _inference(x, masks, gamma, beta, mean, variance, epsilon, slope, y):
+    _normalize(x, masks, mean, _scales(gamma, variance, epsilon), beta, slope, y)
 
 
 @serial
@@ -311,7 +318,7 @@ def _forward_pool(
     _moments(x, N, masks, moments[0], moments[1])
     _join(moments[0], moments[1], len(x), N, x.shape[2], x.shape[3], mean, variance)
     scale = _scales(gamma, variance, epsilon)
-    _normalize_and_pool(image, size, mean, scale, beta, slope, y, taps, taken)
+    _normalize_and_pool(image, size, masks, mean, scale, beta, slope, y, taps, taken)
 
 
 @serial
@@ -350,7 +357,10 @@ def batch_norm_relu(x: Lanes, gamma, beta, epsilon, slope):
 
 def batch_norm_relu_inference(x: Lanes, gamma, beta, mean, variance, epsilon, slope) -> Lanes:
     y, real = x.like(), x.dtype.type
-    call(_inference, x.planes, gamma, beta, mean, variance, real(epsilon), real(slope), y.planes)
+    call(
+        _inference, x.planes, _masks_of(x), gamma, beta, mean, variance, real(epsilon),
+        real(slope), y.planes,
+    )  # fmt: skip
     return y
 
 
@@ -410,4 +420,5 @@ def batch_norm_inference(x: Lanes, gamma, beta, mean, variance, epsilon) -> Lane
 
 
 def batch_norm_grad(dy: Lanes, x: Lanes, gamma, mean, variance, epsilon, out=None):
-    return batch_norm_relu_grad(dy, x, gamma, gamma, mean, variance, epsilon, 1, out)
+    beta = gamma  # any: with a slope of 1 nothing asks for it
+    return batch_norm_relu_grad(dy, x, gamma, beta, mean, variance, epsilon, 1, out)

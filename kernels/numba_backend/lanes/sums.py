@@ -78,16 +78,18 @@ def channel_sums(x, out):
     """out (C,) = the sum of each channel of x (B, C, S, L); empty lanes hold 0."""
     B, C, S, L = x.shape
     flat = x.reshape(-1)
-    sums = np.zeros((B, C))
+    sums = np.empty(B * C)
     for task in prange(B * C):
+        plane = 0.0
         for s in range(0, S, CHUNK):
             at = (task * S + s) * L
             some = load(flat, at)
             for p in range(at + L, at + min(CHUNK, S - s) * L, L):
                 some += load(flat, p)
-            sums[task // C, task % C] += np.float64(total(some))
+            plane += np.float64(total(some))
+        sums[task] = plane
     for c in range(C):
         channel = 0.0
         for b in range(B):
-            channel += sums[b, c]
+            channel += sums[b * C + c]
         out[c] = channel

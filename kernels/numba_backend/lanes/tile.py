@@ -24,25 +24,23 @@ from kernels.numba_backend.lanes.vectors import (
     store_vector,
 )
 
-# A tile's columns for its rows. Measured on 28x28 pixels, 32 channels and 32 filters of 3x3 with
+# Rows and columns of the tiles. Measured on 28x28 pixels, 32 channels and 32 filters of 3x3 with
 # 32 registers, in GFLOP/s of 400: 8x2 306, 4x4 296, 5x4 300; with 24 sums or more LLVM runs out
-# of registers, 6x4 232, 8x3 204.
-SUM_TILES = {8: 2, 5: 4, 4: 4, 2: 4, 1: 4}
+# of registers, 6x4 232, 8x3 204. Those with one column are for outputs that have no more.
+SUM_TILES = [(8, 2), (5, 4), (4, 4), (2, 4), (1, 4), (8, 1), (5, 1), (1, 1)]
 # The same for products: 4x6 285, 4x5 267, 2x9 244, 4x3 221, 8x3 186; for 5 rows, 5x5 224, 5x4 183.
-PRODUCT_TILES = {5: 5, 4: 6, 2: 6, 1: 6}
+PRODUCT_TILES = [(5, 5), (4, 6), (1, 6), (1, 1)]
 if VECTOR_BYTES < 64:  # 16 registers
-    SUM_TILES = {4: 2, 2: 4, 1: 4}
-    PRODUCT_TILES = {3: 3, 2: 3, 1: 3}
+    SUM_TILES = [(4, 2), (2, 4), (1, 4), (4, 1), (1, 1)]
+    PRODUCT_TILES = [(3, 3), (1, 3), (1, 1)]
 
 
-def _tile_shape(tiles: dict[int, int], rows: int, columns: int) -> tuple[int, int]:
-    """Return the tile that computes the fewest sums twice; of equals, the largest."""
-
-    def waste(height):
-        return -(-rows // height) * height
-
-    height = min((height for height in tiles if height <= rows), key=waste)
-    return height, tiles[height] if columns >= tiles[height] else 1
+def _tile_shape(tiles: list[tuple[int, int]], rows: int, columns: int) -> tuple[int, int]:
+    """Return the tile that computes the fewest sums twice; of equals, the first."""
+    low = [shape for shape in tiles if shape[0] <= rows]
+    fitting = [shape for shape in low if 1 < shape[1] <= columns]
+    narrow = [shape for shape in low if shape[1] == 1]
+    return min(fitting or narrow, key=lambda shape: -(-rows // shape[0]) * shape[0])
 
 
 def sum_tile_shape(rows: int, columns: int) -> tuple[int, int]:
@@ -125,14 +123,13 @@ class _Loop:
 
 def _shapes(builder, tiles, ROWS, COLUMNS):
     """Yield each shape, inside a branch that is taken when ROWS and COLUMNS name it."""
-    for rows, widest in tiles.items():
-        for columns in (widest, 1):
-            named = builder.and_(
-                builder.icmp_signed("==", ROWS, _integer(rows)),
-                builder.icmp_signed("==", COLUMNS, _integer(columns)),
-            )
-            with builder.if_then(named):
-                yield rows, columns
+    for rows, columns in tiles:
+        named = builder.and_(
+            builder.icmp_signed("==", ROWS, _integer(rows)),
+            builder.icmp_signed("==", COLUMNS, _integer(columns)),
+        )
+        with builder.if_then(named):
+            yield rows, columns
 
 
 @intrinsic
@@ -151,7 +148,7 @@ def sum_tile(
         bias[r]    bias[bias0 + r], one number
         out[r, c]  out[out0 + r * out_row + c * out_column], a vector
 
-    ROWS and COLUMNS are those of a shape in SUM_TILES, or COLUMNS is 1.
+    ROWS and COLUMNS are those of a shape in SUM_TILES.
     """
     signature = types.void(
         x, x0, x_terms, x_step, w, w0, w_terms, w_step, terms, bias, bias0, slope,
@@ -216,7 +213,7 @@ def product_tile(
 
     and out[r, c], one number, is out[out0 + r * out_row + c]. The sums stay in registers over
     all lines; their lanes are added up at the end. ROWS and COLUMNS are those of a shape in
-    PRODUCT_TILES, or COLUMNS is 1.
+    PRODUCT_TILES.
     """
     signature = types.void(
         a, a0, a_lines, a_row, a_step, b, b0, b_lines, b_terms, b_term0, b_step,

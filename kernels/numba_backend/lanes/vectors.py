@@ -24,7 +24,10 @@ def _vector_bytes() -> int:
     """Return the width of this processor's vectors, or of the one that Numba is told to take."""
     name, features = config.CPU_NAME, config.CPU_FEATURES  # type: ignore[attr-defined]
     if features is None:
-        features = "" if name not in (None, "host") else llvm.get_host_cpu_features().flatten()
+        try:
+            features = "" if name not in (None, "host") else llvm.get_host_cpu_features().flatten()
+        except RuntimeError:  # LLVM cannot tell on every processor
+            features = ""
     if "+avx512f" in features:
         return 64
     if "+avx2" in features or name == "haswell":
