@@ -109,27 +109,21 @@ def _strip(x, plane, H, W, top, left, rows, width, L, strip):
 
 
 @inlined
+def _image_of_row(strip, at, step):
+    """Return B' of four vectors in a row."""
+    return _image(
+        load(strip, at), load(strip, at + step), load(strip, at + 2 * step),
+        load(strip, at + 3 * step),
+    )  # fmt: skip
+
+
+@inlined
 def _patch_products(strip, at, row, step, out, out0, out_step):
     """Write the 16 numbers of B' d B of a patch, whose vectors stand a row and a step apart."""
-    a0, a1, a2, a3 = _image(
-        load(strip, at), load(strip, at + step), load(strip, at + 2 * step),
-        load(strip, at + 3 * step),
-    )  # fmt: skip
-    at += row
-    b0, b1, b2, b3 = _image(
-        load(strip, at), load(strip, at + step), load(strip, at + 2 * step),
-        load(strip, at + 3 * step),
-    )  # fmt: skip
-    at += row
-    c0, c1, c2, c3 = _image(
-        load(strip, at), load(strip, at + step), load(strip, at + 2 * step),
-        load(strip, at + 3 * step),
-    )  # fmt: skip
-    at += row
-    d0, d1, d2, d3 = _image(
-        load(strip, at), load(strip, at + step), load(strip, at + 2 * step),
-        load(strip, at + 3 * step),
-    )  # fmt: skip
+    a0, a1, a2, a3 = _image_of_row(strip, at, step)
+    b0, b1, b2, b3 = _image_of_row(strip, at + row, step)
+    c0, c1, c2, c3 = _image_of_row(strip, at + 2 * row, step)
+    d0, d1, d2, d3 = _image_of_row(strip, at + 3 * row, step)
     _write_column(out, out0, out_step, a0, b0, c0, d0)
     _write_column(out, out0 + out_step, out_step, a1, b1, c1, d1)
     _write_column(out, out0 + 2 * out_step, out_step, a2, b2, c2, d2)

@@ -1,0 +1,163 @@
+"""What the kernels' door lets in, what it turns away, and the edges of what is allowed."""
+
+import numpy as np
+import pytest
+
+from kernels import BACKENDS, get_backend
+from kernels.geometry import make_window
+from tests.cases import assert_close
+
+NUMPY = get_backend("numpy")
+every_backend = pytest.mark.parametrize(
+    "backend", [pytest.param(get_backend(name), id=name) for name in BACKENDS]
+)
+
+
+def draw_array(shape, dtype, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
+
+
+@every_backend
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda x: np.asfortranarray(x),
+        lambda x: np.repeat(x, 2, axis=3)[..., ::2],
+        lambda x: x[:, :, ::-1][:, :, ::-1],
+        lambda x: x.astype(x.dtype.newbyteorder()),
+        lambda x: np.frombuffer(b"\0" + x.tobytes(), np.uint8)[1:].view(x.dtype).reshape(x.shape),
+    ],
+    ids=["Fortran order", "strided", "negative strides", "other byte order", "unaligned"],
+)
+def test_any_memory_layout_gives_the_same(backend, change):
+    x, w = draw_array((3, 2, 6, 6), np.float64), draw_array((4, 2, 3, 3), np.float64, 1)
+    dy = draw_array((3, 4, 4, 4), np.float64, 2)
+    assert_close(backend.correlate(change(x), change(w)), NUMPY.correlate(x, w))
+    for got, want in zip(
+        backend.correlate_grad(change(dy), change(x), change(w)),
+        NUMPY.correlate_grad(dy, x, w),
+        strict=True,
+    ):
+        assert_close(got, want)
+    y, _ = backend.max_pool(change(x), 2)
+    assert_close(y, NUMPY.max_pool(x, 2)[0])
+    x.flags.writeable = False
+    assert_close(backend.correlate(x, w), NUMPY.correlate(x, w))
+    assert_close(backend.leaky_relu(x, 0.01), NUMPY.leaky_relu(x, 0.01))
+
+
+X, W = np.zeros((2, 4, 6, 6)), np.zeros((4, 4, 3, 3))
+
+
+@every_backend
+@pytest.mark.parametrize(
+    ("function", "arguments", "error", "message"),
+    [
+        ("correlate", (X[0], W), ValueError, "x must have 4 dimensions"),
+        ("correlate", (X.tolist(), W), TypeError, "x must be a NumPy array"),
+        ("correlate", (np.ma.array(X), W), TypeError, "x must be a NumPy array"),
+        ("correlate", (X.astype(int), W), TypeError, "x must be float32 or float64"),
+        ("correlate", (X, W.astype("f4")), TypeError, "w is float32 and the other"),
+        ("correlate", (X, W[:, :3]), ValueError, "sees 3 channels"),
+        ("correlate", (X, W[:, :2], None, 1, 0, 1, 3), ValueError, r"groups \(3\) must divide"),
+        ("correlate", (X, W, np.zeros(3)), ValueError, r"b must have shape \(4,\)"),
+        ("correlate", (X, W, None, 0), ValueError, "stride must be at least 1"),
+        ("correlate", (X, W, None, 1.5), TypeError, "stride must be an integer"),
+        ("correlate", (X, W, None, True), TypeError, "stride must be an integer"),
+        ("correlate", (X, W, None, (1, 2, 3)), ValueError, "stride must be an integer or a pair"),
+        ("correlate", (X, W, None, 1, "some"), ValueError, "padding must be 'same'"),
+        ("correlate", (X, W, None, 1, -1), ValueError, "padding must be at least 0"),
+        ("correlate", (X, W, None, 1, ((1, 2), 3)), ValueError, "padding must be"),
+        ("correlate", (X, W, None, 1, 0, 4), ValueError, "9x9 pixels does not fit"),
+        ("correlate", (X[:, :, :0], W), ValueError, "1 or more"),
+        ("correlate_grad", (X, X, W), ValueError, r"dy must have shape \(2, 4, 4, 4\)"),
+        ("im2col", (X, 7), ValueError, "7x7 pixels does not fit"),
+        ("col2im", (X[0], (2, 4, 6, 6), 3), ValueError, r"cols must have shape \(2, 36, 16\)"),
+        ("col2im", (X[0], (2, 4, 6), 3), ValueError, r"x_shape must be \(N, C, H, W\)"),
+        ("max_pool", (X, 2, 2, 2), ValueError, "smaller than the pool"),
+        ("max_pool", (X, 0), ValueError, "pool_size must be at least 1"),
+        (
+            "max_pool_grad",
+            (X[:, :, :3, :3], np.full((2, 4, 3, 3), 36, np.int32), (2, 4, 6, 6), 2),
+            ValueError,
+            "index must point into an image of 36",
+        ),
+        (
+            "max_pool_grad",
+            (X[:, :, :3, :3], np.full((2, 4, 3, 3), -1, np.int32), (2, 4, 6, 6), 2),
+            ValueError,
+            "index must point into an image of 36",
+        ),
+        ("avg_pool_grad", (X, (2, 4, 6, 6), 2), ValueError, "dy must have shape"),
+        ("dense", (X[0, 0], W[0, 0]), ValueError, "does not fit weights"),
+        ("batch_norm", (X, np.zeros(3), np.zeros(4), 1e-5), ValueError, "gamma must have shape"),
+        ("batch_norm", (X[0], np.zeros(4), np.zeros(4), 1e-5), ValueError, "4 dimensions"),
+        ("softmax", (np.zeros((3, 0)),), ValueError, "at least one column"),
+        ("softmax_grad", (X, X), ValueError, "2 dimensions"),
+        ("sgd_step", (X[0, 0], X[0, 0], 0.1, 0.0), ValueError, "p must have 1 dim"),
+        ("sgd_step", (np.ones(5), np.ones(4), 0.1, 0.0), ValueError, r"g must have shape \(5,\)"),
+        ("sgd_step", (np.ones(10)[::2], np.ones(5), 0.1, 0.0), ValueError, "contiguous"),
+        ("momentum_step", (*[np.ones(5)] * 2, np.ones(3), 1, 1, True, 0), ValueError, "velocity"),
+        ("adam_step", (*[np.ones(5)] * 3, np.ones(5, "f4"), *[1] * 7), TypeError, "v is float32"),
+        ("softmax", (X,), ValueError, "x must have 2 dimensions"),
+        ("softmax_cross_entropy", (X[0, 0], np.arange(1, 7)), ValueError, "labels must be 0 to 5"),
+        ("softmax_cross_entropy", (X[0, 0], np.full(6, -1)), ValueError, "labels must be 0 to 5"),
+        ("softmax_cross_entropy", (X[0, 0], np.zeros(6)), TypeError, "labels must be integers"),
+        ("set_threads", (0,), ValueError, "threads must be at least 1"),
+        ("set_threads", (10**6,), ValueError, "threads must be 1 to"),
+    ],
+)
+def test_bad_calls_are_answered(backend, function, arguments, error, message):
+    with pytest.raises(error, match=message):
+        getattr(backend, function)(*arguments)
+
+
+@every_backend
+def test_an_empty_batch_comes_out_empty(backend):
+    x, w = np.zeros((0, 4, 6, 6)), np.ones((2, 4, 3, 3))
+    assert backend.correlate(x, w).shape == (0, 2, 4, 4)
+    assert backend.correlate_im2col(x, w).shape == (0, 2, 4, 4)
+    dx, dw, db = backend.correlate_grad(np.zeros((0, 2, 4, 4)), x, w)
+    assert dx.shape == x.shape
+    assert not dw.any()
+    assert not db.any()
+    y, index = backend.max_pool(x, 2)
+    assert backend.max_pool_grad(y, index, x.shape, 2).shape == x.shape
+    assert backend.avg_pool(x, 2).shape == y.shape
+    vector = np.ones(4)
+    assert backend.batch_norm_inference(x, *[vector] * 4, 1e-5).shape == x.shape
+    images = np.zeros((0, 4, 6, 6), np.uint8)
+    assert backend.load_images(images, vector, vector, "float64").shape == x.shape
+
+
+@every_backend
+def test_a_stride_beyond_the_image_leaves_one_window(backend):
+    x, w = draw_array((1, 1, 5, 5), np.float64), draw_array((1, 1, 3, 3), np.float64, 1)
+    y = backend.correlate(x, w, stride=2**20)
+    assert_close(y, (x[:, :, :3, :3] * w).sum().reshape(1, 1, 1, 1))
+
+
+@pytest.mark.parametrize(
+    ("length", "extent", "stride", "sides"),
+    # ceil(length / stride) places; an odd rest goes to the far side, as in TensorFlow.
+    [(5, 3, 1, (1, 1)), (5, 2, 1, (0, 1)), (28, 4, 1, (1, 2)), (7, 3, 2, (1, 1)),
+     (8, 3, 2, (0, 1)), (5, 1, 3, (0, 0)), (6, 5, 3, (1, 1)), (7, 5, 3, (2, 2))],
+)  # fmt: skip
+def test_same_padding(length, extent, stride, sides):
+    window = make_window((length, length), extent, stride, "same")
+    assert window.padding == (sides, sides)
+    assert window.output == (-(-length // stride),) * 2
+
+
+def test_padding_is_read_the_same_whatever_came_before():
+    for wrong in (1.0, True, ((1.0, 1), (1, 1)), None, "half"):
+        make_window((5, 5), 3, padding=1)
+        with pytest.raises((TypeError, ValueError), match="padding"):
+            make_window((5, 5), 3, padding=wrong)
+    assert make_window((5, 5), 3, padding=np.int64(1)) == make_window((5, 5), 3, padding=1)
+    assert make_window((5, 5), 3, padding=[[1, 1], [1, 1]]) == make_window((5, 5), 3, padding=1)
+
+
+def test_unknown_backend():
+    with pytest.raises(ValueError, match="one of numba, scipy, numpy"):
+        get_backend("cuda")
