@@ -108,11 +108,21 @@ def correlation(
 
 def bias(value: Any, filters: int, dtype: np.dtype) -> np.ndarray:
     """Return the bias of each filter; None stands for zeros."""
-    if value is None:
-        return np.zeros(filters, dtype)
-    b = array(value, "b", 1, dtype)
-    shape_is(b, "b", (filters,))
-    return b
+    _, b = scale_and_bias(None, value, filters, dtype)
+    return np.zeros(filters, dtype) if b is None else b
+
+
+def scale_and_bias(
+    scale: Any, b: Any, outputs: int, dtype: np.dtype
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Return what each output is multiplied by and what is added to it; None where given so."""
+    checked = []
+    for name, value in (("scale", scale), ("b", b)):
+        if value is not None:
+            value = array(value, name, 1, dtype)
+            shape_is(value, name, (outputs,))
+        checked.append(value)
+    return checked[0], checked[1]
 
 
 def output_gradient(
@@ -194,15 +204,13 @@ def same_shape(dy: Any, x: Any) -> tuple[np.ndarray, np.ndarray]:
     return dy, x
 
 
-def folding(w: Any, *vectors: Any) -> list[np.ndarray]:
-    """Return checked weights and the vectors of a BatchNorm behind them."""
-    w = array(w, "w", 2 if getattr(w, "ndim", None) == 2 else 4)
-    outputs = w.shape[1] if w.ndim == 2 else w.shape[0]
-    checked = [w]
-    for name, value in zip(("gamma", "beta", "mean", "variance"), vectors, strict=True):
-        vector = array(value, name, 1, w.dtype)
-        shape_is(vector, name, (outputs,))
-        checked.append(vector)
+def folding(b: Any, gamma: Any, **vectors: Any) -> list[np.ndarray]:
+    """Return a checked bias, zeros for None, and the vectors of the BatchNorm behind it."""
+    gamma = array(gamma, "gamma", 1)
+    checked = [bias(b, len(gamma), gamma.dtype), gamma]
+    for name, value in vectors.items():
+        checked.append(array(value, name, 1, gamma.dtype))
+        shape_is(checked[-1], name, gamma.shape)
     return checked
 
 

@@ -37,6 +37,7 @@ class Backend(Protocol):
         padding: Any = 0,
         dilation: Any = 1,
         groups: int = 1,
+        scale: Array | None = None,
         slope: float = 1.0,
     ) -> Array:
         """Cross-correlate images with filters, the "convolution" of neural networks.
@@ -54,6 +55,8 @@ class Backend(Protocol):
             Zeros around each image.
         groups : int
             Filter f sees the channels of group f // (F / groups) only.
+        scale : (F,), optional
+            What each filter's sums are multiplied by before the bias is added.
         slope : float
             What negative results are multiplied by, as `leaky_relu` does; 1 leaves them.
 
@@ -182,10 +185,18 @@ class Backend(Protocol):
     def flatten_grad(self, dy: Array, image: Shape) -> Array:
         """Return rows (N, C * H * W) as images of shape ``image`` = (C, H, W)."""
 
-    def dense(self, x: Array, w: Array, b: Array | None = None, slope: float = 1.0) -> Array:
-        """Return x @ w + b for rows x (N, features) and weights w (features, units).
+    def dense(
+        self,
+        x: Array,
+        w: Array,
+        b: Array | None = None,
+        scale: Array | None = None,
+        slope: float = 1.0,
+    ) -> Array:
+        """Return scale * (x @ w) + b for rows x (N, features) and weights w (features, units).
 
-        Negative results are multiplied by the slope, as `leaky_relu` does.
+        A scale and a bias b have one number a unit. Negative results are multiplied by the slope,
+        as `leaky_relu` does.
         """
 
     def dense_grad(
@@ -252,7 +263,6 @@ class Backend(Protocol):
 
     def fold_batch_norm(
         self,
-        w: Array,
         b: Array | None,
         gamma: Array,
         beta: Array,
@@ -260,13 +270,12 @@ class Backend(Protocol):
         variance: Array,
         epsilon: float,
     ) -> tuple[Array, Array]:
-        """Return the weights and the bias of a layer that does what w, b and a BatchNorm did.
+        """Return the scale and the bias with which a layer does what it and a BatchNorm did.
 
         Parameters
         ----------
-        w : (F, C, KH, KW) or (features, units)
-            Of a convolution or a fully connected layer; left as they are.
         b : (F,) or (units,), optional
+            The bias of a convolution or a fully connected layer.
         gamma, beta, mean, variance : like b
             Of the `batch_norm_inference` that follows the layer.
         """

@@ -106,16 +106,17 @@ def _pairs(F, C, groups):
             yield f, k, first + k
 
 
-def correlate(x, w, b=None, stride=1, padding=0, dilation=1, groups=1, slope=1.0):
+def correlate(x, w, b=None, stride=1, padding=0, dilation=1, groups=1, scale=None, slope=1.0):
     x, w, window, groups = checks.correlation(x, w, stride, padding, dilation, groups)
-    b = checks.bias(b, len(w), x.dtype)
+    scale, b = checks.scale_and_bias(scale, b, len(w), x.dtype)
     sh, sw = window.stride
     padded, spread_w = pad(x, window), _spread(w, window.dilation)
     y = np.zeros((len(x), len(w), *window.output), x.dtype)
     for n in range(len(x)):
         for f, k, c in _pairs(len(w), x.shape[1], groups):
             y[n, f] += correlate2d(padded[n, c], spread_w[f, k], mode="valid")[::sh, ::sw]
-    return activated(y + b[:, None, None], slope)
+    y = activated(y.transpose(0, 2, 3, 1), scale, b, slope)
+    return np.ascontiguousarray(y.transpose(0, 3, 1, 2))
 
 
 def correlate_grad(dy, x, w, stride=1, padding=0, dilation=1, groups=1, need_dx=True, out=None):

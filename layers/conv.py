@@ -75,11 +75,12 @@ class Conv(Layer):
         return self.filters, *window.output
 
     def _forward(self, x, training):
-        return self.apply(x, self.params["weights"], self.params.get("bias")), x
+        return self.apply(x, self.params.get("bias")), x
 
-    def apply(self, x, weights, bias, slope=1.0):
-        """Return the correlation with these weights, its negative numbers times the slope."""
-        return self.backend.correlate(x, weights, bias, **self._sliding, slope=slope)
+    def apply(self, x, bias, scale=None, slope=1.0):
+        """Return the correlation, scaled, plus a bias, its negative numbers times the slope."""
+        weights = self.params["weights"]
+        return self.backend.correlate(x, weights, bias, **self._sliding, scale=scale, slope=slope)
 
     def _backward(self, dy, x):
         dx, dw, db = self.backend.correlate_grad(

@@ -42,11 +42,11 @@ class Dense(Layer):
         return (self.units,)
 
     def _forward(self, x, training):
-        return self.apply(x, self.params["weights"], self.params.get("bias")), x
+        return self.apply(x, self.params.get("bias")), x
 
-    def apply(self, x, weights, bias, slope=1.0):
-        """Return x @ weights + bias, its negative numbers times the slope."""
-        return self.backend.dense(x, weights, bias, slope)
+    def apply(self, x, bias, scale=None, slope=1.0):
+        """Return scale * (x @ weights) + bias, its negative numbers times the slope."""
+        return self.backend.dense(x, self.params["weights"], bias, scale, slope)
 
     def _backward(self, dy, x):
         dx, dw, db = self.backend.dense_grad(

@@ -90,8 +90,8 @@ class BatchNormReluPool(BatchNormRelu):
 class Folded(Layer):
     """A Conv or Dense, with the BatchNorm and the ReLU behind it, as prediction runs them.
 
-    With the running statistics a BatchNorm is a scale and a shift, which go into a private copy
-    of the weights; the ReLU is taken on the way out of the sum.
+    With the running statistics a BatchNorm is a scale and a shift. They and the ReLU are taken on
+    the way out of the layer's sums: the weights are not copied, so nothing can be out of date.
     """
 
     def __init__(self, layer: Conv | Dense, norm: BatchNorm | None, slope: float):
@@ -102,13 +102,13 @@ class Folded(Layer):
         self.built = True
 
     def _forward(self, x, training):
-        weights, bias = self.layer.params["weights"], self.layer.params.get("bias")
+        scale, bias = None, self.layer.params.get("bias")
         if self.norm is not None:
             gamma, beta = self.norm.params["gamma"], self.norm.params["beta"]
-            weights, bias = self.backend.fold_batch_norm(
-                weights, bias, gamma, beta, *self.norm.running, self.norm.epsilon
+            scale, bias = self.backend.fold_batch_norm(
+                bias, gamma, beta, *self.norm.running, self.norm.epsilon
             )
-        return self.layer.apply(x, weights, bias, self.slope), None
+        return self.layer.apply(x, bias, scale, self.slope), None
 
     def _backward(self, dy, saved):
         raise RuntimeError("a folded layer only predicts")

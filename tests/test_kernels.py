@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kernels import BACKENDS, get_backend
+from kernels.geometry import make_window
 from kernels.interface import Backend
 from tests import naive
 from tests.cases import assert_close, correlations, dtypes, pools
@@ -88,12 +89,16 @@ def test_correlate_grad_where_the_output_is_as_large_as_its_ground(
 
 @every_layout
 @given(case=small, slope=st.sampled_from([0.0, 0.01]))
-def test_correlate_activates_its_output(backend, case, slope):
+def test_correlate_scales_and_activates_its_output(backend, case, slope):
     arguments = {**case.sliding, "groups": case.groups}
+    scale = draw_array(len(case.w), case.x.dtype, 3)
     b = case.b - 2  # so that some results are negative
     plain = backend.correlate(case.x, case.w, b, **arguments)
     got = backend.correlate(case.x, case.w, b, **arguments, slope=slope)
     np.testing.assert_array_equal(got, np.where(plain > 0, plain, plain * plain.dtype.type(slope)))
+    got = backend.correlate(case.x, case.w, b, **arguments, scale=scale)
+    want = backend.correlate(case.x, case.w, **arguments) * scale[:, None, None]
+    assert_close(got, want + b[:, None, None])
 
 
 @every_backend
@@ -107,16 +112,13 @@ def test_fold_batch_norm_is_both_in_one(backend, shape, dtype, with_bias):
     outputs = shape[1] if len(shape) == 2 else shape[0]
     b, gamma, beta, mean = (draw_array(outputs, dtype, seed) for seed in range(1, 5))
     variance = draw_array(outputs, dtype, 5) ** 2
-    before = w.copy()
-    folded_w, folded_b = backend.fold_batch_norm(
-        w, b if with_bias else None, gamma, beta, mean, variance, 1e-5
-    )
-    np.testing.assert_array_equal(w, before)
+    b = b if with_bias else None
+    scale, folded_b = backend.fold_batch_norm(b, gamma, beta, mean, variance, 1e-5)
     x = draw_array((3, shape[0]) if len(shape) == 2 else (3, shape[1], 8, 8), dtype, 6)
-    apply = NUMPY.dense if len(shape) == 2 else NUMPY.correlate
-    apart = apply(x, w, b if with_bias else None)
+    apply = backend.dense if len(shape) == 2 else backend.correlate
+    apart = apply(x, w, b)
     want = NUMPY.batch_norm_inference(apart, gamma, beta, mean, variance, 1e-5)
-    error = np.abs(apply(x, folded_w, folded_b) - want).max()
+    error = np.abs(apply(x, w, folded_b, scale=scale) - want).max()
     size = np.abs(gamma / np.sqrt(variance + dtype(1e-5))).max() * max(np.abs(apart).max(), 1)
     assert error <= (1e-10 if dtype == np.float64 else 1e-4) * size
 
@@ -164,6 +166,14 @@ def test_max_pool_lets_nan_and_infinity_out(backend):
     np.testing.assert_array_equal(y.ravel(), [-np.inf, 1, np.nan, np.nan, np.inf])
     if backend is not LANES:
         np.testing.assert_array_equal(index.ravel(), [0, 2, 3, 5, 7])
+    # Nothing is larger than -inf: the first pixel of each window, not of the padding before it.
+    nothing = np.full((1, 2, 5, 41), -np.inf)
+    arguments = (3, 2), (2, 2), ((1, 1), (1, 0))
+    _, want = naive.max_pool(nothing, make_window((5, 41), *arguments))
+    y, index = backend.max_pool(nothing, *arguments)
+    assert (y == -np.inf).all()
+    if backend is not LANES:
+        np.testing.assert_array_equal(index, want)
 
 
 @every_layout
@@ -287,7 +297,7 @@ def test_dense(backend, shape, units, dtype):
     assert_close(backend.dense(x, w, b), x @ w + b)
     assert_close(backend.dense(x, w), x @ w)
     y = backend.dense(x, w, b)
-    np.testing.assert_array_equal(backend.dense(x, w, b, 0.0), np.where(y > 0, y, 0))
+    np.testing.assert_array_equal(backend.dense(x, w, b, slope=0.0), np.where(y > 0, y, 0))
     dx, dw, db = backend.dense_grad(dy, x, w)
     assert_close(dx, dy @ w.T)
     assert_close(dw, x.T @ dy)

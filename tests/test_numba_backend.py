@@ -117,7 +117,7 @@ def test_a_change_in_any_source_compiles_anew(tmp_path):
     assert first == output()
     planes = copied / "numba_backend" / "planes.py"
     before = planes.read_text()
-    planes.write_text(before.replace("= image[i, first + q * sw]", "= -image[i, first + q * sw]"))
+    planes.write_text(before.replace("to + p, pixels, count", "to + p, pixels + pixels, count"))
     assert planes.read_text() != before
     assert output() != first
 

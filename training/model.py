@@ -178,18 +178,17 @@ class Model:
         correct : int
             How many images the model got right.
         """
-        inputs = self._door(x)
-        labels_ = labels(y, len(x), self.classes)
-        return self._run(self._forward_and_back, *inputs, labels_)
-
-    def _door(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return images as all backends take them, and what they are normalised by."""
         images, mean, std = self._check_images(x)
         if len(images) == 0:
             raise ValueError("a batch needs at least one image")
+        labels_ = labels(y, len(images), self.classes)
+        return self._run(self._forward_and_back, self._plain(images), mean, std, labels_)
+
+    def _plain(self, images: np.ndarray) -> np.ndarray:
+        """Return images as all backends take them."""
         if images.dtype != np.uint8:
             images = images.astype(self.dtype, copy=False)
-        return np.ascontiguousarray(images), mean, std
+        return np.ascontiguousarray(images)
 
     def _run(self, function: Callable, *inputs: np.ndarray) -> Any:
         """Call a function, or make again what it did when it last saw inputs of these shapes."""
@@ -256,13 +255,15 @@ class Model:
 
     def logits(self, x: np.ndarray) -> np.ndarray:
         """Return the numbers (N, classes) before the softmax."""
-        self._check_images(x)
+        images, mean, std = self._check_images(x)
         classes = self.classes
-        out = np.empty((len(x), classes), self.dtype)
-        for start in range(0, len(x), INFERENCE_BATCH):
-            part = slice(start, start + INFERENCE_BATCH)
-            out[part] = self._run(self._infer, *self._door(x[part]))
-        return out
+        parts = [
+            self._run(self._infer, self._plain(images[start : start + INFERENCE_BATCH]), mean, std)
+            for start in range(0, len(images), INFERENCE_BATCH)
+        ]
+        if len(parts) == 1:
+            return parts[0]
+        return np.concatenate(parts) if parts else np.empty((0, classes), self.dtype)
 
     def predict_proba(self, x: np.ndarray) -> np.ndarray:
         """Return the probability (N, classes) of each class for each image."""

@@ -82,21 +82,15 @@ def average(running_mean, running_variance, mean, variance, momentum):
     )
 
 
-def fold_batch_norm(w, b, gamma, beta, mean, variance, epsilon):
-    w, *vectors = checks.folding(w, gamma, beta, mean, variance)
-    b = checks.bias(b, len(gamma), w.dtype)
-    new_w, new_b = np.empty_like(w), np.empty_like(b)
-    shape = (*w.shape, 1) if w.ndim == 2 else (1, len(w), -1)
-    lanes.call(
-        normalization.fold_kernel,
-        w.reshape(shape),
-        b,
-        *vectors,
-        float(epsilon),
-        new_w.reshape(shape),
-        new_b,
+def fold_batch_norm(b, gamma, beta, mean, variance, epsilon):
+    b, gamma, beta, mean, variance = checks.folding(
+        b, gamma, beta=beta, mean=mean, variance=variance
     )
-    return new_w, new_b
+    scale, shift = np.empty_like(b), np.empty_like(b)
+    lanes.call(
+        normalization.fold_kernel, b, gamma, beta, mean, variance, float(epsilon), scale, shift
+    )
+    return scale, shift
 
 
 def fills_lanes(N, dtype):

@@ -9,14 +9,23 @@ from kernels import checks
 from kernels.geometry import Window, make_window
 from kernels.numba_backend.dense import matmul
 from kernels.numba_backend.jit import parallel, serial
+from kernels.numba_backend.lanes.dense import scale_and_bias
 from kernels.numba_backend.lanes.layout import lanes_of
 from kernels.numba_backend.lanes.sums import cover_with_sums
 from kernels.numba_backend.lanes.tile import sum_tile_shape
-from kernels.numba_backend.planes import planes_for, split, split_phases, widen
+from kernels.numba_backend.memory import empty
+from kernels.numba_backend.planes import (
+    copy_row,
+    inside,
+    planes_for,
+    split,
+    split_phases,
+    widen,
+)
 from kernels.numba_backend.tape import call
 from kernels.numba_backend.vector import add_scaled, add_scaled_4, dot, dot_4
 
-LINE = 4  # vectors of pixels that one task covers
+MOST_VECTORS = 4  # of pixels that one task covers
 # Images whose weight gradients are summed by one task. Fixed, so that the order of the sums
 # and with it every bit of the result does not depend on the number of threads.
 MAX_BATCH_PARTS = 16
@@ -33,45 +42,47 @@ def _tap_shifts(window: Window, channels: int) -> np.ndarray:
 def _crop(wide, width, out):
     """out (N, F, OH, OW) = the pixels of planes (N, F, run) whose rows are ``width`` long."""
     N, F, OH, OW = out.shape
+    size, pixels, to = wide.shape[2], wide.reshape(-1), out.reshape(-1)
     for plane in prange(N * F):
-        n, f = plane // F, plane % F
         for i in range(OH):
-            for j in range(OW):
-                out[n, f, i, j] = wide[n, f, i * width + j]
+            copy_row(pixels, plane * size + i * width, 1, to, (plane * OH + i) * OW, OW)
 
 
 @serial
 def _correlate(
-    x, phases, stride, start, rows, width, strides, shifts, w, w_strides, w_terms, b, slope,
+    x, phases, stride, start, rows, width, strides, shifts, w, w_strides, w_terms, scale, b, slope,
     wide, wide_strides, counts, tile, out,
 ):  # fmt: skip
     """Pixels in the lanes: each tap of the kernel is a shift of whole planes."""
     N, C, _, _ = x.shape
     size = stride[0] * stride[1] * rows * width
-    planes = phases[: N * C * size].reshape(N, C, size)
-    split_phases(x, planes, stride, start, rows, width)
+    split_phases(x, phases[: N * C * size].reshape(N, C, size), stride, start, rows, width)
+    # Read over the end and cropped again; but what memory held may be denormal, 100 times slower.
+    phases[N * C * size :] = 0
     cover_with_sums(
-        phases, strides, shifts, w.reshape(-1), w_strides, w_terms, b, slope,
+        phases, strides, shifts, w.reshape(-1), w_strides, w_terms, scale, b, slope,
         wide.reshape(-1), wide_strides, counts, tile,
     )  # fmt: skip
     _crop(wide, width, out)
 
 
-def correlate(x, w, b=None, stride=1, padding=0, dilation=1, groups=1, slope=1.0):
+def correlate(x, w, b=None, stride=1, padding=0, dilation=1, groups=1, scale=None, slope=1.0):
     x, w, window, groups = checks.correlation(x, w, stride, padding, dilation, groups)
-    b = checks.bias(b, len(w), x.dtype)
+    affine = checks.scale_and_bias(scale, b, len(w), x.dtype)
     (N, C), (F, channels), planes = x.shape[:2], w.shape[:2], planes_for(window)
     out = np.empty((N, F, *window.output), x.dtype)
     if 0 in out.shape:
         return out
     shifts = _tap_shifts(window, channels)
-    L, filters = lanes_of(x.dtype), F // groups
-    line = LINE * L
+    filters = F // groups
+    tile = sum_tile_shape(filters, MOST_VECTORS)
+    L, vectors = lanes_of(x.dtype), tile[1]
+    line = vectors * L
     lines = -(-planes.run // line)
     call(
         _correlate,
         x,
-        np.empty(N * C * planes.size + line, x.dtype),  # the last line may read over the end
+        empty((N * C * planes.size + line,), x.dtype),  # the last line may read over the end
         window.stride,
         window.start,
         planes.rows,
@@ -81,12 +92,12 @@ def correlate(x, w, b=None, stride=1, padding=0, dilation=1, groups=1, slope=1.0
         w,
         (filters * shifts.size, shifts.size),
         np.arange(shifts.size, dtype=np.int64),
-        b,
+        *scale_and_bias(*affine, F, x.dtype),
         x.dtype.type(slope),
-        np.empty((N, F, lines * line), x.dtype),
+        empty((N, F, lines * line), x.dtype),
         (F * lines * line, filters * lines * line, line, lines * line, L),
-        (N, groups, lines, filters, LINE),
-        sum_tile_shape(filters, LINE),
+        (N, groups, lines, filters, vectors),
+        tile,
         out,
     )
     return out
@@ -200,14 +211,6 @@ def correlate_grad(dy, x, w, stride=1, padding=0, dilation=1, groups=1, need_dx=
     return dx, dw.sum(axis=0).reshape(w.shape), db.sum(axis=0)
 
 
-@serial
-def _inside(offset, stride, length, count):
-    """Return [first, last) of the places i < count with 0 <= offset + i * stride < length."""
-    first = max(0, (-offset + stride - 1) // stride)
-    last = min(count, (length - 1 - offset) // stride + 1)
-    return first, max(first, last)
-
-
 @parallel
 def _im2col(x, out, stride, dilation, start):
     """x (N, C, H, W), out (N, C, KH, KW, OH, OW)."""
@@ -218,10 +221,10 @@ def _im2col(x, out, stride, dilation, start):
         columns[:] = 0
         for k in range(KH):
             above = k * dilation[0] - start[0]
-            i0, i1 = _inside(above, stride[0], H, OH)
+            i0, i1 = inside(above, stride[0], H, OH)
             for m in range(KW):
                 before = m * dilation[1] - start[1]
-                j0, j1 = _inside(before, stride[1], W, OW)
+                j0, j1 = inside(before, stride[1], W, OW)
                 for i in range(i0, i1):
                     for j in range(j0, j1):
                         columns[k, m, i, j] = image[above + i * stride[0], before + j * stride[1]]
@@ -237,10 +240,10 @@ def _col2im(columns, x, stride, dilation, start):
         image[:] = 0
         for k in range(KH):
             above = k * dilation[0] - start[0]
-            i0, i1 = _inside(above, stride[0], H, OH)
+            i0, i1 = inside(above, stride[0], H, OH)
             for m in range(KW):
                 before = m * dilation[1] - start[1]
-                j0, j1 = _inside(before, stride[1], W, OW)
+                j0, j1 = inside(before, stride[1], W, OW)
                 for i in range(i0, i1):
                     for j in range(j0, j1):
                         image[above + i * stride[0], before + j * stride[1]] += values[k, m, i, j]

@@ -4,12 +4,15 @@ import numpy as np
 
 from kernels import checks
 from kernels.numba_backend.jit import serial
+from kernels.numba_backend.lanes.dense import scale_and_bias
 from kernels.numba_backend.lanes.layout import lanes_of
 from kernels.numba_backend.lanes.sums import cover_with_products, cover_with_sums
 from kernels.numba_backend.lanes.tile import product_tile_shape, sum_tile_shape
 from kernels.numba_backend.memory import empty
 from kernels.numba_backend.tape import call
 from kernels.numpy_backend.dense import flatten, flatten_grad
+
+MOST_VECTORS = 4  # of units that one task covers
 
 __all__ = ["dense", "dense_grad", "flatten", "flatten_grad", "matmul"]
 
@@ -39,8 +42,8 @@ def matmul(a, b, bias=None):
     flat, row, column = (a, K, 1) if a.flags.c_contiguous else (a.T, 1, N)
     cover_with_sums(
         b.reshape(-1), (0, 0, 0, L), np.arange(K, dtype=np.int64) * width,
-        flat.reshape(-1), (0, row), np.arange(K, dtype=np.int64) * column, np.zeros(N, b.dtype),
-        b.dtype.type(1),
+        flat.reshape(-1), (0, row), np.arange(K, dtype=np.int64) * column,
+        *scale_and_bias(None, None, N, b.dtype), b.dtype.type(1),
         out.reshape(-1), (0, 0, 0, width, L),
         (1, 1, 1, N, width // L), sum_tile_shape(N, width // L),
     )  # fmt: skip
@@ -67,49 +70,53 @@ def _matmul_transposed(a, b):
 
 @serial
 def _dense(
-    x, w, whole, strides, terms, x_strides, x_terms, nothing, one, wide, wide_strides, counts,
-    tile, b, slope, y,
+    x, w, whole, strides, terms, x_strides, x_terms, ones, zeros, one, wide, wide_strides, counts,
+    tile, scale, b, slope, y,
 ):  # fmt: skip
-    """y = leaky ReLU of x @ w + b; whole is w, or room for it with rows of whole vectors."""
+    """y = leaky ReLU of scale * (x @ w) + b; whole is w, or room for rows of whole vectors."""
     if whole.shape[1] != w.shape[1]:
         for k in range(len(w)):
             for m in range(w.shape[1]):
                 whole[k, m] = w[k, m]
     cover_with_sums(
-        whole.reshape(-1), strides, terms, x.reshape(-1), x_strides, x_terms, nothing, one,
-        wide.reshape(-1), wide_strides, counts, tile,
+        whole.reshape(-1), strides, terms, x.reshape(-1), x_strides, x_terms, ones, zeros,
+        one, wide.reshape(-1), wide_strides, counts, tile,
     )  # fmt: skip
     for n in range(len(y)):
         for m in range(y.shape[1]):
-            value = wide[n, m] + b[m]
+            value = wide[n, m] * scale[m] + b[m]
             y[n, m] = value if value > 0 else value * slope
 
 
-def dense(x, w, b=None, slope=1.0):
+def dense(x, w, b=None, scale=None, slope=1.0):
     x, w = checks.dense(x, w)
     (N, K), M, dtype = x.shape, w.shape[1], x.dtype
-    b, y = checks.bias(b, M, dtype), np.empty((N, M), dtype)
+    scale, b = scale_and_bias(*checks.scale_and_bias(scale, b, M, dtype), M, dtype)
+    y = np.empty((N, M), dtype)
     if 0 in (N, K, M):
         y[:] = np.where(b > 0, b, b * dtype.type(slope))
         return y
     L = lanes_of(dtype)
-    vectors = -(-M // L)
-    width = vectors * L
+    _, vectors = tile = sum_tile_shape(N, min(MOST_VECTORS, -(-M // L)))
+    line = vectors * L
+    lines = -(-M // line)
+    width = lines * line
     call(
         _dense,
         x,
         w,
         w if width == M else np.zeros((K, width), dtype),
-        (0, 0, 0, L),
+        (0, 0, line, L),
         np.arange(K, dtype=np.int64) * width,
         (0, K),
         np.arange(K, dtype=np.int64),
-        np.zeros(N, dtype),
+        *scale_and_bias(None, None, N, dtype),
         dtype.type(1),
-        np.empty((N, width), dtype),
-        (0, 0, 0, width, L),
-        (1, 1, 1, N, vectors),
-        sum_tile_shape(N, vectors),
+        empty((N, width), dtype),
+        (0, 0, line, width, L),
+        (1, 1, lines, N, vectors),
+        tile,
+        scale,
         b,
         dtype.type(slope),
         y,

@@ -100,22 +100,11 @@ def batch_norm_grad(dy, x, gamma, mean, variance, epsilon, out=None):
     return dx, dgamma.astype(x.dtype), dbeta.astype(x.dtype)
 
 
-@parallel
-def fold_kernel(w, b, gamma, beta, mean, variance, epsilon, new_w, new_b):
-    """w (features, units, 1) of a fully connected layer, (1, filters, weights) of a convolution."""
-    rows, outputs, weights = w.shape
-    scale = np.empty_like(gamma)
-    for c in range(outputs):
-        scale[c] = gamma[c] / math.sqrt(variance[c] + w.dtype.type(epsilon))
-        new_b[c] = (b[c] - mean[c]) * scale[c] + beta[c]
-    if weights == 1:
-        for r in prange(rows):
-            for c in range(outputs):
-                new_w[r, c, 0] = w[r, c, 0] * scale[c]
-    else:
-        for c in prange(outputs):
-            for k in range(weights):
-                new_w[0, c, k] = w[0, c, k] * scale[c]
+@serial
+def fold_kernel(b, gamma, beta, mean, variance, epsilon, scale, shift):
+    for c in range(b.size):
+        scale[c] = gamma[c] / math.sqrt(variance[c] + gamma.dtype.type(epsilon))
+        shift[c] = (b[c] - mean[c]) * scale[c] + beta[c]
 
 
 @serial

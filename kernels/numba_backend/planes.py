@@ -16,7 +16,14 @@ import numpy as np
 from numba import prange
 
 from kernels.geometry import Window
-from kernels.numba_backend.jit import parallel
+from kernels.numba_backend.jit import inlined, parallel, serial
+from kernels.numba_backend.lanes.vectors import (
+    VECTOR_BYTES,
+    load_apart,
+    load_first,
+    same,
+    store_first,
+)
 
 
 class Planes(NamedTuple):
@@ -55,22 +62,42 @@ def planes_for(window: Window) -> Planes:
     return Planes(rows, width, sh * sw * rows * width, shifts.ravel(), run)
 
 
+@serial
+def inside(offset, stride, length, count):
+    """Return [first, last) of the places i < count with 0 <= offset + i * stride < length."""
+    first = max(0, (-offset + stride - 1) // stride)
+    last = min(count, (length - 1 - offset) // stride + 1)
+    return first, max(first, last)
+
+
+@inlined
+def copy_row(source, at, step, target, to, count):
+    """Copy pixels that stand a step apart. Rows are short: a plain loop takes longer to begin."""
+    lanes = VECTOR_BYTES // source.itemsize
+    nothing = same(source.dtype.type(0))
+    for p in range(0, count, lanes):
+        if step == 1:
+            pixels = load_first(source, at + p, count - p)
+        else:
+            pixels = load_apart(source, at + p * step, step, 0, count - p, nothing)
+        store_first(target, to + p, pixels, count - p)
+
+
 @parallel
 def split_phases(x, out, stride, start, rows, width):
     """Write images (N, C, H, W), padded and split into phases, into out (N, C, planes.size)."""
     N, C, H, W = x.shape
     (sh, sw), (top, left) = stride, start
+    size, source, target = out.shape[2], x.reshape(-1), out.reshape(-1)
     for plane in prange(N * C):
-        image, phases = x[plane // C, plane % C], out[plane // C, plane % C]
-        phases[:] = 0
+        target[plane * size : (plane + 1) * size] = 0
         for i in range(H):
             row = (i + top) % sh * sw * rows + (i + top) // sh
             for b in range(sw):
                 first = (b - left) % sw
-                at = (row + b * rows) * width + (first + left) // sw
-                line = phases[at : at + (W - first + sw - 1) // sw]
-                for q in range(line.size):
-                    line[q] = image[i, first + q * sw]
+                at = (plane * H + i) * W + first
+                to = plane * size + (row + b * rows) * width + (first + left) // sw
+                copy_row(source, at, sw, target, to, (W - first + sw - 1) // sw)
 
 
 def split(x, window: Window, planes: Planes):

@@ -5,6 +5,16 @@ from numba import prange
 
 from kernels import checks
 from kernels.numba_backend.jit import parallel, serial
+from kernels.numba_backend.lanes.vectors import (
+    VECTOR_BYTES,
+    load_apart,
+    neither,
+    same,
+    same_like,
+    store_first,
+    where,
+)
+from kernels.numba_backend.planes import inside
 from kernels.numba_backend.tape import call
 
 
@@ -16,24 +26,35 @@ def clip(first, size, length):
 
 @parallel
 def _max_pool(x, y, index, size, stride, start):
+    """Neighbouring windows in the lanes; what is no pixel is the lowest number."""
     N, C, H, W = x.shape
     OH, OW = y.shape[2:]
-    for plane in prange(N * C):
-        n, c = plane // C, plane % C
-        image = x[n, c]
-        for i in range(OH):
-            top, bottom = clip(i * stride[0] - start[0], size[0], H)
-            for j in range(OW):
-                left, right = clip(j * stride[1] - start[1], size[1], W)
-                largest, at = image[top, left], top * W + left
-                for p in range(top, bottom):
-                    for q in range(left, right):
-                        pixel = image[p, q]
-                        # NaN is not larger than anything, but must come out.
-                        if pixel > largest or (pixel != pixel and largest == largest):
-                            largest, at = pixel, p * W + q
-                y[n, c, i, j] = largest
-                index[n, c, i, j] = at
+    pixels, to, at = x.reshape(-1), y.reshape(-1), index.reshape(-1)
+    lanes, lowest = VECTOR_BYTES // x.itemsize, same(x.dtype.type(-np.inf))
+    for line in prange(N * C * OH):
+        plane, i = line // OH, line % OH
+        top, bottom = clip(i * stride[0] - start[0], size[0], H)
+        for j in range(0, OW, lanes):
+            largest, place = lowest, same_like(np.int32(-OW * stride[1]), lowest)
+            for p in range(top, bottom):
+                for q in range(size[1]):
+                    left = j * stride[1] - start[1] + q
+                    low, high = 0, min(OW - j, lanes)
+                    if left < 0 or left + (high - 1) * stride[1] >= W:
+                        low, high = inside(left, stride[1], W, high)
+                    row = (plane * H + p) * W
+                    pixel = load_apart(pixels, row + left, stride[1], low, high, lowest)
+                    # NaN is not larger than anything, but must come out.
+                    larger = neither(pixel <= largest) & (largest == largest)
+                    largest = where(larger, pixel, largest)
+                    here = same_like(np.int32(p * W + q - start[1]), lowest)
+                    place = where(larger, here, place)
+            store_first(to, line * OW + j, largest, OW - j)
+            store_first(at, line * OW + j, place, OW - j)
+        for j in range(OW):
+            # Where all pixels are -inf, none was larger: the first, which may lie behind padding.
+            first = max(j * stride[1] - start[1], 0)
+            at[line * OW + j] = max(at[line * OW + j] + j * stride[1], top * W + first)
 
 
 @parallel

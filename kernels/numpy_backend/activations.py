@@ -10,9 +10,16 @@ def leaky_relu(x, slope):
     return np.where(x > 0, x, x * x.dtype.type(slope))
 
 
-def activated(y, slope):
-    """Return the leaky ReLU of what a layer puts out; a slope of 1 is none."""
-    return y if slope == 1 else leaky_relu(y, slope)
+def activated(y, scale, bias, slope):
+    """Return the leaky ReLU of scale * y + bias, which belong to the last axis of sums y.
+
+    None, None and a slope of 1 leave them as they are.
+    """
+    if scale is not None:
+        y = y * scale
+    if bias is not None:
+        y = y + bias
+    return y if slope == 1 else np.where(y > 0, y, y * y.dtype.type(slope))
 
 
 def leaky_relu_grad(dy, x, slope):

@@ -35,9 +35,9 @@ def add_windows(values, x_shape, window: Window):
     return padded[:, :, top : top + H, left : left + W]
 
 
-def correlate(x, w, b=None, stride=1, padding=0, dilation=1, groups=1, slope=1.0):
+def correlate(x, w, b=None, stride=1, padding=0, dilation=1, groups=1, scale=None, slope=1.0):
     x, w, window, groups = checks.correlation(x, w, stride, padding, dilation, groups)
-    b = checks.bias(b, len(w), x.dtype)
+    scale, b = checks.scale_and_bias(scale, b, len(w), x.dtype)
     windows = windows_of(pad(x, window), window)
     y = [
         # Sum over channel, kernel row and kernel column: (N, OH, OW, filters of the group).
@@ -46,8 +46,8 @@ def correlate(x, w, b=None, stride=1, padding=0, dilation=1, groups=1, slope=1.0
             np.split(windows, groups, axis=1), np.split(w, groups), strict=True
         )
     ]
-    y = (np.concatenate(y, axis=3) + b).transpose(0, 3, 1, 2)
-    return activated(np.ascontiguousarray(y), slope)
+    y = activated(np.concatenate(y, axis=3), scale, b, slope)
+    return np.ascontiguousarray(y.transpose(0, 3, 1, 2))
 
 
 def correlate_grad(dy, x, w, stride=1, padding=0, dilation=1, groups=1, need_dx=True, out=None):

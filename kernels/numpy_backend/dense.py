@@ -17,9 +17,10 @@ def flatten_grad(dy, image):
     return dy.reshape(len(dy), *image)
 
 
-def dense(x, w, b=None, slope=1.0):
+def dense(x, w, b=None, scale=None, slope=1.0):
     x, w = checks.dense(x, w)
-    return activated(x @ w + checks.bias(b, w.shape[1], x.dtype), slope)
+    scale, b = checks.scale_and_bias(scale, b, w.shape[1], x.dtype)
+    return activated(x @ w, scale, b, slope)
 
 
 def dense_grad(dy, x, w, need_dx=True, out=None):

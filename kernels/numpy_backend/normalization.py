@@ -49,12 +49,12 @@ def batch_norm_inference(x, gamma, beta, mean, variance, epsilon):
     return (x - _per_channel(mean, x)) * _per_channel(scale, x) + _per_channel(beta, x)
 
 
-def fold_batch_norm(w, b, gamma, beta, mean, variance, epsilon):
-    w, gamma, beta, mean, variance = checks.folding(w, gamma, beta, mean, variance)
-    scale = gamma / np.sqrt(variance + w.dtype.type(epsilon))
-    b = checks.bias(b, len(gamma), w.dtype)
-    by_filter = scale[:, None, None, None] if w.ndim == 4 else scale
-    return w * by_filter, (b - mean) * scale + beta
+def fold_batch_norm(b, gamma, beta, mean, variance, epsilon):
+    b, gamma, beta, mean, variance = checks.folding(
+        b, gamma, beta=beta, mean=mean, variance=variance
+    )
+    scale = gamma / np.sqrt(variance + gamma.dtype.type(epsilon))
+    return scale, (b - mean) * scale + beta
 
 
 def average(running_mean, running_variance, mean, variance, momentum):

@@ -70,9 +70,11 @@ __all__ = [
 _window = lru_cache(maxsize=1024)(make_window)
 
 
-def correlate(x: Lanes, w, b=None, stride=1, padding=0, dilation=1, groups=1, slope=1.0) -> Lanes:
+def correlate(
+    x: Lanes, w, b=None, stride=1, padding=0, dilation=1, groups=1, scale=None, slope=1.0
+) -> Lanes:
     window = _window(x.shape[2:], w.shape[2:], stride, padding, dilation)
-    return convolution.correlate(x, w, b, window, groups, slope)
+    return convolution.correlate(x, w, b, window, groups, scale, slope)
 
 
 def correlate_grad(

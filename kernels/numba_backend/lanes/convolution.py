@@ -8,7 +8,7 @@ from numba import prange
 from kernels.geometry import Window
 from kernels.numba_backend.jit import parallel, serial
 from kernels.numba_backend.lanes import winograd
-from kernels.numba_backend.lanes.dense import zeros
+from kernels.numba_backend.lanes.dense import scale_and_bias
 from kernels.numba_backend.lanes.layout import Lanes
 from kernels.numba_backend.lanes.sums import channel_sums, cover_with_products, cover_with_sums
 from kernels.numba_backend.lanes.tile import product_tile_shape, sum_tile_shape
@@ -46,14 +46,14 @@ def _place(x, out, corner, step):
 
 @serial
 def _sums(
-    fresh, x, ground, corner, step, strides, x_terms, w, w_strides, w_terms, bias, slope, y,
-    y_strides, counts, tile,
+    fresh, x, ground, corner, step, strides, x_terms, w, w_strides, w_terms, scale, bias, slope,
+    y, y_strides, counts, tile,
 ):  # fmt: skip
     """Cover y with sums of x, which is first placed on its ground if that is fresh."""
     if fresh:
         _place(x, ground, corner, step)
     cover_with_sums(
-        ground.reshape(-1), strides, x_terms, w.reshape(-1), w_strides, w_terms, bias,
+        ground.reshape(-1), strides, x_terms, w.reshape(-1), w_strides, w_terms, scale, bias,
         slope, y.reshape(-1), y_strides, counts, tile,
     )  # fmt: skip
 
@@ -168,14 +168,14 @@ def _winograd_pays(window: Window, groups: int, w_shape: tuple) -> bool:
     return plain and window.size == (3, 3) and min(F, channels) > 16
 
 
-def correlate(x: Lanes, w, b, window: Window, groups: int, slope: float) -> Lanes:
+def correlate(x: Lanes, w, b, window: Window, groups: int, scale, slope: float) -> Lanes:
     if _winograd_pays(window, groups, w.shape):
-        return winograd.correlate(x, w, b, window, slope)
+        return winograd.correlate(x, w, b, window, scale, slope)
     plan = _plan(len(x.data), w.shape, window, groups, x.lanes)
     y = x.like(*plan.output)
-    bias = zeros(len(w), x.dtype) if b is None else b
+    affine = scale_and_bias(scale, b, len(w), x.dtype)
     ground, slope = _ground(x, *plan.x_ground), x.dtype.type(slope)
-    call(_sums, *ground, *plan.x, w, *plan.w, bias, slope, y.data, *plan.y)
+    call(_sums, *ground, *plan.x, w, *plan.w, *affine, slope, y.data, *plan.y)
     return y
 
 
@@ -184,10 +184,10 @@ def input_gradient(dy: Lanes, w, window: Window, groups: int) -> Lanes:
         return winograd.input_gradient(dy, w, window)
     plan = _plan(len(dy.data), w.shape, window, groups, dy.lanes)
     dx = dy.like(*plan.input)
-    bias = zeros(plan.input[0], dy.dtype)
+    affine = scale_and_bias(None, None, plan.input[0], dy.dtype)
     ground = _ground(dy, *plan.dy_ground)
     slope = dy.dtype.type(1)
-    call(_sums, *ground, *plan.dy, w, *plan.reversed_w, bias, slope, dx.data, *plan.dx)
+    call(_sums, *ground, *plan.dy, w, *plan.reversed_w, *affine, slope, dx.data, *plan.dx)
     return dx
 
 

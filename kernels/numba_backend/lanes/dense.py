@@ -27,33 +27,43 @@ def _image_terms(N: int, features: int, lanes: int) -> np.ndarray:
 
 
 @lru_cache(maxsize=64)
-def zeros(count: int, dtype: np.dtype) -> np.ndarray:
-    """Return zeros to read: the bias of what has none."""
-    return np.zeros(count, dtype)
+def _all(number: float, count: int, dtype: np.dtype) -> np.ndarray:
+    return np.full(count, number, dtype)
 
 
-def _product(x: Lanes, w, w_step: int, w_terms: np.ndarray, b, units: int, slope=1.0) -> Lanes:
-    """Return y[u] = b[u] + sum over t of w[u * w_step + w_terms[t]] * x[t]; columns are blocks."""
+def scale_and_bias(scale, bias, count: int, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
+    """Return them, or ones and zeros to read where there is none."""
+    return (
+        _all(1.0, count, dtype) if scale is None else scale,
+        _all(0.0, count, dtype) if bias is None else bias,
+    )
+
+
+def _product(x: Lanes, w, w_step: int, w_terms, units: int, scale=None, b=None, slope=1.0) -> Lanes:
+    """y[u] = scale[u] * sum over t of w[u * w_step + w_terms[t]] * x[t] + b[u].
+
+    The columns are blocks of images.
+    """
     B, K, L = x.data.shape
     y = x.like(units)
     call(
         cover_with_sums, x.data.reshape(-1), (0, 0, 0, K * L), terms(K, L),
-        w.reshape(-1), (0, w_step), w_terms, b, x.dtype.type(slope),
+        w.reshape(-1), (0, w_step), w_terms,
+        *scale_and_bias(scale, b, units, x.dtype), x.dtype.type(slope),
         y.data.reshape(-1), (0, 0, 0, L, units * L),
         (1, 1, 1, units, B), sum_tile_shape(units, B),
     )  # fmt: skip
     return y
 
 
-def dense(x: Lanes, w, b=None, slope=1.0) -> Lanes:
+def dense(x: Lanes, w, b=None, scale=None, slope=1.0) -> Lanes:
     features, units = w.shape
-    b = zeros(units, x.dtype) if b is None else b
-    return _product(x, w, 1, terms(features, units), b, units, slope)
+    return _product(x, w, 1, terms(features, units), units, scale, b, slope)
 
 
 def input_gradient(dy: Lanes, w) -> Lanes:
     features, units = w.shape
-    return _product(dy, w, units, terms(units, 1), zeros(features, dy.dtype), features)
+    return _product(dy, w, units, terms(units, 1), features)
 
 
 @parallel
@@ -69,14 +79,14 @@ def _rows(x, out):
 
 @serial
 def _weight_gradient(
-    dy, rows, row_strides, row_terms, x, x_strides, x_terms, nothing, one, wide, strides, counts,
-    tile, dw, db,
+    dy, rows, row_strides, row_terms, x, x_strides, x_terms, ones, zeros, slope, wide, strides,
+    counts, tile, dw, db,
 ):  # fmt: skip
     """Sum over the images, with the units in the lanes; db is the sum of dy."""
     _rows(dy, rows)
     cover_with_sums(
-        rows.reshape(-1), row_strides, row_terms, x.reshape(-1), x_strides, x_terms, nothing, one,
-        wide.reshape(-1), strides, counts, tile,
+        rows.reshape(-1), row_strides, row_terms, x.reshape(-1), x_strides, x_terms, ones, zeros,
+        slope, wide.reshape(-1), strides, counts, tile,
     )  # fmt: skip
     if wide.shape[1] != dw.shape[1]:  # the units do not fill their last vector
         for k in range(dw.shape[0]):
@@ -95,7 +105,8 @@ def weight_gradient(dy: Lanes, x: Lanes, out=None):
         _weight_gradient, dy.planes,
         empty((N, vectors * L), dy.dtype), (0, 0, 0, L), terms(N, vectors * L),
         x.data, (0, L), _image_terms(N, features, L),
-        zeros(features, dy.dtype), dy.dtype.type(1), wide, (0, 0, 0, vectors * L, L),
+        *scale_and_bias(None, None, features, dy.dtype), dy.dtype.type(1),
+        wide, (0, 0, 0, vectors * L, L),
         (1, 1, 1, features, vectors), sum_tile_shape(features, vectors), dw, db,
     )  # fmt: skip
     return dw, db

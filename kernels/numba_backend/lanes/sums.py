@@ -16,9 +16,10 @@ CHUNK = 256  # vectors added in their own precision before the sum goes on in fl
 
 @parallel
 def cover_with_sums(
-    x, x_strides, x_terms, w, w_strides, w_terms, bias, slope, out, out_strides, counts, tile
-):
-    """out[b, g, i, r, c] = bias[g, r] + sum over t of w[g, r, t] * x[b, g, i, t, c].
+    x, x_strides, x_terms, w, w_strides, w_terms, scale, bias, slope, out, out_strides, counts,
+    tile,
+):  # fmt: skip
+    """out[b, g, i, r, c] = scale[g, r] * sum over t of w[g, r, t] * x[b, g, i, t, c] + bias[g, r].
 
     What is negative is multiplied by the slope.
 
@@ -40,7 +41,8 @@ def cover_with_sums(
             c = min(start, columns - COLUMNS)
             sum_tile(
                 x, x0 + c * x_strides[3], x_terms, x_strides[3],
-                w, w0, w_terms, w_strides[1], x_terms.size, bias, g * rows + r, slope,
+                w, w0, w_terms, w_strides[1], x_terms.size, scale, bias, g * rows + r,
+                slope,
                 out, out0 + c * out_strides[4], out_strides[3], out_strides[4],
                 ROWS, COLUMNS,
             )  # fmt: skip

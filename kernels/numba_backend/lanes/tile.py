@@ -134,10 +134,10 @@ def _shapes(builder, tiles, ROWS, COLUMNS):
 
 @intrinsic
 def sum_tile(
-    typing, x, x0, x_terms, x_step, w, w0, w_terms, w_step, terms, bias, bias0, slope,
+    typing, x, x0, x_terms, x_step, w, w0, w_terms, w_step, terms, scale, bias, row0, slope,
     out, out0, out_row, out_column, ROWS, COLUMNS,
 ):  # fmt: skip
-    """out[r, c] = bias[r] + sum over t of w[r, t] * x[t, c], a vector for each r and c.
+    """out[r, c] = scale[r] * sum over t of w[r, t] * x[t, c] + bias[r], a vector each.
 
     What is negative is multiplied by the slope: that of a leaky ReLU, or 1.
 
@@ -145,29 +145,26 @@ def sum_tile(
 
         w[r, t]    w[w0 + w_terms[t] + r * w_step], one number
         x[t, c]    x[x0 + x_terms[t] + c * x_step], a vector
-        bias[r]    bias[bias0 + r], one number
+        scale[r]   scale[row0 + r], one number; bias[r] alike
         out[r, c]  out[out0 + r * out_row + c * out_column], a vector
 
     ROWS and COLUMNS are those of a shape in SUM_TILES.
     """
     signature = types.void(
-        x, x0, x_terms, x_step, w, w0, w_terms, w_step, terms, bias, bias0, slope,
+        x, x0, x_terms, x_step, w, w0, w_terms, w_step, terms, scale, bias, row0, slope,
         out, out0, out_row, out_column, ROWS, COLUMNS,
     )  # fmt: skip
 
     def generate(context, builder, signature, arguments):
         vector = _vector(signature.args[0])
         (
-            x, x0, x_terms, x_step, w, w0, w_terms, w_step, terms, bias, bias0, slope,
+            x, x0, x_terms, x_step, w, w0, w_terms, w_step, terms, scale, bias, row0, slope,
             out, out0, out_row, out_column, ROWS, COLUMNS,
         ) = _unwrap(context, builder, signature, arguments)  # fmt: skip
         for rows, columns in _shapes(builder, SUM_TILES, ROWS, COLUMNS):
             x_columns = _moved(builder, x, x0, x_step, columns)
             w_rows = _moved(builder, w, w0, w_step, rows)
-            start = []
-            for r in range(rows):
-                start += [_repeat(builder, vector, bias, builder.add(bias0, _integer(r)))] * columns
-            loop = _Loop(builder, terms, start)
+            loop = _Loop(builder, terms, [ir.Constant(vector, None)] * (rows * columns))
             x_term = builder.load(builder.gep(x_terms, [loop.index]))
             w_term = builder.load(builder.gep(w_terms, [loop.index]))
             pixels = [load_vector(builder, vector, column, x_term) for column in x_columns]
@@ -178,6 +175,12 @@ def sum_tile(
                     total = loop.values[r * columns + c]
                     sums.append(_multiply_add(builder, vector, pixels[c], weight, total))
             sums = loop.close(sums)
+            for r in range(rows):
+                row = builder.add(row0, _integer(r))
+                factor = _repeat(builder, vector, scale, row)
+                shift = _repeat(builder, vector, bias, row)
+                for at in range(r * columns, (r + 1) * columns):
+                    sums[at] = _multiply_add(builder, vector, sums[at], factor, shift)
             places = [
                 (row, builder.mul(out_column, _integer(c)))
                 for row in _moved(builder, out, out0, out_row, rows)

@@ -38,6 +38,9 @@ def _vector_bytes() -> int:
 VECTOR_BYTES = _vector_bytes()
 
 
+INT = ir.IntType(64)
+
+
 class Vector(types.Type):
     """The type of a register that holds ``count`` numbers."""
 
@@ -143,6 +146,99 @@ def store(typing, array, offset, value):
         return context.get_dummy_value()
 
     return types.void(array, offset, value), generate
+
+
+def _lanes(count):
+    """Return the vector of the numbers of the lanes."""
+    integers = ir.VectorType(INT, count)
+    return ir.Constant(integers, list(range(count)))
+
+
+def _masked(builder, action, places, mask, value):
+    """Call LLVM's masked gather, load or store; value is what to store or what else to return.
+
+    places is the address of a vector, or a vector of addresses.
+    """
+    vector = value.type
+    bits = vector.element.width if isinstance(vector.element, ir.IntType) else None
+    element = (
+        f"i{bits}" if bits else {ir.FloatType(): "f32", ir.DoubleType(): "f64"}[vector.element]
+    )
+    name = f"v{vector.count}{element}"
+    pointers = f"v{vector.count}p0{element}" if action == "gather" else f"p0{name}"
+    alignment = ir.Constant(ir.IntType(32), 1)
+    if action == "store":
+        result, arguments = ir.VoidType(), [value, places, alignment, mask]
+    else:
+        result, arguments = vector, [places, alignment, mask, value]
+    signature = ir.FunctionType(result, [argument.type for argument in arguments])
+    function = cgutils.get_or_insert_function(
+        builder.module, signature, f"llvm.masked.{action}.{name}.{pointers}"
+    )
+    return builder.call(function, arguments)
+
+
+def _first(builder, lanes, count):
+    """Return the mask of the first lanes."""
+    numbers = _lanes(lanes)
+    return builder.icmp_signed("<", numbers, repeat(builder, numbers.type, count))
+
+
+@intrinsic
+def load_first(typing, array, offset, count):
+    """Return the vector at an offset, of which only the first numbers are read; the rest is 0."""
+    kind = _full(array.dtype)
+
+    def generate(context, builder, signature, arguments):
+        array, offset, count = arguments
+        vector = context.get_value_type(kind)
+        pointer = at(
+            builder, vector, pointer_to(context, builder, signature.args[0], array), offset
+        )
+        mask = _first(builder, kind.count, count)
+        return _masked(builder, "load", pointer, mask, ir.Constant(vector, None))
+
+    return kind(array, offset, count), generate
+
+
+@intrinsic
+def store_first(typing, array, offset, value, count):
+    """Write the first numbers of a vector to an offset."""
+
+    def generate(context, builder, signature, arguments):
+        array, offset, value, count = arguments
+        pointer = pointer_to(context, builder, signature.args[0], array)
+        pointer = at(builder, value.type, pointer, offset)
+        _masked(builder, "store", pointer, _first(builder, value.type.count, count), value)
+        return context.get_dummy_value()
+
+    return types.void(array, offset, value, count), generate
+
+
+@intrinsic
+def load_apart(typing, array, offset, step, low, high, otherwise):
+    """Return numbers that stand a step apart, of the lanes from low to before high.
+
+    The other lanes are not read and hold another vector's numbers.
+    """
+
+    def generate(context, builder, signature, arguments):
+        array, offset, step, low, high, otherwise = arguments
+        lanes, real = otherwise.type.count, otherwise.type.element
+        pointer = pointer_to(context, builder, signature.args[0], array)
+        numbers = _lanes(lanes)
+        first = builder.ptrtoint(builder.gep(pointer, [offset]), INT)
+        bytes_ = builder.mul(step, ir.Constant(INT, signature.args[0].dtype.bitwidth // 8))
+        away = builder.mul(numbers, repeat(builder, numbers.type, bytes_))
+        away = builder.add(away, repeat(builder, numbers.type, first))
+        places = builder.inttoptr(away, ir.VectorType(real.as_pointer(), lanes))
+        mask = builder.and_(
+            _first(builder, lanes, high),
+            builder.icmp_signed(">=", numbers, repeat(builder, numbers.type, low)),
+        )
+        return _masked(builder, "gather", places, mask, otherwise)
+
+    return otherwise(array, offset, step, low, high, otherwise), generate
 
 
 def _repeats(kind):

@@ -26,7 +26,7 @@ from numba import prange
 
 from kernels.geometry import Window
 from kernels.numba_backend.jit import inlined, parallel, serial
-from kernels.numba_backend.lanes.dense import terms, zeros
+from kernels.numba_backend.lanes.dense import scale_and_bias, terms
 from kernels.numba_backend.lanes.layout import Lanes
 from kernels.numba_backend.lanes.sums import channel_sums
 from kernels.numba_backend.lanes.tile import sum_tile, sum_tile_shape
@@ -156,8 +156,9 @@ def _activated(value, slope, zero):
 
 @parallel
 def _correlate(
-    x, w_products, x_terms, w_terms, bias, slope, y, corner, tile, strips, x_products, y_products
-):
+    x, w_products, x_terms, w_terms, scale, bias, slope, y, corner, tile, strips, x_products,
+    y_products,
+):  # fmt: skip
     """y = the correlation of x, whose padding begins at a corner, by rows of tiles.
 
     x (B, C, H, W, L), w_products (16, F, C), y (B, F, OH, OW, L). The rest is room for a worker
@@ -171,7 +172,8 @@ def _correlate(
     width, workers = 2 * columns + 2, len(strips)
     x_step, y_step = _plane(C, columns, L), _plane(F, columns, L)
     flat, weights, to = x.reshape(-1), w_products.reshape(-1), y.reshape(-1)
-    nothing, one, zero = np.zeros(F, x.dtype), x.dtype.type(1), same(x.dtype.type(0))
+    ones, zeros = np.ones(F, x.dtype), np.zeros(F, x.dtype)
+    plain, zero = x.dtype.type(1), same(x.dtype.type(0))
     for worker in prange(workers):
         strip, patches, sums = strips[worker], x_products[worker], y_products[worker]
         for task in range(worker * B * lines // workers, (worker + 1) * B * lines // workers):
@@ -188,11 +190,11 @@ def _correlate(
                         j = min(begin, columns - COLUMNS)
                         sum_tile(
                             patches, u * x_step + j * L, x_terms, L,
-                            weights, (u * F + r) * C, w_terms, C, C, nothing, r, one,
+                            weights, (u * F + r) * C, w_terms, C, C, ones, zeros, r, plain,
                             sums, u * y_step + (r * columns + j) * L, columns * L, L, ROWS, COLUMNS,
                         )  # fmt: skip
             for f in range(F):
-                shift, weak = same(bias[f]), same(slope)
+                factor, shift, weak = same(scale[f]), same(bias[f]), same(slope)
                 for j in range(columns):
                     at = (f * columns + j) * L
                     a0, a1 = _products_of_row(sums, at, y_step)
@@ -203,13 +205,15 @@ def _correlate(
                     upper1, lower1 = _output(a1, b1, c1, d1)
                     out = (((b * F + f) * OH + 2 * i) * OW + 2 * j) * L
                     right, below = 2 * j + 1 < OW, 2 * i + 1 < OH
-                    store(to, out, _activated(upper0 + shift, weak, zero))
+                    store(to, out, _activated(upper0 * factor + shift, weak, zero))
                     if right:
-                        store(to, out + L, _activated(upper1 + shift, weak, zero))
+                        store(to, out + L, _activated(upper1 * factor + shift, weak, zero))
                     if below:
-                        store(to, out + OW * L, _activated(lower0 + shift, weak, zero))
+                        store(to, out + OW * L, _activated(lower0 * factor + shift, weak, zero))
                     if right and below:
-                        store(to, out + (OW + 1) * L, _activated(lower1 + shift, weak, zero))
+                        store(
+                            to, out + (OW + 1) * L, _activated(lower1 * factor + shift, weak, zero)
+                        )
 
 
 @parallel
@@ -229,7 +233,7 @@ def _filter_products(
     width, vectors, workers, pieces = 2 * columns + 2, C // L, len(strips), len(parts)
     x_step, y_step = _plane(columns * L, vectors, L), _plane(F, columns, L)
     flat, sent, sums = x.reshape(-1), dy.reshape(-1), parts.reshape(-1)
-    nothing, zero = np.zeros(F, x.dtype), same(x.dtype.type(0))
+    ones, zeros, zero = np.ones(F, x.dtype), np.zeros(F, x.dtype), same(x.dtype.type(0))
     itself = x.dtype.type(1)
     for worker in prange(workers):
         strip, channels, patches = strips[worker], turned[worker], x_products[worker]
@@ -277,7 +281,7 @@ def _filter_products(
                             sum_tile(
                                 patches, u * x_step + v * L, x_terms, L,
                                 outputs, u * y_step + r * columns * L, dy_terms, columns * L,
-                                columns * L, nothing, r, itself,
+                                columns * L, ones, zeros, r, itself,
                                 fresh, r * C + v * L, C, L, ROWS, COLUMNS,
                             )  # fmt: skip
                     at = (part * 16 + u) * F * C
@@ -333,7 +337,7 @@ def _weight_gradient(
 
 @serial
 def _whole(
-    w, backwards, w_products, x, x_terms, w_terms, bias, slope, y, corner, tile, strips,
+    w, backwards, w_products, x, x_terms, w_terms, scale, bias, slope, y, corner, tile, strips,
     x_products, y_products,
 ):  # fmt: skip
     _transform_filters(w, backwards, w_products)
@@ -342,6 +346,7 @@ def _whole(
         w_products,
         x_terms,
         w_terms,
+        scale,
         bias,
         slope,
         y,
@@ -353,13 +358,14 @@ def _whole(
     )
 
 
-def _run(x: Lanes, w, backwards: bool, bias, slope: float, corner, y: Lanes) -> Lanes:
+def _run(x: Lanes, w, backwards: bool, scale, bias, slope: float, corner, y: Lanes) -> Lanes:
     _, C, _, _, L = x.data.shape
     F, columns, dtype = y.shape[1], (y.shape[3] + 1) // 2, x.dtype
     workers = numba.get_num_threads()
     call(
         _whole, w, backwards, empty((16, F, C), dtype), x.data, terms(C, columns * L),
-        terms(C, 1), bias, dtype.type(slope), y.data, corner, sum_tile_shape(F, columns),
+        terms(C, 1), *scale_and_bias(scale, bias, F, dtype), dtype.type(slope),
+        y.data, corner, sum_tile_shape(F, columns),
         empty((workers, 4 * (2 * columns + 2) * L), dtype),
         empty((workers, 16 * _plane(C, columns, L)), dtype),
         empty((workers, 16 * _plane(F, columns, L)), dtype),
@@ -367,15 +373,14 @@ def _run(x: Lanes, w, backwards: bool, bias, slope: float, corner, y: Lanes) -> 
     return y
 
 
-def correlate(x: Lanes, w, b, window: Window, slope: float = 1.0) -> Lanes:
-    bias = zeros(len(w), x.dtype) if b is None else b
-    return _run(x, w, False, bias, slope, window.start, x.like(len(w), *window.output))
+def correlate(x: Lanes, w, b, window: Window, scale=None, slope: float = 1.0) -> Lanes:
+    return _run(x, w, False, scale, b, slope, window.start, x.like(len(w), *window.output))
 
 
 def input_gradient(dy: Lanes, w, window: Window) -> Lanes:
     top, left = window.start
     dx = dy.like(w.shape[1], *window.image)
-    return _run(dy, w, True, zeros(w.shape[1], dy.dtype), 1.0, (2 - top, 2 - left), dx)
+    return _run(dy, w, True, None, None, 1.0, (2 - top, 2 - left), dx)
 
 
 def weight_gradient(dy: Lanes, x: Lanes, w_shape, window: Window, out=None):
