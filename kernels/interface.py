@@ -417,13 +417,17 @@ class Backend(Protocol):
             backend has no faster way.
         """
 
-    def load_images(self, images: Array, mean: Array, std: Array, dtype: np.dtype) -> Array:
+    def load_images(
+        self, images: Array, mean: Array, std: Array, dtype: np.dtype, predict: bool = False
+    ) -> Array:
         """Return images (N, C, H, W) of any real dtype as activations (images - mean) / std.
 
         Parameters
         ----------
         mean, std : (C,)
         dtype : float32 or float64
+        predict : bool
+            Whether no gradients will be asked for: a backend may then choose another form.
         """
 
     def sgd_step(self, p: Array, g: Array, learning_rate: float, l2: float) -> None:

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 import tracemalloc
 import weakref
 from pathlib import Path
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 
 from kernels import get_backend
 from kernels.geometry import make_window
-from kernels.numba_backend import lanes
+from kernels.numba_backend import lanes, tape
 from kernels.numba_backend.lanes import winograd
 from layers import BatchNorm, Dense, Flatten, LeakyRelu
 from tests.cases import assert_close, dtypes, positive
@@ -81,13 +82,34 @@ def test_a_recorded_step_takes_the_threads_that_are_set_later():
     try:
         BACKEND.set_threads(1)
         model.train_step(images, labels)
-        (tape,) = model._recorded.values()
-        assert tape._notes.threads == 1
+        (recorded,) = model._recorded.values()
+        assert recorded._notes.threads == 1
         BACKEND.set_threads(2)
         model.train_step(images, labels)
-        assert tape._notes.threads == 2
+        assert recorded._notes.threads == 2
     finally:
         BACKEND.set_threads(numba.config.NUMBA_NUM_THREADS)
+
+
+@several_cores
+def test_a_short_step_takes_the_number_of_threads_that_is_faster(monkeypatch):
+    images, _ = digits(1)
+    model = small_network("numba", "float32")
+    want = model.logits(images)
+    (recorded,) = model._recorded.values()
+    notes, taken = recorded._notes, []
+
+    def calls_on(threads):
+        taken.append(threads)
+        time.sleep(2e-4 if threads > 1 else 1e-4)
+        return type(notes)._calls_on(notes, threads)
+
+    monkeypatch.setattr(notes, "_calls_on", calls_on)
+    for _ in range(2 * tape.TRIES + 3):
+        np.testing.assert_array_equal(model.logits(images), want)
+    assert taken.count(1) >= 3
+    assert taken[-3:] == [1, 1, 1]
+    assert taken[0] == notes.threads == numba.get_num_threads()
 
 
 def test_set_threads_is_obeyed():
@@ -172,8 +194,8 @@ def test_an_interrupted_recording_is_not_played(monkeypatch):
     images, labels = digits(40)
     model, reference = small_network("numba", dropout=0), small_network("numpy", dropout=0)
     model.compute_gradients(images, labels)
-    (tape,) = model._recorded.values()
-    tape._notes.threads = 0  # as if their number had changed: the next step records again
+    (recorded,) = model._recorded.values()
+    recorded._notes.threads = 0  # as if their number had changed: the next step records again
     with monkeypatch.context() as patched:
 
         def interrupt(*arguments):

@@ -333,7 +333,7 @@ class Model:
         return x, labels(y, len(x), self.classes)
 
     def _infer(self, images, mean, std) -> np.ndarray:
-        activations = self.backend.load_images(images, mean, std, self.dtype)
+        activations = self.backend.load_images(images, mean, std, self.dtype, predict=True)
         for layer in self._predicting:
             activations = layer.forward(activations, training=False)
         return self.backend.to_array(activations)

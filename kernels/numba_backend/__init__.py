@@ -11,6 +11,7 @@ import numpy as np
 from kernels import checks
 from kernels.numba_backend import (
     activations,
+    channels_last,
     convolution,
     lanes,
     normalization,
@@ -19,13 +20,14 @@ from kernels.numba_backend import (
 from kernels.numba_backend import (
     dense as products,
 )
+from kernels.numba_backend.channels_last import ChannelsLast
 from kernels.numba_backend.convolution import col2im, correlate_im2col, im2col
 from kernels.numba_backend.jit import set_threads
 from kernels.numba_backend.lanes import record
 from kernels.numba_backend.optimizers import adam_step, momentum_step, sgd_step
 
 
-def _either(on_arrays, on_lanes, recorded=False):
+def _either(on_arrays, on_lanes, on_channels_last=None, recorded=False):
     """Return a function that takes plain arrays as well as activations inside a model.
 
     On plain arrays only those whose every kernel is noted can be recorded: prediction's.
@@ -35,6 +37,12 @@ def _either(on_arrays, on_lanes, recorded=False):
     def function(x, *args, **kwargs):
         if isinstance(x, lanes.Lanes):
             return on_lanes(x, *args, **kwargs)
+        if isinstance(x, ChannelsLast):
+            if on_channels_last is not None:
+                y = on_channels_last(x, *args, **kwargs)
+                if y is not NotImplemented:
+                    return y
+            x = channels_last.to_array(x)
         if not recorded:
             lanes.spoil()
         return on_arrays(x, *args, **kwargs)
@@ -56,17 +64,17 @@ batch_norm_relu_pool = _either(normalization.batch_norm_relu_pool, lanes.batch_n
 batch_norm_relu_pool_grad = _either(
     normalization.batch_norm_relu_pool_grad, lanes.batch_norm_relu_pool_grad
 )
-correlate = _either(convolution.correlate, lanes.correlate, recorded=True)
+correlate = _either(convolution.correlate, lanes.correlate, channels_last.correlate, recorded=True)
 correlate_grad = _either(convolution.correlate_grad, lanes.correlate_grad)
 dense = _either(products.dense, lanes.dense, recorded=True)
 dense_grad = _either(products.dense_grad, lanes.dense_grad)
 dropout = _either(normalization.dropout, lanes.dropout)
 dropout_grad = _either(normalization.dropout_grad, lanes.dropout_grad)
-flatten = _either(products.flatten, lanes.flatten, recorded=True)
+flatten = _either(products.flatten, lanes.flatten, channels_last.flatten, recorded=True)
 flatten_grad = _either(products.flatten_grad, lanes.flatten_grad)
 leaky_relu = _either(activations.leaky_relu, lanes.leaky_relu, recorded=True)
 leaky_relu_grad = _either(activations.leaky_relu_grad, lanes.leaky_relu_grad)
-max_pool = _either(pooling.max_pool, lanes.max_pool, recorded=True)
+max_pool = _either(pooling.max_pool, lanes.max_pool, channels_last.max_pool, recorded=True)
 max_pool_grad = _either(pooling.max_pool_grad, lanes.max_pool_grad)
 softmax = _either(activations.softmax, lanes.softmax)
 softmax_cross_entropy = _either(activations.softmax_cross_entropy, lanes.softmax_cross_entropy)
@@ -104,17 +112,20 @@ def from_array(x):
 
 
 def to_array(x):
+    if isinstance(x, ChannelsLast):
+        return channels_last.to_array(x)
     return lanes.unpack(x) if isinstance(x, lanes.Lanes) else x
 
 
-def load_images(images, mean, std, dtype):
+def load_images(images, mean, std, dtype, predict=False):
     images, mean, std = checks.raw_images(images, mean, std, dtype)
     if images.dtype != np.uint8:
         images = images.astype(mean.dtype, copy=False)
     images = np.ascontiguousarray(images)
     if fills_lanes(len(images), mean.dtype):
         return lanes.pack_normalized(images, mean, std)
-    return normalization.load_images(images, mean, std)
+    load = channels_last.load_images if predict else normalization.load_images
+    return load(images, mean, std)
 
 
 __all__ = [

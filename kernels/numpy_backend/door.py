@@ -11,7 +11,7 @@ def to_array(x):
     return x
 
 
-def load_images(images, mean, std, dtype):
+def load_images(images, mean, std, dtype, predict=False):
     images, mean, std = checks.raw_images(images, mean, std, dtype)
     return (images.astype(dtype) - mean[:, None, None]) * (1 / std)[:, None, None]
 

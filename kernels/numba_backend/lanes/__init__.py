@@ -48,6 +48,7 @@ __all__ = [
     "dense_grad",
     "dropout",
     "dropout_grad",
+    "find_window",
     "flatten",
     "flatten_grad",
     "lanes_of",
@@ -57,6 +58,7 @@ __all__ = [
     "max_pool_grad",
     "pack",
     "pack_normalized",
+    "pool_window",
     "record",
     "softmax",
     "softmax_cross_entropy",
@@ -67,53 +69,53 @@ __all__ = [
 
 
 # Layers give the same few windows in every step: 0.1 us to find one again, 3 us to check one.
-_window = lru_cache(maxsize=1024)(make_window)
+find_window = lru_cache(maxsize=1024)(make_window)
 
 
 def correlate(
     x: Lanes, w, b=None, stride=1, padding=0, dilation=1, groups=1, scale=None, slope=1.0
 ) -> Lanes:
-    window = _window(x.shape[2:], w.shape[2:], stride, padding, dilation)
+    window = find_window(x.shape[2:], w.shape[2:], stride, padding, dilation)
     return convolution.correlate(x, w, b, window, groups, scale, slope)
 
 
 def correlate_grad(
     dy: Lanes, x: Lanes, w, stride=1, padding=0, dilation=1, groups=1, need_dx=True, out=None
 ):
-    window = _window(x.shape[2:], w.shape[2:], stride, padding, dilation)
+    window = find_window(x.shape[2:], w.shape[2:], stride, padding, dilation)
     dw, db = convolution.weight_gradient(dy, x, w.shape, window, groups, out)
     return convolution.input_gradient(dy, w, window, groups) if need_dx else None, dw, db
 
 
-def _pool_window(image, pool_size, stride, padding):
-    return _window(image, pool_size, pool_size if stride is None else stride, padding)
+def pool_window(image, pool_size, stride, padding):
+    return find_window(image, pool_size, pool_size if stride is None else stride, padding)
 
 
 def max_pool(x: Lanes, pool_size, stride=None, padding=0):
-    return pooling.max_pool(x, _pool_window(x.shape[2:], pool_size, stride, padding))
+    return pooling.max_pool(x, pool_window(x.shape[2:], pool_size, stride, padding))
 
 
 def max_pool_grad(dy: Lanes, taps, x_shape, pool_size, stride=None, padding=0) -> Lanes:
-    return pooling.max_pool_grad(dy, taps, _pool_window(x_shape[2:], pool_size, stride, padding))
+    return pooling.max_pool_grad(dy, taps, pool_window(x_shape[2:], pool_size, stride, padding))
 
 
 def avg_pool(x: Lanes, pool_size, stride=None, padding=0) -> Lanes:
-    return pooling.avg_pool(x, _pool_window(x.shape[2:], pool_size, stride, padding))
+    return pooling.avg_pool(x, pool_window(x.shape[2:], pool_size, stride, padding))
 
 
 def avg_pool_grad(dy: Lanes, x_shape, pool_size, stride=None, padding=0) -> Lanes:
-    return pooling.avg_pool_grad(dy, _pool_window(x_shape[2:], pool_size, stride, padding))
+    return pooling.avg_pool_grad(dy, pool_window(x_shape[2:], pool_size, stride, padding))
 
 
 def batch_norm_relu_pool(x: Lanes, gamma, beta, epsilon, slope, pool_size):
-    window = _pool_window(x.shape[2:], pool_size, None, 0)
+    window = pool_window(x.shape[2:], pool_size, None, 0)
     return normalization.batch_norm_relu_pool(x, gamma, beta, epsilon, slope, window)
 
 
 def batch_norm_relu_pool_grad(
     dy: Lanes, x: Lanes, taken, gamma, beta, mean, variance, epsilon, slope, pool_size, out=None
 ):
-    window = _pool_window(x.shape[2:], pool_size, None, 0)
+    window = pool_window(x.shape[2:], pool_size, None, 0)
     return normalization.batch_norm_relu_pool_grad(
         dy, x, taken, gamma, beta, mean, variance, epsilon, slope, window, out
     )

@@ -10,6 +10,8 @@ A call takes the one of the shapes below that it names. All of them together tak
 to compile than one alone: 1.5 s and 1 s.
 """
 
+from functools import partial
+
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
@@ -27,7 +29,19 @@ from kernels.numba_backend.lanes.vectors import (
 # Rows and columns of the tiles. Measured on 28x28 pixels, 32 channels and 32 filters of 3x3 with
 # 32 registers, in GFLOP/s of 400: 8x2 306, 4x4 296, 5x4 300; with 24 sums or more LLVM runs out
 # of registers, 6x4 232, 8x3 204. Those with one column are for outputs that have no more.
-SUM_TILES = [(8, 2), (5, 4), (4, 4), (2, 4), (1, 4), (8, 1), (5, 1), (1, 1)]
+SUM_TILES = [
+    (8, 2),
+    (7, 2),
+    (5, 4),
+    (4, 4),
+    (2, 4),
+    (1, 8),
+    (1, 4),
+    (14, 1),
+    (8, 1),
+    (5, 1),
+    (1, 1),
+]
 # The same for products: 4x6 285, 4x5 267, 2x9 244, 4x3 221, 8x3 186; for 5 rows, 5x5 224, 5x4 183.
 PRODUCT_TILES = [(5, 5), (4, 6), (1, 6), (1, 1)]
 if VECTOR_BYTES < 64:  # 16 registers
@@ -35,22 +49,25 @@ if VECTOR_BYTES < 64:  # 16 registers
     PRODUCT_TILES = [(3, 3), (1, 3), (1, 1)]
 
 
-def _tile_shape(tiles: list[tuple[int, int]], rows: int, columns: int) -> tuple[int, int]:
-    """Return the tile that computes the fewest sums twice; of equals, the first."""
-    low = [shape for shape in tiles if shape[0] <= rows]
-    fitting = [shape for shape in low if 1 < shape[1] <= columns]
-    narrow = [shape for shape in low if shape[1] == 1]
-    return min(fitting or narrow, key=lambda shape: -(-rows // shape[0]) * shape[0])
-
-
 def sum_tile_shape(rows: int, columns: int) -> tuple[int, int]:
-    """Return rows and columns of the sum tile for an output of this size."""
-    return _tile_shape(SUM_TILES, rows, columns)
+    """Return rows and columns of the sum tile that covers an output of this size soonest."""
+
+    def cycles(shape):
+        # A term of a tile takes half a cycle for a multiply-add or a number, one for a vector from
+        # the second-level cache, and at least four until its sums can be added to again.
+        ROWS, COLUMNS = shape
+        tiles = -(-rows // ROWS) * -(-columns // COLUMNS)
+        return tiles * max(ROWS * COLUMNS / 2, ROWS / 2 + COLUMNS, 4)
+
+    return min((s for s in SUM_TILES if s[0] <= rows and s[1] <= columns), key=cycles)
 
 
 def product_tile_shape(rows: int, columns: int) -> tuple[int, int]:
-    """Return rows and columns of the product tile for an output of this size."""
-    return _tile_shape(PRODUCT_TILES, rows, columns)
+    """Return the product tile that computes the fewest rows twice; of equals, the first."""
+    low = [shape for shape in PRODUCT_TILES if shape[0] <= rows]
+    fitting = [shape for shape in low if 1 < shape[1] <= columns]
+    narrow = [shape for shape in low if shape[1] == 1]
+    return min(fitting or narrow, key=lambda shape: -(-rows // shape[0]) * shape[0])
 
 
 INT = ir.IntType(64)
@@ -132,9 +149,62 @@ def _shapes(builder, tiles, ROWS, COLUMNS):
             yield rows, columns
 
 
+def _sum_tile(by_row, context, builder, signature, arguments):
+    """Emit a sum tile; scale and bias belong to its rows, or else to its columns."""
+    vector = _vector(signature.args[0])
+    (
+        x, x0, x_terms, x_step, w, w0, w_terms, w_step, terms, scale, bias, first, slope,
+        out, out0, out_row, out_column, ROWS, COLUMNS,
+    ) = _unwrap(context, builder, signature, arguments)  # fmt: skip
+    for rows, columns in _shapes(builder, SUM_TILES, ROWS, COLUMNS):
+        x_columns = _moved(builder, x, x0, x_step, columns)
+        w_rows = _moved(builder, w, w0, w_step, rows)
+        loop = _Loop(builder, terms, [ir.Constant(vector, None)] * (rows * columns))
+        x_term = builder.load(builder.gep(x_terms, [loop.index]))
+        w_term = builder.load(builder.gep(w_terms, [loop.index]))
+        pixels = [load_vector(builder, vector, column, x_term) for column in x_columns]
+        sums = []
+        for r in range(rows):
+            weight = _repeat(builder, vector, w_rows[r], w_term)
+            for c in range(columns):
+                total = loop.values[r * columns + c]
+                sums.append(_multiply_add(builder, vector, pixels[c], weight, total))
+        sums = loop.close(sums)
+        affine = []
+        for at in range(rows if by_row else columns):
+            if by_row:
+                place = builder.add(first, _integer(at))
+                affine.append([_repeat(builder, vector, given, place) for given in (scale, bias)])
+            else:
+                place = builder.add(first, _integer(at * vector.count))
+                affine.append(
+                    [load_vector(builder, vector, given, place) for given in (scale, bias)]
+                )
+        for at, value in enumerate(sums):
+            factor, shift = affine[at // columns if by_row else at % columns]
+            sums[at] = _multiply_add(builder, vector, value, factor, shift)
+        places = [
+            (row, builder.mul(out_column, _integer(c)))
+            for row in _moved(builder, out, out0, out_row, rows)
+            for c in range(columns)
+        ]
+        linear = builder.fcmp_ordered("==", slope, ir.Constant(slope.type, 1.0))
+        with builder.if_else(linear) as (as_they_are, bent):
+            with as_they_are:
+                for value, place in zip(sums, places, strict=True):
+                    store_vector(builder, value, *place)
+            with bent:
+                weak, nothing = repeat(builder, vector, slope), ir.Constant(vector, None)
+                for value, place in zip(sums, places, strict=True):
+                    positive = builder.fcmp_ordered(">", value, nothing)
+                    value = builder.select(positive, value, builder.fmul(value, weak))
+                    store_vector(builder, value, *place)
+    return context.get_dummy_value()
+
+
 @intrinsic
 def sum_tile(
-    typing, x, x0, x_terms, x_step, w, w0, w_terms, w_step, terms, scale, bias, row0, slope,
+    typing, x, x0, x_terms, x_step, w, w0, w_terms, w_step, terms, scale, bias, first, slope,
     out, out0, out_row, out_column, ROWS, COLUMNS,
 ):  # fmt: skip
     """out[r, c] = scale[r] * sum over t of w[r, t] * x[t, c] + bias[r], a vector each.
@@ -145,61 +215,33 @@ def sum_tile(
 
         w[r, t]    w[w0 + w_terms[t] + r * w_step], one number
         x[t, c]    x[x0 + x_terms[t] + c * x_step], a vector
-        scale[r]   scale[row0 + r], one number; bias[r] alike
+        scale[r]   scale[first + r], one number; bias[r] alike
         out[r, c]  out[out0 + r * out_row + c * out_column], a vector
 
     ROWS and COLUMNS are those of a shape in SUM_TILES.
     """
     signature = types.void(
-        x, x0, x_terms, x_step, w, w0, w_terms, w_step, terms, scale, bias, row0, slope,
+        x, x0, x_terms, x_step, w, w0, w_terms, w_step, terms, scale, bias, first, slope,
         out, out0, out_row, out_column, ROWS, COLUMNS,
     )  # fmt: skip
 
-    def generate(context, builder, signature, arguments):
-        vector = _vector(signature.args[0])
-        (
-            x, x0, x_terms, x_step, w, w0, w_terms, w_step, terms, scale, bias, row0, slope,
-            out, out0, out_row, out_column, ROWS, COLUMNS,
-        ) = _unwrap(context, builder, signature, arguments)  # fmt: skip
-        for rows, columns in _shapes(builder, SUM_TILES, ROWS, COLUMNS):
-            x_columns = _moved(builder, x, x0, x_step, columns)
-            w_rows = _moved(builder, w, w0, w_step, rows)
-            loop = _Loop(builder, terms, [ir.Constant(vector, None)] * (rows * columns))
-            x_term = builder.load(builder.gep(x_terms, [loop.index]))
-            w_term = builder.load(builder.gep(w_terms, [loop.index]))
-            pixels = [load_vector(builder, vector, column, x_term) for column in x_columns]
-            sums = []
-            for r in range(rows):
-                weight = _repeat(builder, vector, w_rows[r], w_term)
-                for c in range(columns):
-                    total = loop.values[r * columns + c]
-                    sums.append(_multiply_add(builder, vector, pixels[c], weight, total))
-            sums = loop.close(sums)
-            for r in range(rows):
-                row = builder.add(row0, _integer(r))
-                factor = _repeat(builder, vector, scale, row)
-                shift = _repeat(builder, vector, bias, row)
-                for at in range(r * columns, (r + 1) * columns):
-                    sums[at] = _multiply_add(builder, vector, sums[at], factor, shift)
-            places = [
-                (row, builder.mul(out_column, _integer(c)))
-                for row in _moved(builder, out, out0, out_row, rows)
-                for c in range(columns)
-            ]
-            linear = builder.fcmp_ordered("==", slope, ir.Constant(slope.type, 1.0))
-            with builder.if_else(linear) as (as_they_are, bent):
-                with as_they_are:
-                    for value, place in zip(sums, places, strict=True):
-                        store_vector(builder, value, *place)
-                with bent:
-                    weak, nothing = repeat(builder, vector, slope), ir.Constant(vector, None)
-                    for value, place in zip(sums, places, strict=True):
-                        positive = builder.fcmp_ordered(">", value, nothing)
-                        value = builder.select(positive, value, builder.fmul(value, weak))
-                        store_vector(builder, value, *place)
-        return context.get_dummy_value()
+    return signature, partial(_sum_tile, True)
 
-    return signature, generate
+
+@intrinsic
+def sum_tile_of_columns(
+    typing, x, x0, x_terms, x_step, w, w0, w_terms, w_step, terms, scale, bias, first, slope,
+    out, out0, out_row, out_column, ROWS, COLUMNS,
+):  # fmt: skip
+    """The same with a scale and a bias for each number of a row, those from `first` on.
+
+    out[r, c] = scale[c] * sum over t of w[r, t] * x[t, c] + bias[c], a vector each.
+    """
+    signature = types.void(
+        x, x0, x_terms, x_step, w, w0, w_terms, w_step, terms, scale, bias, first, slope,
+        out, out0, out_row, out_column, ROWS, COLUMNS,
+    )  # fmt: skip
+    return signature, partial(_sum_tile, False)
 
 
 @intrinsic

@@ -1,0 +1,119 @@
+"""Prediction of a few images keeps the channels in the lanes, and agrees with NumPy."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kernels import get_backend
+from kernels.numba_backend.channels_last import ChannelsLast, load_images
+from kernels.numba_backend.lanes import lanes_of
+from layers import (
+    AvgPool,
+    BatchNorm,
+    Conv,
+    Dense,
+    Dropout,
+    Flatten,
+    LeakyRelu,
+    MaxPool,
+    Relu,
+)
+from tests.cases import assert_close, correlations, dtypes, pools
+from training import Model
+
+NUMBA, NUMPY = get_backend("numba"), get_backend("numpy")
+
+
+def channels_last(x: np.ndarray) -> ChannelsLast:
+    """Return images with their channels last; what fills up the last vector is no number."""
+    N, C, H, W = x.shape
+    L = lanes_of(x.dtype)
+    data = np.full((N, H, W, -(-C // L) * L), np.nan, x.dtype)
+    data[..., :C] = x.transpose(0, 2, 3, 1)
+    return ChannelsLast(data, C)
+
+
+@given(
+    case=correlations(max_batch=3, max_kernel=5, max_image=20, max_channels=20),
+    slope=st.sampled_from([1.0, 0.0, 0.01]),
+    with_scale=st.booleans(),
+)
+def test_correlate(case, slope, with_scale):
+    rng = np.random.default_rng(0)
+    scale = rng.standard_normal(len(case.w)).astype(case.w.dtype) if with_scale else None
+    arguments = {**case.sliding, "groups": case.groups, "scale": scale, "slope": slope}
+    want = NUMPY.correlate(case.x, case.w, case.b, **arguments)
+    got = NUMBA.correlate(channels_last(case.x), case.w, case.b, **arguments)
+    assert_close(NUMBA.to_array(got), want)
+    again = NUMBA.correlate(got, np.ones((3, len(case.w), 1, 1), case.w.dtype))
+    assert_close(
+        NUMBA.to_array(again),
+        NUMPY.correlate(want, np.ones_like(want, shape=(3, len(case.w), 1, 1))),
+    )
+
+
+@given(case=pools(max_batch=3))
+def test_max_pool_and_flatten(case):
+    x = case.x.copy()
+    odd = np.array([np.nan, np.inf, -np.inf], x.dtype)
+    places = np.random.default_rng(0).integers(0, x.size, 3)
+    x.ravel()[places] = odd
+    want, _ = NUMPY.max_pool(x, *case.arguments)
+    got, index = NUMBA.max_pool(channels_last(x), *case.arguments)
+    assert index is None
+    np.testing.assert_array_equal(NUMBA.to_array(got), want)
+    np.testing.assert_array_equal(NUMBA.flatten(channels_last(x)), x.reshape(len(x), -1))
+
+
+@given(
+    shape=st.tuples(st.integers(1, 3), *[st.integers(1, 9)] * 3),
+    dtype=dtypes,
+    pool_size=st.integers(1, 2),
+)
+def test_images_as_they_are_loaded(shape, dtype, pool_size):
+    rng = np.random.default_rng(1)
+    images = rng.integers(0, 256, shape, dtype=np.uint8)
+    mean, std = rng.uniform(1, 2, (2, shape[1])).astype(dtype)
+    loaded = load_images(images, mean, std)
+    assert loaded.shape == shape
+    want = NUMPY.load_images(images, mean, std, dtype)
+    assert_close(NUMBA.to_array(loaded), want)
+    if min(shape[2:]) >= pool_size:  # the channels fill no vector here
+        pooled, _ = NUMBA.max_pool(loaded, pool_size)
+        assert_close(NUMBA.to_array(pooled), NUMPY.max_pool(want, pool_size)[0])
+
+
+def wide_and_odd(backend: str) -> Model:
+    """Strides, groups, and layers that have no kernel for a few images."""
+    model = Model((3, 17, 13), backend=backend, dtype="float32")
+    for layer in (
+        Conv(18, 3, padding="same"), BatchNorm(), Relu(), MaxPool(2, padding=1),
+        Conv(20, (3, 2), stride=2, dilation=(1, 2), padding=2), LeakyRelu(),
+        Conv(10, 3, padding=1, groups=2), BatchNorm(), Conv(33, 1), AvgPool(2), Relu(), BatchNorm(),
+        Conv(7, 3, padding=1), Dropout(0.3), Flatten(), Dense(21), BatchNorm(), Relu(), Dense(4),
+    ):  # fmt: skip
+        model.add(layer)
+    rng = np.random.default_rng(2)
+    for layer in model.layers:
+        for name, value in layer.arrays.items():
+            value[:] = (
+                rng.uniform(0.5, 1.5, value.shape)
+                if "var" in name
+                else rng.standard_normal(value.shape)
+            )
+    return model
+
+
+@pytest.mark.parametrize("N", [1, 2, 3])
+def test_a_network_predicts_alike_on_few_images(N):
+    images = np.random.default_rng(3).standard_normal((N, 3, 17, 13), np.float32)
+    want = wide_and_odd("numpy").logits(images)
+    model = wide_and_odd("numba")
+    for _ in range(3):  # recorded, and made again
+        assert_close(model.logits(images), want)
+    # Nothing is kept of the weights: a change in place is seen.
+    model.layers[0].params["weights"][:] *= 2
+    changed = wide_and_odd("numpy")
+    changed.layers[0].params["weights"][:] *= 2
+    assert_close(model.logits(images), changed.logits(images))
