@@ -18,8 +18,9 @@ import numpy as np
 
 from kernels.numba_backend import memory
 
-# Seconds from which on a step is not tried on one thread, and how often it is tried below.
-SHORT, TRIES = 1e-3, 10
+# Seconds from which on a step is not tried on one thread, and how often it is tried below. A
+# wrong choice, made while others used the cores, costs little where a step is so short.
+SHORT, TRIES = 1.5e-4, 10
 
 _local = threading.local()
 
