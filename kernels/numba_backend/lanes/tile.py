@@ -140,13 +140,16 @@ class _Loop:
 
 def _shapes(builder, tiles, ROWS, COLUMNS):
     """Yield each shape, inside a branch that is taken when ROWS and COLUMNS name it."""
+    after = builder.append_basic_block("after")
+    name = builder.add(builder.mul(ROWS, _integer(64)), COLUMNS)
+    branches = builder.switch(name, after)
     for rows, columns in tiles:
-        named = builder.and_(
-            builder.icmp_signed("==", ROWS, _integer(rows)),
-            builder.icmp_signed("==", COLUMNS, _integer(columns)),
-        )
-        with builder.if_then(named):
-            yield rows, columns
+        block = builder.append_basic_block(f"tile_{rows}x{columns}")
+        branches.add_case(_integer(64 * rows + columns), block)
+        builder.position_at_end(block)
+        yield rows, columns
+        builder.branch(after)
+    builder.position_at_end(after)
 
 
 def _sum_tile(by_row, context, builder, signature, arguments):
