@@ -1,31 +1,62 @@
 """Train and test a convolutional network from the command line: run.py --help."""
 
 import argparse
+import importlib.util
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-from layers import BatchNorm, Conv, Dense, Flatten, LeakyRelu, MaxPool, ShapeError, Softmax
+from layers import (
+    BatchNorm,
+    Conv,
+    Dense,
+    Dropout,
+    Flatten,
+    LeakyRelu,
+    MaxPool,
+    Relu,
+    ShapeError,
+    Softmax,
+)
 from training import (
-    Adam,
+    AUGMENTERS,
+    SCHEDULES,
+    AdamW,
     DivergedError,
     InputError,
     Model,
-    ReduceOnPlateau,
     Reporter,
-    ShiftAugmenter,
+    pictures,
     split_validation,
 )
 from training.checkpoint import is_model
 from training.datasets import DATASET_NAMES, DownloadError, load_dataset, load_file
+from training.evaluation import class_accuracies, confusion_matrix
 
 DEFAULT_MODEL = Path("models") / "model.json"
 LOG_NAME = "training.log"
+MOST_NAMED = 30  # classes whose accuracies are printed
 
 
-def build_model(input_shape, classes, **options):
-    """Return the network that `--train` trains: edit it here."""
+def tiny(input_shape, classes, **options):
+    """A first impression in seconds."""
+    model = Model(input_shape, **options)
+    model.add(Conv(8, kernel_size=5, stride=2, padding="same"))
+    model.add(BatchNorm())
+    model.add(LeakyRelu())
+    model.add(MaxPool(2))
+    model.add(Flatten())
+    model.add(Dense(64))
+    model.add(BatchNorm())
+    model.add(LeakyRelu())
+    model.add(Dense(classes, initializer="glorot"))
+    model.add(Softmax())
+    return model
+
+
+def small(input_shape, classes, **options):
+    """Few filters and large fully connected layers: good, and fast."""
     model = Model(input_shape, **options)
     model.add(Conv(5, kernel_size=5, padding="same"))
     model.add(BatchNorm())
@@ -45,6 +76,42 @@ def build_model(input_shape, classes, **options):
     model.add(Dense(classes, initializer="glorot"))
     model.add(Softmax())
     return model
+
+
+def wide(input_shape, classes, **options):
+    """Many filters, twice before each pooling."""
+    model = Model(input_shape, **options)
+    for filters in (32, 64):
+        for _ in range(2):
+            model.add(Conv(filters, kernel_size=3, padding="same"))
+            model.add(BatchNorm())
+            model.add(Relu())
+        model.add(MaxPool(2))
+    model.add(Flatten())
+    model.add(Dense(128))
+    model.add(Relu())
+    model.add(Dense(classes, initializer="glorot"))
+    model.add(Softmax())
+    return model
+
+
+def large(input_shape, classes, **options):
+    """For the best accuracy: minutes instead of seconds."""
+    model = Model(input_shape, **options)
+    for filters in (32, 64, 128):
+        for _ in range(2):
+            model.add(Conv(filters, kernel_size=3, padding="same"))
+            model.add(BatchNorm())
+            model.add(LeakyRelu())
+        model.add(MaxPool(2))
+        model.add(Dropout(0.1))
+    model.add(Flatten())
+    model.add(Dense(classes, initializer="glorot"))
+    model.add(Softmax())
+    return model
+
+
+ARCHITECTURES = {"tiny": tiny, "small": small, "wide": wide, "large": large}
 
 
 def positive_int(text):
@@ -73,6 +140,47 @@ def fraction(text):
     if not 0 < number < 1:
         raise argparse.ArgumentTypeError(f"must be between 0 and 1, got {text}")
     return number
+
+
+def not_negative(text):
+    number = float(text)
+    if not 0 <= number <= 10:
+        raise argparse.ArgumentTypeError(f"must be 0 to 10, got {text}")
+    return number
+
+
+def below_one(text):
+    number = float(text)
+    if not 0 <= number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 0 and below 1, got {text}")
+    return number
+
+
+def architecture(text):
+    """Return a function that builds a network: one of ours, or one from the user's own file."""
+    if text in ARCHITECTURES:
+        return ARCHITECTURES[text]
+    file, colon, name = text.rpartition(":")
+    if not colon:
+        raise argparse.ArgumentTypeError(
+            f"must be {', '.join(ARCHITECTURES)} or path/to/file.py:function, got {text!r}"
+        )
+    if not Path(file).is_file():
+        raise argparse.ArgumentTypeError(f"there is no file {file!r}")
+    spec = importlib.util.spec_from_file_location("architecture", file)
+    if spec is None or spec.loader is None:
+        raise argparse.ArgumentTypeError(f"{file!r} is no Python file: its name must end in .py")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise argparse.ArgumentTypeError(
+            f"{file!r} cannot be run: {type(error).__name__}: {error}"
+        ) from None
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise argparse.ArgumentTypeError(f"{file!r} has no function {name!r}")
+    return function
 
 
 def image_shape(text):
@@ -129,6 +237,15 @@ def parse_arguments(argv):
         help="where the best model is saved, as JSON (default: %(default)s)",
     )
     model.add_argument(
+        "--arch",
+        type=architecture,
+        default="small",
+        metavar="NAME",
+        help=f"the network: {', '.join(ARCHITECTURES)}, or path/to/file.py:function for your own, "
+        "which is called as those in run.py are (default: %(default)s)",
+    )
+    model.add_argument("--no_plots", action="store_true", help="draw no pictures beside the model")
+    model.add_argument(
         "--from_path",
         type=Path,
         metavar="FILE",
@@ -137,7 +254,7 @@ def parse_arguments(argv):
 
     training = parser.add_argument_group("training")
     training.add_argument(
-        "--epochs", type=positive_int, default=10, metavar="N", help="passes (default: %(default)s)"
+        "--epochs", type=positive_int, default=15, metavar="N", help="passes (default: %(default)s)"
     )
     training.add_argument(
         "--batch_size",
@@ -149,16 +266,58 @@ def parse_arguments(argv):
     training.add_argument(
         "--learning_rate",
         type=learning_rate,
-        default=2e-3,
+        default=6e-3,
         metavar="X",
-        help="size of a step; halved when the validation loss stops falling (default: %(default)s)",
+        help="size of the largest steps (default: %(default)s)",
+    )
+    training.add_argument(
+        "--schedule",
+        choices=SCHEDULES,
+        default="one_cycle",
+        help="how the learning rate changes: up and down once, down along a cosine, cut at a half "
+        "and three quarters of the run, or cut when the validation loss stops falling "
+        "(default: %(default)s)",
+    )
+    training.add_argument(
+        "--weight_decay",
+        type=not_negative,
+        default=1e-3,
+        metavar="X",
+        help="pull of the weights towards 0 (default: %(default)s)",
+    )
+    training.add_argument(
+        "--label_smoothing",
+        type=below_one,
+        default=0.1,
+        metavar="X",
+        help="share of each label that is spread over all classes (default: %(default)s)",
+    )
+    training.add_argument(
+        "--clip_norm",
+        type=learning_rate,
+        metavar="X",
+        help="shorten gradients that are longer than this (default: not)",
+    )
+    training.add_argument(
+        "--augment",
+        choices=AUGMENTERS,
+        default="shift",
+        help="move each image anew every time by up to 7 %% of its size, or also turn it by up to "
+        "10 degrees and scale it by up to 10 %% (default: %(default)s)",
     )
     training.add_argument(
         "--augmenter_ratio",
         type=int,
         choices=[1, 4],
         default=1,
-        help="4: each image also in three copies shifted by up to 2 pixels (default: %(default)s)",
+        help="4: an epoch shows each image as it is and in three moved copies "
+        "(default: %(default)s)",
+    )
+    training.add_argument(
+        "--patience",
+        type=positive_int,
+        metavar="N",
+        help="stop after so many epochs in a row without a better one (default: never)",
     )
     training.add_argument(
         "--validation_split",
@@ -196,6 +355,10 @@ def parse_arguments(argv):
         parser.error("--dataset and --train_data both name the training images: give one")
     if args.from_path and args.seed is not None:
         parser.error("--seed is for a new model: the one in --from_path keeps its own")
+    if args.augment == "none" and args.augmenter_ratio > 1:
+        parser.error("--augmenter_ratio shows moved copies, and --augment none makes none")
+    if args.from_path and args.arch is not ARCHITECTURES["small"]:
+        parser.error("--arch is for a new model: the one in --from_path is built already")
     if args.test and args.dataset and args.test_data:
         parser.error("--dataset and --test_data both name the test images: give one")
     if args.test and args.train_data:
@@ -239,6 +402,21 @@ def check_shape(data, shape, owner):
         )
 
 
+def build_model(function, shape, classes, **options):
+    """Build a network by one of ours, or by a function of the user's, which may go wrong."""
+    if function in ARCHITECTURES.values():
+        return function(shape, classes, **options)
+    try:
+        model = function(shape, classes, **options)
+    except Exception as error:
+        raise InputError(f"--arch: {type(error).__name__}: {error}") from error
+    if not isinstance(model, Model) or model.input_shape != tuple(shape):
+        raise InputError(f"--arch: the function must return a Model for images of {tuple(shape)}")
+    if model.classes != classes:
+        raise InputError(f"--arch: the model tells {model.classes} classes apart, not {classes}")
+    return model
+
+
 def train(args):
     start = time.perf_counter()
     prepare_target(args.to_path)
@@ -258,30 +436,38 @@ def train(args):
             "dtype": args.dtype or "float32",
             "seed": args.seed or 0,
         }
-        model = build_model(shape, data.n_classes, **options)
+        model = build_model(args.arch, shape, data.n_classes, **options)
     set_threads(model, args)
-    images, validation = split_validation(
+    training, validation = split_validation(
         data.images, data.labels, args.validation_split, model.seed
     )
     if args.from_path is None:
-        model.fit_normalization(images[0])
-    model.compile(optimizer=Adam(learning_rate=args.learning_rate))
+        model.fit_normalization(training[0])
+    optimizer = AdamW(args.learning_rate, weight_decay=args.weight_decay, clip_norm=args.clip_norm)
+    model.compile(optimizer, args.label_smoothing)
 
-    reporter = Reporter(args.to_path.parent / LOG_NAME, compiling=args.backend == "numba")
+    stem = args.to_path.with_suffix("")
+    reporter = Reporter(
+        args.to_path.parent / LOG_NAME,
+        compiling=args.backend == "numba",
+        history_path=stem.with_name(f"{stem.name}-history.csv"),
+    )
     epochs_before, model_before = len(model.history.get("loss", [])), args.to_path.exists()
     print(model)
     reporter.line(
-        f"training on {len(images[0]):,} images of {data.source}, validating on "
+        f"training on {len(training[0]):,} images of {data.source}, validating on "
         f"{len(validation[0]):,}; {args.backend} backend, {model.dtype.name}"
     )
     try:
         model.train(
-            *images,
+            *training,
             epochs=args.epochs,
             batch_size=args.batch_size,
             validation_data=validation,
-            augmenter=ShiftAugmenter(args.augmenter_ratio),
-            schedule=ReduceOnPlateau(),
+            augmenter=AUGMENTERS[args.augment](),
+            augmenter_ratio=args.augmenter_ratio,
+            schedule=SCHEDULES[args.schedule](),
+            patience=args.patience,
             to_path=args.to_path,
             reporter=reporter,
         )
@@ -294,10 +480,29 @@ def train(args):
             state = f"no epoch had ended; {args.to_path} is the model as it stood"
         reporter.line(f"stopped; {state}")
         raise
-    if test is not None:
-        accuracy = model.evaluate(test.images, test.labels)
-        reporter.line(f"test accuracy {accuracy:.2%} on {len(test.images):,} images")
+    if test is None:
+        name, (images, labels) = "validation", validation
+    else:
+        name, images, labels = "test", test.images, test.labels
+    summarize(model, images, labels, name, stem, args.no_plots, reporter.line)
     reporter.line(f"model: {args.to_path} | {time.perf_counter() - start:.1f} s in all")
+
+
+def summarize(model, images, labels, name, stem, no_plots, line):
+    """Print how good a model is, class by class, and draw it."""
+    logits = model.logits(images)
+    confusion = confusion_matrix(labels, logits.argmax(axis=1), model.classes)
+    line(f"{name} accuracy {confusion.trace() / len(images):.2%} on {len(images):,} images")
+    if model.classes <= MOST_NAMED:
+        shares = class_accuracies(confusion)
+        line("by class: " + ", ".join(f"{c} {share:.1%}" for c, share in enumerate(shares)))
+    if no_plots:
+        return
+    if not pictures.can_draw():
+        line(f"no pictures: they need matplotlib ({pictures.INSTALL}), or say --no_plots")
+        return
+    drawn = pictures.draw_all(model, images, labels, logits, stem)
+    line("pictures: " + ", ".join(map(str, drawn)))
 
 
 def test(args):
@@ -317,8 +522,8 @@ def test(args):
             f"{data.source}: has {data.n_classes} classes, but {path} tells {model.classes} "
             "apart: name its own test images with --test_data or --dataset"
         )
-    accuracy = model.evaluate(data.images, data.labels)
-    print(f"test accuracy {accuracy:.2%} on {len(data.images):,} images of {data.source}")
+    print(f"{path} on {data.source}")
+    summarize(model, data.images, data.labels, "test", path.with_suffix(""), args.no_plots, print)
 
 
 def set_threads(model, args):

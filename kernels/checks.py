@@ -160,6 +160,13 @@ def dense(x: Any, w: Any) -> tuple[np.ndarray, np.ndarray]:
     return x, w
 
 
+def smoothing(value: Any) -> float:
+    number = float(value)
+    if not 0 <= number < 1:
+        raise ValueError(f"smoothing must be at least 0 and below 1, got {value!r}")
+    return number
+
+
 def logits(value: Any, name: str) -> np.ndarray:
     """Return a checked array (N, classes) with at least one class."""
     x = matrix(value, name)
@@ -268,6 +275,23 @@ def raw_images(
     shape_is(mean, "mean", x.shape[1:2])
     shape_is(std, "std", x.shape[1:2])
     return x, mean, std
+
+
+def warping(images: Any, matrices: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Check images that are to be warped, and a matrix for each."""
+    if not isinstance(images, np.ndarray) or isinstance(images, np.ma.MaskedArray):
+        raise TypeError(f"images must be a NumPy array, got {type(images).__name__}")
+    if images.dtype not in (np.uint8, np.float32, np.float64):
+        raise TypeError(f"images must be uint8, float32 or float64, got {images.dtype}")
+    if images.ndim != 4 or 0 in images.shape[1:]:
+        raise ValueError(f"images must be (N, C, H, W), got shape {images.shape}")
+    matrices = np.asarray(matrices)
+    if matrices.dtype.kind not in "iuf":
+        raise TypeError(f"matrices must be real numbers, got {matrices.dtype}")
+    shape_is(matrices, "matrices", (len(images), 2, 3))
+    if not np.isfinite(matrices).all():
+        raise ValueError("matrices must be finite")
+    return np.ascontiguousarray(images), matrices.astype(np.float64)
 
 
 def threads(value: Any, available: int) -> int:

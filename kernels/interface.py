@@ -370,13 +370,17 @@ class Backend(Protocol):
     def softmax_grad(self, dy: Array, y: Array) -> Array:
         """Return the gradient of `softmax` with respect to x, given its output y."""
 
-    def softmax_cross_entropy(self, logits: Array, labels: Array) -> tuple[float, int, Array]:
+    def softmax_cross_entropy(
+        self, logits: Array, labels: Array, smoothing: float = 0.0
+    ) -> tuple[float, int, Array]:
         """Return the mean of -log(softmax(logits)[label]), the hits, and the gradient.
 
         Parameters
         ----------
         logits : (N, classes)
         labels : (N,) of int
+        smoothing : float
+            Share of each target that is spread evenly over all classes, 0 to below 1.
 
         Returns
         -------
@@ -384,11 +388,12 @@ class Backend(Protocol):
         correct : int
             How many labels have the largest logit of their row.
         dlogits : (N, classes)
-            (softmax(logits) - one_hot(labels)) / N.
+            (softmax(logits) - targets) / N.
 
         References
         ----------
         Goodfellow, Bengio, Courville: Deep Learning (2016), section 6.2.2.3.
+        Szegedy et al.: Rethinking the Inception architecture (2016), section 7: smoothing.
         """
 
     # -- the model's door, and optimizers ------------------------------------------------------
@@ -415,6 +420,27 @@ class Backend(Protocol):
         again : callable or None
             Does the same with other inputs of the same shapes and dtypes; None where this
             backend has no faster way.
+        """
+
+    def warp_images(self, images: Array, matrices: Array) -> Array:
+        """Return images seen through affine maps, by bilinear interpolation.
+
+        Pixel p = (row, column), counted from the middle of the image, takes the value that the
+        image has at matrix @ (row, column, 1); outside of it, that of the nearest pixel.
+
+        Parameters
+        ----------
+        images : (N, C, H, W) of uint8, float32 or float64
+        matrices : (N, 2, 3)
+
+        Returns
+        -------
+        warped : like images
+            Whole numbers are rounded.
+
+        References
+        ----------
+        Szeliski: Computer Vision (2022), section 3.6.
         """
 
     def load_images(

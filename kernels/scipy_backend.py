@@ -4,6 +4,7 @@ What is no convolution is the numpy backend's.
 """
 
 import numpy as np
+from scipy.ndimage import affine_transform
 from scipy.signal import convolve2d, correlate2d
 
 from kernels import checks
@@ -87,6 +88,7 @@ __all__ = [
     "softmax_cross_entropy",
     "softmax_grad",
     "to_array",
+    "warp_images",
 ]
 
 
@@ -140,3 +142,18 @@ def correlate_grad(dy, x, w, stride=1, padding=0, dilation=1, groups=1, need_dx=
                 d_padded[n, c][seen] += sent
     dx = np.ascontiguousarray(d_padded[:, :, top : top + H, left : left + W]) if need_dx else None
     return dx, dw, dy.sum(axis=(0, 2, 3))
+
+
+def warp_images(images, matrices):
+    images, matrices = checks.warping(images, matrices)
+    middle = (np.array(images.shape[2:]) - 1) / 2
+    out = np.empty_like(images)
+    half = 0.5 if images.dtype == np.uint8 else 0.0  # towards zero is down
+    for n, matrix in enumerate(matrices):
+        offset = matrix[:, 2] + middle - matrix[:, :2] @ middle
+        for c, image in enumerate(images[n]):
+            warped = affine_transform(
+                image, matrix[:, :2], offset, order=1, mode="nearest", output=np.float64
+            )
+            out[n, c] = warped + half
+    return out

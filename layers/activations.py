@@ -44,6 +44,6 @@ class Softmax(Layer):
     def _backward(self, dy, y):
         return self.backend.softmax_grad(dy, y)
 
-    def loss(self, logits, labels):
+    def loss(self, logits, labels, smoothing=0.0):
         """Return the mean cross-entropy, the hits, and the gradient for the logits."""
-        return self.backend.softmax_cross_entropy(logits, labels)
+        return self.backend.softmax_cross_entropy(logits, labels, smoothing)

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
 
 from tests.networks import digits
@@ -42,6 +43,18 @@ def run(*arguments, cwd, **options):
         timeout=300,
         **options,
     )
+
+
+NET = """
+from layers import Dense, Flatten
+from training import Model
+
+def net(input_shape, classes, **options):
+    return Model(input_shape, **options).add(Flatten()).add(Dense(3))
+
+def none(input_shape, classes, **options):
+    pass
+"""
 
 
 @pytest.fixture
@@ -81,17 +94,23 @@ def test_train_then_test_on_ones_own_csv(tmp_path, data):
 
 def test_train_on_from_a_model_with_every_flag(tmp_path, data):
     arguments = [*flags(data), "--batch_size", 50, "--backend", "numpy", "--threads", 1]
-    first = run(*arguments, "--epochs", 1, "--to_path", "a.json", cwd=tmp_path)
+    first = run(
+        *arguments,
+        *("--epochs", 1, "--to_path", "a.json", "--schedule", "constant", "--arch", "tiny"),
+        cwd=tmp_path,
+    )
     assert first.returncode == 0, first.stderr
     second = run(
         *arguments,
         *("--train", "--epochs", 2, "--from_path", "a.json", "--to_path", "b.json"),
         *("--augmenter_ratio", 4, "--learning_rate", 0.001, "--dtype", "float64"),
+        *("--schedule", "constant", "--augment", "shift", "--weight_decay", 0.01),
+        *("--label_smoothing", 0.1, "--clip_norm", 5, "--patience", 9, "--no_plots"),
         cwd=tmp_path,
     )
     assert second.returncode == 0, second.stderr
     model = Model.load(tmp_path / "b.json", backend="numpy")
-    assert model.history["learning_rate"][:2] == [0.002, 0.001]
+    assert model.history["learning_rate"][:2] == [0.006, 0.001]
     assert model.dtype == np.float64
     # 540 images in four versions each: another count than the first run's.
     assert "540 images" in second.stdout
@@ -106,14 +125,21 @@ def test_flags_reach_the_training(tmp_path, data):
         "split": ["--validation_split", 0.5],
         "rate": ["--learning_rate", 0.01],
         "batch": ["--batch_size", 7],
+        "none": ["--augment", "none"],
+        "affine": ["--augment", "affine"],
+        "decay": ["--weight_decay", 0.5],
+        "smoothing": ["--label_smoothing", 0.5],
+        "clip": ["--clip_norm", 0.01],
+        "schedule": ["--schedule", "constant"],
+        "tiny": ["--arch", "tiny"],
     }.items():
         done = run(*base, *extra, "--to_path", f"{name}.json", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         results[name] = json.loads((tmp_path / f"{name}.json").read_text())["layers"]
         if name == "split":
             assert "300 images" in done.stdout
-    for name in ("augmented", "split", "rate", "batch"):
-        assert results[name] != results["base"], name
+    for name, layers in results.items():
+        assert name == "base" or layers != results["base"], name
 
 
 def test_normalization_leaves_the_validation_images_out(tmp_path, data):
@@ -188,6 +214,21 @@ def test_colour_images_of_any_shape(tmp_path):
         (["--learning_rate", "0"], "--learning_rate: must be above 0"),
         (["--seed", "-1"], "--seed: must be 0"),
         (["--augmenter_ratio", "3"], "--augmenter_ratio"),
+        (["--augment", "none", "--augmenter_ratio", "4"], "--augment none makes none"),
+        (["--augment", "flip"], "--augment"),
+        (["--schedule", "linear"], "--schedule"),
+        (["--weight_decay", "-1"], "--weight_decay: must be 0 to 10"),
+        (["--label_smoothing", "1"], "--label_smoothing: must be at least 0 and below 1"),
+        (["--clip_norm", "0"], "--clip_norm: must be above 0"),
+        (["--patience", "0"], "--patience: must be 1 or more"),
+        (["--arch", "huge"], "--arch: must be tiny, small, wide, large or path/to/file.py:"),
+        (["--arch", "gone.py:net"], "there is no file 'gone.py'"),
+        (["--arch", "train.csv:net"], "its name must end in .py"),
+        (["--arch", "net.py:other"], "has no function 'other'"),
+        (["--arch", "broken.py:net"], "cannot be run: ZeroDivisionError"),
+        (["--train_data", "train.csv", "--arch", "net.py:net"], "tells 3 classes apart, not 4"),
+        (["--train_data", "train.csv", "--arch", "net.py:none"], "must return a Model"),
+        (["--from_path", "a.json", "--arch", "tiny"], "--arch is for a new model"),
         (["--backend", "cuda"], "--backend"),
         (["--dataset", "imagenet"], "--dataset"),
         (["--train", "--test"], "not allowed with"),
@@ -196,6 +237,8 @@ def test_colour_images_of_any_shape(tmp_path):
 )
 def test_bad_input_is_answered_in_one_message(tmp_path, data, arguments, message):
     (tmp_path / "text.csv").write_text("0,1,2,3,4\n1,1,two,3,4\n")
+    (tmp_path / "net.py").write_text(NET)
+    (tmp_path / "broken.py").write_text("1 / 0")
     write_csv(tmp_path / "wide.csv", *digits(20, size=9))
     write_csv(tmp_path / "tiny.csv", digits(2)[0], [0, 1])
     before = sorted(tmp_path.iterdir())
@@ -255,6 +298,37 @@ def test_ctrl_c_ends_with_130_and_the_best_model_on_disk(tmp_path, data):
     assert len(model.history["loss"]) >= 1
 
 
+def test_ones_own_architecture(tmp_path, data):
+    (tmp_path / "net.py").write_text(NET.replace("Dense(3)", "Dense(classes)"))
+    arguments = [*flags(data), "--epochs", 1, "--backend", "numpy", "--arch", "net.py:net"]
+    done = run(*arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    model = Model.load(tmp_path / "models" / "model.json", backend="numpy")
+    assert [type(layer).__name__ for layer in model.layers] == ["Flatten", "Dense"]
+
+
+def test_what_a_training_leaves_beside_the_model(tmp_path, data):
+    done = run(
+        *flags(data), "--epochs", 2, "--backend", "numpy", "--to_path", "a.json", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    names = {path.name for path in tmp_path.iterdir()}
+    drawn = {f"a-{name}.png" for name in ("curves", "confusion", "mistakes", "filters")}
+    assert names == {"a.json", "a-history.csv", "training.log", "train.csv", "test.csv.gz", *drawn}
+    assert "by class: 0 " in done.stdout
+    history = pandas.read_csv(tmp_path / "a-history.csv")
+    assert history["epoch"].tolist() == [1, 2]
+    model = Model.load(tmp_path / "a.json", backend="numpy")
+    assert history["loss"].tolist()[: len(model.history["loss"])] == model.history["loss"]
+    for path in tmp_path.glob("*.png"):
+        path.unlink()
+    arguments = ["--test", "--from_path", "a.json", "--test_data", data["--test_data"]]
+    assert run(*arguments, "--no_plots", cwd=tmp_path).returncode == 0
+    assert not list(tmp_path.glob("*.png"))
+    assert run(*arguments, cwd=tmp_path).returncode == 0
+    assert (tmp_path / "a-confusion.png").stat().st_size > 1000
+
+
 def test_help_explains_every_flag(tmp_path):
     done = run("--help", cwd=tmp_path)
     assert done.returncode == 0
@@ -265,7 +339,15 @@ def test_help_explains_every_flag(tmp_path):
         "--test_data",
         "--epochs",
         "--batch_size",
+        "--arch",
+        "--augment",
         "--augmenter_ratio",
+        "--clip_norm",
+        "--label_smoothing",
+        "--no_plots",
+        "--patience",
+        "--schedule",
+        "--weight_decay",
         "--to_path",
         "--from_path",
         "--backend",

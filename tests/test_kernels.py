@@ -325,6 +325,23 @@ def test_softmax_and_cross_entropy(backend, shape, dtype):
 
 
 @every_layout
+@given(
+    shape=st.tuples(st.integers(1, 40), st.integers(2, 12)),
+    dtype=dtypes,
+    smoothing=st.sampled_from([0.0, 0.05, 0.5]),
+)
+def test_label_smoothing(backend, shape, dtype, smoothing):
+    logits = draw_array(shape, dtype) * 3
+    labels = np.random.default_rng(1).integers(0, shape[1], shape[0])
+    targets = (1 - smoothing) * np.eye(shape[1])[labels] + smoothing / shape[1]
+    log_shares = np.log(NUMPY.softmax(logits.astype(np.float64)))
+    loss, _, gradient = backend.softmax_cross_entropy(logits, labels, smoothing)
+    assert loss == pytest.approx(-(targets * log_shares).sum(axis=1).mean(), rel=1e-5)
+    want = ((np.exp(log_shares) - targets) / shape[0]).astype(dtype)
+    assert_close(gradient, want)
+
+
+@every_layout
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_softmax_does_not_overflow(backend, dtype):
     logits = np.array([[1e30, -1e30, 0], [1e30, 1e30, 1e30], [-1e30, 0, 1]], dtype)
@@ -397,3 +414,27 @@ def test_optimizer_steps(backend, dtype):
     assert_close(got_m, want_m.astype(dtype))
     assert_close(got_v, want_v.astype(dtype))
     assert_close(got, (p - 0.5 * (step + 0.2 * p)).astype(dtype))
+
+
+@every_backend
+@given(
+    shape=st.tuples(st.integers(0, 4), st.integers(1, 3), st.integers(1, 12), st.integers(1, 12)),
+    dtype=st.sampled_from([np.uint8, np.float32, np.float64]),
+)
+def test_warp_images(backend, shape, dtype):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, shape).astype(dtype)
+    matrices = rng.uniform(-1.5, 1.5, (shape[0], 2, 3))
+    got = backend.warp_images(images, matrices)
+    assert got.dtype == dtype
+    assert got.shape == shape
+    want = NUMPY.warp_images(images, matrices)
+    # Positions in float32 but for float64; a rounded pixel may fall to the other side.
+    error = {np.uint8: 1, np.float32: 0.02, np.float64: 1e-9}[dtype]
+    assert np.abs(got.astype(float) - want).max(initial=0) <= error
+    same = np.tile(np.eye(2, 3), (shape[0], 1, 1))
+    np.testing.assert_array_equal(backend.warp_images(images, same), images)
+    turned = backend.warp_images(images, -same)
+    np.testing.assert_allclose(turned, images[:, :, ::-1, ::-1], atol=1e-3)
+    endless = backend.warp_images(images.astype(np.float32), np.full_like(matrices, 1e38))
+    assert endless.shape == shape  # far outside is the nearest pixel, not another's memory

@@ -4,19 +4,26 @@ import numpy as np
 import pandas
 import pytest
 
+from kernels import get_backend
 from layers import Dense, Flatten, Relu
 from tests.networks import digits, small_network
 from training import (
     SGD,
     Adam,
     AdamW,
+    AffineAugmenter,
+    Augmenter,
+    Constant,
+    Cosine,
     DivergedError,
     InputError,
     Model,
     Momentum,
+    OneCycle,
     ReduceOnPlateau,
     Reporter,
     ShiftAugmenter,
+    Steps,
     split_validation,
 )
 from training.loop import batches
@@ -49,57 +56,92 @@ def test_validation_split_takes_each_image_once():
         split_validation(x, y, 1, seed=0)
 
 
-def test_augmenter_shows_each_image_and_its_shifted_copies():
-    images = digits(5)[0]
-    augmenter = ShiftAugmenter(ratio=4, max_shift=2)
-    batch = augmenter.take(images, np.arange(20), np.random.default_rng(0))
-    np.testing.assert_array_equal(batch[:5], images)
-    padded = np.pad(images, ((0, 0), (0, 0), (2, 2), (2, 2)), mode="edge")
-    places = set()
-    for entry in range(5, 20):
-        fits = [
-            (i, j)
-            for i in range(5)
-            for j in range(5)
-            if np.array_equal(batch[entry], padded[entry % 5, :, i : i + 8, j : j + 8])
-        ]
-        assert fits, f"entry {entry} is no shifted copy of image {entry % 5}"
-        places.update(fits)
-    assert len(places) > 5
+def shifts_of(image, shifted, reach):
+    """Return the shifts (rows, columns) by which an image (C, H, W) becomes another."""
+    (_, H, W), (rows, columns) = image.shape, reach
+    padded = np.pad(image, ((0, 0), (rows, rows), (columns, columns)), mode="edge")
+    return [
+        (i - rows, j - columns)
+        for i in range(2 * rows + 1)
+        for j in range(2 * columns + 1)
+        if np.array_equal(shifted, padded[:, i : i + H, j : j + W])
+    ]
 
 
-class Spy(ShiftAugmenter):
-    """Remembers what it was shown."""
+@pytest.mark.parametrize("backend", ["numba", "numpy", "scipy"])
+def test_shifts_are_by_whole_pixels_and_repeat_the_border(backend):
+    images = np.random.default_rng(0).integers(0, 256, (60, 2, 8, 13), dtype=np.uint8)
+    moved = ShiftAugmenter(reach=0.2)(images, np.random.default_rng(1), get_backend(backend))
+    assert moved.dtype == np.uint8
+    shifts = [shifts_of(*pair, reach=(2, 3)) for pair in zip(images, moved, strict=True)]
+    assert all(len(found) == 1 for found in shifts)
+    assert {found[0][0] for found in shifts} == {-2, -1, 0, 1, 2}
+    assert {found[0][1] for found in shifts} == {-3, -2, -1, 0, 1, 2, 3}
 
-    def __init__(self, ratio):
-        super().__init__(ratio)
+
+def test_affine_turns_and_scales_about_the_middle():
+    matrices = AffineAugmenter(degrees=20, scaling=0.2, reach=0.1).matrices(
+        500, (20, 30), np.random.default_rng(0)
+    )
+    turned = np.degrees(np.arctan2(matrices[:, 0, 1], matrices[:, 0, 0]))
+    assert np.abs(turned).max() == pytest.approx(20, abs=0.5)
+    sizes = 1 / np.linalg.norm(matrices[:, :, :2], axis=2)
+    assert sizes.min() == pytest.approx(0.8, abs=0.01)
+    assert sizes.max() == pytest.approx(1.2, abs=0.01)
+    assert set(matrices[:, 0, 2]) == set(range(-2, 3))
+    assert set(matrices[:, 1, 2]) == set(range(-3, 4))
+
+
+@pytest.mark.parametrize(
+    ("make", "wrong"),
+    [
+        (lambda: ShiftAugmenter(0.6), "reach must be 0 to 0.5"),
+        (lambda: AffineAugmenter(degrees=-1), "degrees must be 0 to 180"),
+        (lambda: AffineAugmenter(scaling=1), "scaling must be"),
+    ],
+)
+def test_augmenters_check_their_numbers(make, wrong):
+    with pytest.raises(ValueError, match=wrong):
+        make()
+
+
+class Spy(Augmenter):
+    """Remembers what it was shown, and blackens it."""
+
+    def __init__(self):
         self.shown = []
 
-    def take(self, images, entries, rng):
-        self.shown.append((images, entries))
-        return super().take(images, entries, rng)
+    def matrices(self, N, image, rng):
+        raise AssertionError
+
+    def __call__(self, images, rng, backend):
+        self.shown.append(images.copy())
+        return np.zeros_like(images)
 
 
 def test_validation_images_are_set_aside_before_augmentation():
     images, labels = digits(100)
     images[:, 0, 0, 0] = np.arange(100)
-    spy = Spy(ratio=4)
-    small_network().train(
-        images, labels, epochs=1, batch_size=30, validation_split=0.25, augmenter=spy
-    )
+    spy, model, seen = Spy(), small_network(), []
+    step = model.step
+    model.step = lambda x, y: seen.append(x) or step(x, y)
+    model.train(images, labels, 1, 30, validation_split=0.25, augmenter=spy, augmenter_ratio=4)
     (_, _), (held, _) = split_validation(images, labels, 0.25, seed=0)
-    trained = {int(v) for shown, _ in spy.shown for v in shown[:, 0, 0, 0]}
+    moved = np.concatenate(spy.shown)
+    trained = {int(v) for v in moved[:, 0, 0, 0]}
     assert len(trained) == 75
     assert not trained & {int(v) for v in held[:, 0, 0, 0]}
-    entries = np.concatenate([entries for _, entries in spy.shown])
-    np.testing.assert_array_equal(np.sort(entries), np.arange(300))
+    assert len(moved) == 3 * 75  # and each image once as it is
+    assert sum(x.any(axis=(1, 2, 3)).sum() for x in seen) == 75
+    assert sum(map(len, seen)) == 300
 
 
 def test_each_epoch_shows_all_images_in_a_new_order():
     images, labels = digits(50)
-    spy = Spy(ratio=1)
+    images[:, 0, 0, 0] = np.arange(50)
+    spy = Spy()
     small_network().train(images, labels, epochs=2, batch_size=50, augmenter=spy)
-    first, second = (entries for _, entries in spy.shown)
+    first, second = (shown[:, 0, 0, 0] for shown in spy.shown)
     np.testing.assert_array_equal(np.sort(first), np.arange(50))
     np.testing.assert_array_equal(np.sort(second), np.arange(50))
     assert not np.array_equal(first, second)
@@ -132,11 +174,12 @@ def test_the_best_epoch_is_kept_and_saved(tmp_path):
     path = tmp_path / "m.json"
     seen = []
 
-    class Destroy:
-        def epoch_ended(self, optimizer, loss):
+    class Destroy(Constant):
+        def factor(self, progress):
+            return 600.0 if progress >= 3 / 5 else 1.0
+
+        def epoch_ended(self, loss):
             seen.append(Model.load(path, backend="numpy").evaluate(*validation))
-            if len(seen) == 3:
-                optimizer.learning_rate = 3.0
 
     model = small_network()
     history = model.train(
@@ -156,14 +199,14 @@ def test_the_best_epoch_is_kept_and_saved(tmp_path):
     np.testing.assert_array_equal(seen, np.maximum.accumulate(history["validation_accuracy"]))
 
 
-class Script:
+class Script(Constant):
     """A schedule that plays validation results into a model, epoch by epoch."""
 
     def __init__(self, model, results):
         self.results, self.heard = iter(results), []
         model.loss_and_accuracy = lambda x, y: next(self.results)
 
-    def epoch_ended(self, optimizer, loss):
+    def epoch_ended(self, loss):
         self.heard.append(loss)
 
 
@@ -212,7 +255,7 @@ def test_history_is_the_mean_over_the_images(tmp_path):
         return loss, correct
 
     model.step = record
-    history = model.train(images, labels, 1, 16, augmenter=ShiftAugmenter(4))
+    history = model.train(images, labels, 1, 16, augmenter=ShiftAugmenter(), augmenter_ratio=4)
     sizes, losses, correct = map(np.array, zip(*steps, strict=True))
     assert sizes.tolist() == [16] * 12 + [8]
     assert history["loss"] == [pytest.approx((sizes * losses).sum() / 200)]
@@ -283,12 +326,76 @@ def test_an_interrupted_run_leaves_the_best_model(tmp_path):
 
 
 def test_reduce_on_plateau():
-    optimizer, schedule = SGD(0.8), ReduceOnPlateau(patience=1, factor=0.5, minimum=0.15)
-    rates = []
+    schedule = ReduceOnPlateau(patience=1, factor=0.5, minimum=0.15)
+    factors = []
     for loss in (3, 2, 2, 2, 2, 2, 1, 1, 1, 1, 1):
-        schedule.epoch_ended(optimizer, loss)
-        rates.append(optimizer.learning_rate)
-    assert rates == [0.8, 0.8, 0.8, 0.4, 0.4, 0.2, 0.2, 0.2, 0.15, 0.15, 0.15]
+        schedule.epoch_ended(loss)
+        factors.append(schedule.factor(0.5))
+    assert factors == [1, 1, 1, 0.5, 0.5, 0.25, 0.25, 0.25, 0.15, 0.15, 0.15]
+    other = ReduceOnPlateau(patience=1, factor=0.5, minimum=0.01)
+    other.set_state(schedule.state())
+    assert other.factor(0) == 0.15
+    other.epoch_ended(1)
+    other.epoch_ended(1)
+    assert other.factor(0) == 0.075
+
+
+def test_schedules_by_progress():
+    assert [Constant().factor(p) for p in (0, 0.5)] == [1, 1]
+    one = OneCycle(warm_up=0.2, start=0.1, end=0.01)
+    assert [one.factor(p) for p in (0, 0.1, 0.2, 0.6)] == pytest.approx([0.1, 0.55, 1, 0.505])
+    assert one.factor(1 - 1e-9) == pytest.approx(0.01)
+    assert [Cosine().factor(p) for p in (0, 0.5)] == pytest.approx([1, 0.5])
+    assert [Steps((0.5, 0.8), 0.1).factor(p) for p in (0, 0.49, 0.5, 0.8)] == pytest.approx(
+        [1, 1, 0.1, 0.01]
+    )
+    for make in (lambda: OneCycle(1.0), lambda: Cosine(start=2), lambda: Steps((1.5,))):
+        with pytest.raises(ValueError, match="must be 0 to"):
+            make()
+
+
+def test_the_schedule_sets_each_step_and_gives_the_rate_back():
+    images, labels = digits(40)
+    model = small_network(backend="numpy").compile(SGD(0.1))
+    rates, step = [], model.step
+
+    def record(x, y):
+        rates.append(model.optimizer.learning_rate)
+        return step(x, y)
+
+    model.step = record
+    history = model.train(images, labels, 2, 10, schedule=Steps((0.25, 0.75), 0.1))
+    assert rates == pytest.approx([0.1] * 2 + [0.01] * 4 + [0.001] * 2)
+    assert history["learning_rate"] == pytest.approx([0.01, 0.001])
+    assert model.optimizer.learning_rate == 0.1
+
+
+def test_early_stopping():
+    class Stand(Constant):
+        def factor(self, progress):
+            return 0.0
+
+    images, labels = digits(60)
+    model = Model((1, 8, 8), backend="numpy").add(Flatten()).add(Dense(4)).compile(SGD())
+    arguments = {"validation_data": (images[40:], labels[40:]), "schedule": Stand()}
+    history = model.train(images[:40], labels[:40], 9, 20, patience=3, **arguments)
+    assert len(history["loss"]) == 1 + 3  # the first epoch is the best
+
+
+def test_gradients_are_clipped_to_a_norm():
+    images, labels = digits(20)
+    free, clipped = (
+        small_network(backend="numpy").compile(SGD(1.0, clip_norm=clip)) for clip in (1e9, 0.25)
+    )
+    start = free.parameters.values.copy()
+    for model in (free, clipped):
+        model.train_step(images, labels)
+    full, short = (model.parameters.values - start for model in (free, clipped))
+    assert np.linalg.norm(full) > 0.3
+    assert np.linalg.norm(short) == pytest.approx(0.25, rel=1e-5)
+    np.testing.assert_allclose(short, full * (0.25 / np.linalg.norm(full)), rtol=1e-3, atol=1e-6)
+    with pytest.raises(ValueError, match="clip_norm must be above 0"):
+        SGD(clip_norm=0)
 
 
 @pytest.mark.parametrize("make", [SGD, Momentum, Adam, AdamW])

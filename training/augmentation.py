@@ -1,46 +1,106 @@
-"""More training images out of those that there are."""
+"""More training images out of those that there are: each is moved a little, anew every epoch."""
+
+from abc import ABC, abstractmethod
+from typing import Any
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 
-from kernels.geometry import integer
+from kernels import Backend
 
 
-class ShiftAugmenter:
-    """Each epoch shows every image as it is and ``ratio - 1`` shifted copies of it.
+class Augmenter(ABC):
+    """Draws how each image of a batch is moved.
 
-    The shifts are drawn anew for each copy, up to ``max_shift`` pixels in both directions;
-    the border's pixels are repeated into the gap, so that a white page stays white.
+    What moves in over the border is the border's own pixel, so that a white page stays white.
+    """
+
+    @abstractmethod
+    def matrices(
+        self, N: int, image: tuple[int, int], rng: np.random.Generator
+    ) -> np.ndarray | None:
+        """Return (N, 2, 3) from pixels (row, column, 1) of the result to those of each image.
+
+        Rows and columns count from the middle of the image. None leaves all as they are.
+        """
+
+    def __call__(self, images: np.ndarray, rng: np.random.Generator, backend: Backend) -> Any:
+        """Return moved copies of images (N, C, H, W)."""
+        matrices = self.matrices(len(images), images.shape[2:], rng)
+        return images if matrices is None else backend.warp_images(images, matrices)
+
+
+class NoAugmenter(Augmenter):
+    """Leaves the images as they are."""
+
+    def matrices(self, N, image, rng):
+        return None
+
+
+class ShiftAugmenter(Augmenter):
+    """Shifts by whole pixels.
 
     Parameters
     ----------
-    ratio : int
-        How many times an epoch passes over the images.
-    max_shift : int
-        In pixels.
+    reach : float
+        The farthest shift, as a share of the image's height and width, rounded to whole pixels.
     """
 
-    def __init__(self, ratio: int = 4, max_shift: int = 2):
-        self.ratio = integer(ratio, "ratio", 1)
-        self.max_shift = integer(max_shift, "max_shift", 0)
+    def __init__(self, reach: float = 0.07):
+        if not 0 <= reach <= 0.5:
+            raise ValueError(f"reach must be 0 to 0.5 of the image, got {reach!r}")
+        self.reach = float(reach)
 
-    def take(self, images: np.ndarray, entries: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Return a batch.
-
-        Parameters
-        ----------
-        images : (N, C, H, W)
-        entries : (B,) of int below ratio * N
-            Entry e is image e % N; from N on, it is shifted.
-        """
-        N, _, H, W = images.shape
-        batch = images[entries % N]
-        shifted = np.flatnonzero(entries >= N)
-        reach = self.max_shift
-        padded = np.pad(
-            batch[shifted], ((0, 0), (0, 0), (reach, reach), (reach, reach)), mode="edge"
+    def _shifts(self, N, image, rng):
+        rows, columns = (round(self.reach * size) for size in image)
+        return rng.integers(-rows, rows, N, endpoint=True), rng.integers(
+            -columns, columns, N, endpoint=True
         )
-        places = sliding_window_view(padded, (H, W), axis=(2, 3))
-        row, column = rng.integers(0, 2 * reach + 1, (2, len(shifted)))
-        batch[shifted] = places[np.arange(len(shifted)), :, row, column]
-        return batch
+
+    def matrices(self, N, image, rng):
+        matrices = np.zeros((N, 2, 3), np.float32)
+        matrices[:, 0, 0] = matrices[:, 1, 1] = 1
+        matrices[:, 0, 2], matrices[:, 1, 2] = self._shifts(N, image, rng)
+        return matrices
+
+
+class AffineAugmenter(ShiftAugmenter):
+    """Rotates, scales and shifts.
+
+    Parameters
+    ----------
+    degrees : float
+        The farthest rotation, either way.
+    scaling : float
+        Height and width are each multiplied by 1 - scaling to 1 + scaling.
+    reach : float
+        As in `ShiftAugmenter`.
+
+    References
+    ----------
+    Simard, Steinkraus, Platt: Best practices for convolutional neural networks applied to visual
+    document analysis (2003).
+    """
+
+    def __init__(self, degrees: float = 10.0, scaling: float = 0.1, reach: float = 0.07):
+        super().__init__(reach)
+        if not 0 <= degrees <= 180:
+            raise ValueError(f"degrees must be 0 to 180, got {degrees!r}")
+        if not 0 <= scaling < 1:
+            raise ValueError(f"scaling must be at least 0 and below 1, got {scaling!r}")
+        self.degrees, self.scaling = float(degrees), float(scaling)
+
+    def matrices(self, N, image, rng):
+        angle = np.radians(rng.uniform(-self.degrees, self.degrees, N))
+        height, width = 1 + rng.uniform(-self.scaling, self.scaling, (2, N))
+        matrices = np.empty((N, 2, 3), np.float32)
+        matrices[:, 0, 0], matrices[:, 0, 1] = np.cos(angle) / height, np.sin(angle) / height
+        matrices[:, 1, 0], matrices[:, 1, 1] = -np.sin(angle) / width, np.cos(angle) / width
+        matrices[:, 0, 2], matrices[:, 1, 2] = self._shifts(N, image, rng)
+        return matrices
+
+
+AUGMENTERS: dict[str, type[Augmenter]] = {
+    "none": NoAugmenter,
+    "shift": ShiftAugmenter,
+    "affine": AffineAugmenter,
+}

@@ -10,10 +10,11 @@ import numpy as np
 
 from kernels.geometry import integer
 from training import checkpoint
-from training.augmentation import ShiftAugmenter
+from training.augmentation import Augmenter, NoAugmenter
 from training.errors import DivergedError, InputError
+from training.optimizers import Optimizer
 from training.reporting import Reporter
-from training.schedules import ReduceOnPlateau
+from training.schedules import Constant, Schedule
 
 if TYPE_CHECKING:
     from training.model import Model
@@ -59,8 +60,10 @@ def train(
     batch_size: int = 64,
     validation_data: tuple[np.ndarray, np.ndarray] | None = None,
     validation_split: float = 0.0,
-    augmenter: ShiftAugmenter | None = None,
-    schedule: ReduceOnPlateau | None = None,
+    augmenter: Augmenter | None = None,
+    augmenter_ratio: int = 1,
+    schedule: Schedule | None = None,
+    patience: int | None = None,
     to_path: str | Path | None = None,
     reporter: Reporter | None = None,
 ) -> dict[str, list]:
@@ -78,8 +81,15 @@ def train(
         Images that are never trained on.
     validation_split : float
         Share of x and y to set aside for that, before any augmentation.
-    augmenter : ShiftAugmenter, optional
-    schedule : ReduceOnPlateau, optional
+    augmenter : Augmenter, optional
+        Moves every image anew each time that it is shown.
+    augmenter_ratio : int
+        How many times an epoch shows each image; where it is more than once, the first time as
+        it is.
+    schedule : Schedule, optional
+        Of the learning rate, which starts from the optimizer's and returns to it at the end.
+    patience : int, optional
+        Stop after so many epochs in a row that were not the best.
     to_path : path, optional
         Where each new best model is saved at once.
     reporter : Reporter, optional
@@ -103,32 +113,42 @@ def train(
         (x, y), validation_data = split_validation(x, y, validation_split, model.seed)
     if validation_data is not None:
         validation_data = model.check_data(*validation_data)
-    augmenter = augmenter or ShiftAugmenter(ratio=1)
+    ratio = integer(augmenter_ratio, "augmenter_ratio", 1)
+    if patience is not None:
+        patience = integer(patience, "patience", 1)
+    if model.optimizer is None:
+        raise RuntimeError("call compile(optimizer=...) before training")
+    pace = _Pace(model.optimizer, schedule or Constant(), epochs)
+    run = _Epochs(model, x, y, batch_size, augmenter or NoAugmenter(), ratio, pace)
     reporter = reporter or Reporter(quiet=True)
     if to_path is not None:
         checkpoint.to_document(model)  # what cannot be saved is found out now, not in an hour
     best = _Best(model, to_path)
+    reporter.run_started(epochs)
     try:
         if validation_data is not None and model.history.get("loss"):
             # A model that is trained on must not be replaced by a worse one.
             best.offer(_validate(model, validation_data))
+        waited = 0
         for epoch in range(1, epochs + 1):
-            numbers = _train_epoch(model, x, y, batch_size, augmenter, reporter, epoch, epochs)
+            numbers = run.train(epoch, reporter)
             if validation_data is not None:
                 numbers |= _validate(model, validation_data)
             for name, number in numbers.items():
                 model.history.setdefault(name, []).append(number)
             saved = best.offer(numbers)
-            if schedule is not None and model.optimizer is not None:
-                schedule.epoch_ended(
-                    model.optimizer, numbers.get("validation_loss", numbers["loss"])
-                )
-            reporter.epoch_ended(numbers, saved)
+            pace.schedule.epoch_ended(numbers.get("validation_loss", numbers["loss"]))
+            reporter.epoch_ended(numbers, saved, model.history)
+            waited = 0 if saved else waited + 1
+            if waited == patience:
+                reporter.line(f"stopping early: {patience} epochs in a row were not the best")
+                break
     except KeyboardInterrupt:
         best.interrupted()
         raise
     finally:
         reporter.close()
+        pace.end()
         best.restore()
     return model.history
 
@@ -140,28 +160,65 @@ def _validate(model, data) -> dict[str, float]:
     return {"validation_loss": loss, "validation_accuracy": accuracy}
 
 
-def _train_epoch(model, x, y, batch_size, augmenter, reporter, epoch, epochs) -> dict[str, float]:
-    """Show every entry of the augmenter once, in random order; return what was measured."""
-    order = model.rng.permutation(len(x) * augmenter.ratio)
-    total_loss, total_correct = 0.0, 0
-    reporter.epoch_started(epoch, epochs, len(order))
-    start = time.perf_counter()
-    for step, entries in enumerate(batches(order, batch_size), start=1):
-        images = augmenter.take(x, entries, model.rng)
-        try:
-            loss, correct = model.step(images, y[entries % len(x)])
-        except DivergedError as error:
-            raise DivergedError(f"epoch {epoch}, step {step}: {error}") from None
-        total_loss += loss * len(entries)
-        total_correct += correct
-        reporter.batch_ended(len(entries), loss, correct)
-    seconds = time.perf_counter() - start
-    return {
-        "loss": total_loss / len(order),
-        "accuracy": total_correct / len(order),
-        "learning_rate": model.optimizer.learning_rate,
-        "images_per_second": len(order) / seconds,
-    }
+class _Pace:
+    """The learning rate of each step of a run."""
+
+    def __init__(self, optimizer: Optimizer, schedule: Schedule, epochs: int):
+        self.optimizer, self.schedule, self._epochs = optimizer, schedule, epochs
+        self._base = optimizer.learning_rate
+
+    def set(self, epoch: int, share: float) -> None:
+        """Set the learning rate for the step at a share of an epoch, which counts from 1."""
+        factor = self.schedule.factor((epoch - 1 + share) / self._epochs)
+        self.optimizer.learning_rate = self._base * factor
+
+    def end(self) -> None:
+        self.optimizer.learning_rate = self._base
+
+
+class _Epochs:
+    """What every epoch of a run has in common."""
+
+    def __init__(self, model, x, y, batch_size, augmenter, ratio, pace: _Pace):
+        self._model, self._x, self._y = model, x, y
+        self._batch_size, self._augmenter, self._ratio = batch_size, augmenter, ratio
+        self._pace = pace
+
+    def train(self, epoch: int, reporter: Reporter) -> dict[str, float]:
+        """Show every image in random order; return what was measured."""
+        model, count = self._model, len(self._x)
+        order = model.rng.permutation(count * self._ratio)
+        total_loss, total_correct = 0.0, 0
+        reporter.epoch_started(epoch, len(order))
+        start = time.perf_counter()
+        seen = 0
+        for step, entries in enumerate(batches(order, self._batch_size), start=1):
+            self._pace.set(epoch, seen / len(order))
+            rate = self._pace.optimizer.learning_rate
+            try:
+                loss, correct = model.step(self._take(entries), self._y[entries % count])
+            except DivergedError as error:
+                raise DivergedError(f"epoch {epoch}, step {step}: {error}") from None
+            seen += len(entries)
+            total_loss += loss * len(entries)
+            total_correct += correct
+            reporter.batch_ended(len(entries), loss, correct)
+        return {
+            "loss": total_loss / len(order),
+            "accuracy": total_correct / len(order),
+            "learning_rate": rate,
+            "images_per_second": len(order) / (time.perf_counter() - start),
+        }
+
+    def _take(self, entries: np.ndarray) -> np.ndarray:
+        """Return a batch: entry e is image e % N, moved unless this is its first of several."""
+        model, count = self._model, len(self._x)
+        images = model.plain(self._x[entries % count])
+        if self._ratio == 1:
+            return self._augmenter(images, model.rng, model.backend)
+        moved = entries >= count
+        images[moved] = self._augmenter(images[moved], model.rng, model.backend)
+        return images
 
 
 class _Best:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from kernels import get_backend
-from kernels.checks import float_dtype, labels, raw_images
+from kernels.checks import float_dtype, labels, raw_images, smoothing
 from kernels.geometry import integer
 from layers import LAYER_TYPES, Layer, Softmax, fold, fuse
 from training import checkpoint, loop
@@ -74,6 +74,7 @@ class Model:
         self._recorded: dict[Any, Callable[..., tuple[float, int]]] = {}
         self._head = Softmax()
         self.optimizer: Optimizer | None = None
+        self.label_smoothing = 0.0
         self.history: dict[str, list] = {}
         self.mean = np.zeros(C, self.dtype)
         self.std = np.ones(C, self.dtype)
@@ -139,12 +140,21 @@ class Model:
             )
         return self.output_shape[0]
 
-    def compile(self, optimizer: Optimizer) -> "Model":
-        """Get ready to train with this optimizer."""
+    def compile(self, optimizer: Optimizer, label_smoothing: float = 0.0) -> "Model":
+        """Get ready to train.
+
+        Parameters
+        ----------
+        optimizer : Optimizer
+        label_smoothing : float
+            Share of each label that is spread over all classes, so that the network is not
+            driven to be ever more certain.
+        """
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"optimizer must be one such as Adam(), got {optimizer!r}")
         if self.classes < 2:
             raise ValueError("the model needs at least two classes at its end")
+        self.label_smoothing = smoothing(label_smoothing)
         self.parameters = Parameters(self.layers, self.dtype)
         self._recorded.clear()
         optimizer.bind(self.parameters, self.backend)
@@ -182,9 +192,9 @@ class Model:
         if len(images) == 0:
             raise ValueError("a batch needs at least one image")
         labels_ = labels(y, len(images), self.classes)
-        return self._run(self._forward_and_back, self._plain(images), mean, std, labels_)
+        return self._run(self._forward_and_back, self.plain(images), mean, std, labels_)
 
-    def _plain(self, images: np.ndarray) -> np.ndarray:
+    def plain(self, images: np.ndarray) -> np.ndarray:
         """Return images as all backends take them."""
         if images.dtype != np.uint8:
             images = images.astype(self.dtype, copy=False)
@@ -212,7 +222,7 @@ class Model:
         activations = self.backend.load_images(images, mean, std, self.dtype)
         for layer in self._steps:
             activations = layer.forward(activations, training=True)
-        loss, correct, gradient = self._head.loss(activations, labels)
+        loss, correct, gradient = self._head.loss(activations, labels, self.label_smoothing)
         for layer in reversed(self._steps):
             gradient = layer.backward(gradient)
         return loss, correct
@@ -258,7 +268,7 @@ class Model:
         images, mean, std = self._check_images(x)
         classes = self.classes
         parts = [
-            self._run(self._infer, self._plain(images[start : start + INFERENCE_BATCH]), mean, std)
+            self._run(self._infer, self.plain(images[start : start + INFERENCE_BATCH]), mean, std)
             for start in range(0, len(images), INFERENCE_BATCH)
         ]
         if len(parts) == 1:
@@ -267,7 +277,11 @@ class Model:
 
     def predict_proba(self, x: np.ndarray) -> np.ndarray:
         """Return the probability (N, classes) of each class for each image."""
-        return self._head.forward(self.logits(x), training=False)
+        return self.probabilities(self.logits(x))
+
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
+        """Return the probability (N, classes) of each class for given `logits`."""
+        return self._head.forward(logits, training=False)
 
     def predict(self, x: np.ndarray) -> np.ndarray:
         """Return the most probable label (N,) of each image."""

@@ -30,13 +30,21 @@ class Optimizer(ABC):
     weight_decay : float
         Strength of the pull of weights towards 0, added to their gradient (L2); biases,
         gamma and beta are left alone.
+    clip_norm : float, optional
+        A gradient that is longer than this, taken over all parameters, is shortened to it
+        (Pascanu, Mikolov, Bengio: On the difficulty of training recurrent networks, 2013).
     """
 
     slots: tuple[str, ...] = ()  # vectors as long as the parameters that the method remembers
 
-    def __init__(self, learning_rate: float, weight_decay: float = 0.0):
+    def __init__(
+        self, learning_rate: float, weight_decay: float = 0.0, clip_norm: float | None = None
+    ):
         self.learning_rate = _check("learning_rate", learning_rate, 0, low_allowed=False)
         self.weight_decay = _check("weight_decay", weight_decay, 0)
+        self.clip_norm = clip_norm
+        if clip_norm is not None:
+            self.clip_norm = _check("clip_norm", clip_norm, 0, low_allowed=False)
         self.steps = 0
         self._parameters: Parameters | None = None
 
@@ -58,6 +66,11 @@ class Optimizer(ABC):
         self.steps += 1
         parameters = self._parameters
         assert parameters is not None, "bind comes first"
+        if self.clip_norm is not None:
+            # No BLAS: its threads would fight for the cores with those of the kernels.
+            norm = math.sqrt(np.square(parameters.grads, dtype=np.float64).sum())
+            if norm > self.clip_norm:
+                parameters.grads *= self.clip_norm / norm
         decayed = parameters.decayed if self.weight_decay else 0
         for part, decay in ((slice(decayed), self.weight_decay), (slice(decayed, None), 0.0)):
             if part.stop == 0:
@@ -78,8 +91,13 @@ class SGD(Optimizer):
     learning_rate, weight_decay : float
     """
 
-    def __init__(self, learning_rate: float = 0.1, weight_decay: float = 0.0):
-        super().__init__(learning_rate, weight_decay)
+    def __init__(
+        self,
+        learning_rate: float = 0.1,
+        weight_decay: float = 0.0,
+        clip_norm: float | None = None,
+    ):
+        super().__init__(learning_rate, weight_decay, clip_norm)
 
     def _update(self, p, g, decay):
         self._backend.sgd_step(p, g, self.learning_rate, decay)
@@ -109,8 +127,9 @@ class Momentum(Optimizer):
         momentum: float = 0.9,
         nesterov: bool = False,
         weight_decay: float = 0.0,
+        clip_norm: float | None = None,
     ):
-        super().__init__(learning_rate, weight_decay)
+        super().__init__(learning_rate, weight_decay, clip_norm)
         self.momentum = _check("momentum", momentum, 0, 1)
         self.nesterov = bool(nesterov)
 
@@ -146,8 +165,9 @@ class Adam(Optimizer):
         beta2: float = 0.999,
         epsilon: float = 1e-8,
         weight_decay: float = 0.0,
+        clip_norm: float | None = None,
     ):
-        super().__init__(learning_rate, weight_decay)
+        super().__init__(learning_rate, weight_decay, clip_norm)
         self.beta1 = _check("beta1", beta1, 0, 1)
         self.beta2 = _check("beta2", beta2, 0, 1)
         self.epsilon = _check("epsilon", epsilon, 0, low_allowed=False)
@@ -193,5 +213,6 @@ class AdamW(Adam):
         beta2: float = 0.999,
         epsilon: float = 1e-8,
         weight_decay: float = 1e-2,
+        clip_norm: float | None = None,
     ):
-        super().__init__(learning_rate, beta1, beta2, epsilon, weight_decay)
+        super().__init__(learning_rate, beta1, beta2, epsilon, weight_decay, clip_norm)

@@ -1,13 +1,32 @@
 """What a user sees while a model trains: a progress bar, or plain lines, and a log file."""
 
+import csv
 import logging
 import sys
 import threading
+import time
+from datetime import timedelta
 from pathlib import Path
 
 from tqdm import tqdm
 
 COMPILING = "compiling the kernels for this machine, once: the next start finds them ready"
+
+
+def write_history(history: dict[str, list], path: str | Path) -> None:
+    """Write a CSV file with a row an epoch; what an epoch did not measure stays empty."""
+    epochs = max(map(len, history.values()), default=0)
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(["epoch", *history])
+        for epoch in range(epochs):
+            # What was measured for some epochs only was measured for the last ones.
+            places = (epoch - epochs + len(numbers) for numbers in history.values())
+            numbers = [
+                numbers[place] if place >= 0 else ""
+                for numbers, place in zip(history.values(), places, strict=True)
+            ]
+            rows.writerow([epoch + 1, *numbers])
 
 
 class Reporter:
@@ -20,6 +39,8 @@ class Reporter:
     ----------
     log_path : path, optional
         Log file; lines are appended.
+    history_path : path, optional
+        CSV file of the history, a row an epoch; written anew after each.
     quiet : bool
         Whether to print nothing.
     compiling : bool
@@ -27,8 +48,13 @@ class Reporter:
     """
 
     def __init__(
-        self, log_path: str | Path | None = None, quiet: bool = False, compiling: bool = False
+        self,
+        log_path: str | Path | None = None,
+        quiet: bool = False,
+        compiling: bool = False,
+        history_path: str | Path | None = None,
     ):
+        self._history_path = history_path
         self._quiet = quiet
         self._bar: tqdm | None = None
         self._compiling: threading.Timer | None = None
@@ -45,8 +71,11 @@ class Reporter:
         if not self._quiet:
             tqdm.write(text, file=sys.stdout)
 
-    def epoch_started(self, epoch: int, epochs: int, images: int) -> None:
-        self._title = f"epoch {epoch}/{epochs}"
+    def run_started(self, epochs: int) -> None:
+        self._epochs, self._started = epochs, time.perf_counter()
+
+    def epoch_started(self, epoch: int, images: int) -> None:
+        self._title, self._epoch = f"epoch {epoch:>{len(str(self._epochs))}}/{self._epochs}", epoch
         self._seen, self._loss, self._correct = 0, 0.0, 0
         if self._first_batch:
             self._compiling = threading.Timer(1.0, self.line, [COMPILING])
@@ -73,9 +102,11 @@ class Reporter:
         )
         self._bar.update(images)
 
-    def epoch_ended(self, numbers: dict[str, float], saved: bool) -> None:
+    def epoch_ended(self, numbers: dict[str, float], saved: bool, history: dict[str, list]) -> None:
         """Print what an epoch measured, and whether its model is the best so far."""
         self._close_bar()
+        if self._history_path is not None:
+            write_history(history, self._history_path)
         parts = [
             f"{self._title}: loss {numbers['loss']:.4f}, accuracy {numbers['accuracy']:.2%}",
             f"{numbers['images_per_second']:,.0f} images/s",
@@ -86,6 +117,9 @@ class Reporter:
                 f"validation loss {numbers['validation_loss']:.4f}, "
                 f"accuracy {numbers['validation_accuracy']:.2%}" + (" (best)" if saved else ""),
             )
+        left = (time.perf_counter() - self._started) * (self._epochs / self._epoch - 1)
+        if left:
+            parts.append(f"{timedelta(seconds=round(left))} left")
         self.line(" | ".join(parts))
 
     def close(self) -> None:

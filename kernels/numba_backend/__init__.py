@@ -25,6 +25,7 @@ from kernels.numba_backend.convolution import col2im, correlate_im2col, im2col
 from kernels.numba_backend.jit import set_threads
 from kernels.numba_backend.lanes import record
 from kernels.numba_backend.optimizers import adam_step, momentum_step, sgd_step
+from kernels.numba_backend.warping import warp_images
 
 
 def _either(on_arrays, on_lanes, on_channels_last=None, recorded=False):
@@ -167,4 +168,5 @@ __all__ = [
     "softmax_cross_entropy",
     "softmax_grad",
     "to_array",
+    "warp_images",
 ]

@@ -52,8 +52,9 @@ def softmax_grad_kernel(dy, y, dx):
 
 
 @serial
-def _cross_entropy(logits, labels, dlogits):
+def _cross_entropy(logits, labels, smoothing, dlogits):
     N, K = logits.shape
+    rest = smoothing / K
     loss, correct = 0.0, 0
     for n in range(N):
         best = 0
@@ -66,9 +67,12 @@ def _cross_entropy(logits, labels, dlogits):
             dlogits[n, k] = math.exp(logits[n, k] - largest)
             total += dlogits[n, k]
         for k in range(K):
-            dlogits[n, k] /= total * N
-        dlogits[n, labels[n]] -= 1 / N
-        loss += math.log(total) - (logits[n, labels[n]] - largest)
+            dlogits[n, k] = (dlogits[n, k] / total - rest) / N
+        dlogits[n, labels[n]] -= (1 - smoothing) / N
+        loss += math.log(total) - (1 - smoothing) * (logits[n, labels[n]] - largest)
+        if smoothing > 0:  # or else 0 * -inf would come in
+            for k in range(K):
+                loss -= rest * (logits[n, k] - largest)
         correct += best == labels[n]
     return loss / N, correct
 
@@ -102,9 +106,10 @@ def softmax_grad(dy, y):
     return dx
 
 
-def softmax_cross_entropy(logits, labels):
+def softmax_cross_entropy(logits, labels, smoothing=0.0):
     logits = checks.logits(logits, "logits")
+    smoothing = checks.smoothing(smoothing)
     labels = checks.labels(labels, *logits.shape)
     dlogits = np.empty_like(logits)
-    loss, correct = _cross_entropy(logits, labels, dlogits)
+    loss, correct = _cross_entropy(logits, labels, smoothing, dlogits)
     return loss, correct, dlogits

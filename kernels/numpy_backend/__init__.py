@@ -33,6 +33,7 @@ from kernels.numpy_backend.normalization import (
 from kernels.numpy_backend.optimizers import adam_step, momentum_step, sgd_step
 from kernels.numpy_backend.pooling import avg_pool, avg_pool_grad, max_pool, max_pool_grad
 from kernels.numpy_backend.threads import set_threads
+from kernels.numpy_backend.warping import warp_images
 
 __all__ = [
     "adam_step",
@@ -73,4 +74,5 @@ __all__ = [
     "softmax_cross_entropy",
     "softmax_grad",
     "to_array",
+    "warp_images",
 ]

@@ -40,16 +40,19 @@ def softmax_grad(dy, y):
     return y * (dy - (dy * y).sum(axis=1, keepdims=True))
 
 
-def softmax_cross_entropy(logits, labels):
+def softmax_cross_entropy(logits, labels, smoothing=0.0):
     logits = checks.logits(logits, "logits")
+    smoothing = checks.smoothing(smoothing)
     N, classes = logits.shape
     labels = checks.labels(labels, N, classes)
     rows = np.arange(N)
     shifted = logits - logits.max(axis=1, keepdims=True)
     powers = np.exp(shifted)
     total = powers.sum(axis=1)
-    loss = float(np.mean(np.log(total) - shifted[rows, labels]))
+    losses = np.log(total) - (1 - smoothing) * shifted[rows, labels]
+    if smoothing:  # or else 0 * -inf would come in
+        losses -= smoothing * shifted.mean(axis=1)
     correct = int(np.count_nonzero(logits.argmax(axis=1) == labels))
-    dlogits = powers / total[:, None]
-    dlogits[rows, labels] -= 1
-    return loss, correct, dlogits / logits.dtype.type(N)
+    dlogits = powers / total[:, None] - logits.dtype.type(smoothing / classes)
+    dlogits[rows, labels] -= 1 - smoothing
+    return float(np.mean(losses)), correct, dlogits / logits.dtype.type(N)

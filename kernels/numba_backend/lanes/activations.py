@@ -60,11 +60,11 @@ def softmax_grad(dy: Lanes, y: Lanes) -> Lanes:
 
 # A classifier's rows are few numbers: waking threads for them would cost more than it saves.
 @serial
-def _cross_entropy(logits, labels, dlogits):
+def _cross_entropy(logits, labels, smoothing, dlogits):
     """logits and dlogits (B, K, 1, L): the mean loss, and how many labels were right."""
     B, K, _, L = logits.shape
     N = labels.size
-    loss, correct = 0.0, 0
+    loss, correct, rest = 0.0, 0, smoothing / K
     for n in range(B * L):
         b, lane = n // L, n % L
         if n >= N:
@@ -82,15 +82,20 @@ def _cross_entropy(logits, labels, dlogits):
             dlogits[b, k, 0, lane] = share
             total += share
         for k in range(K):
-            dlogits[b, k, 0, lane] /= total * N
-        dlogits[b, labels[n], 0, lane] -= 1 / N
-        loss += math.log(total) - (logits[b, labels[n], 0, lane] - largest)
+            dlogits[b, k, 0, lane] = (dlogits[b, k, 0, lane] / total - rest) / N
+        dlogits[b, labels[n], 0, lane] -= (1 - smoothing) / N
+        loss += math.log(total) - (1 - smoothing) * (logits[b, labels[n], 0, lane] - largest)
+        if smoothing > 0:  # or else 0 * -inf would come in
+            for k in range(K):
+                loss -= rest * (logits[b, k, 0, lane] - largest)
         correct += best == labels[n]
     return loss / N, correct
 
 
-def softmax_cross_entropy(logits: Lanes, labels):
+def softmax_cross_entropy(logits: Lanes, labels, smoothing=0.0):
     labels = checks.labels(labels, *logits.shape)
     dlogits = logits.like()
-    loss, correct = call(_cross_entropy, logits.planes, labels, dlogits.planes)
+    loss, correct = call(
+        _cross_entropy, logits.planes, labels, checks.smoothing(smoothing), dlogits.planes
+    )
     return loss, correct, dlogits

@@ -1,0 +1,148 @@
+"""Pictures of a training and of what came out of it, with matplotlib."""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from layers import Conv
+from training.evaluation import class_accuracies, confusion_matrix, worst_mistakes
+
+if TYPE_CHECKING:
+    from training.model import Model
+
+MOST_CLASSES = 30  # of which each gets its name and number in the confusion matrix
+INSTALL = "pip install matplotlib"
+
+
+def can_draw() -> bool:
+    return find_spec("matplotlib") is not None
+
+
+def _figure(width: float, height: float) -> Any:
+    from matplotlib.figure import Figure  # a figure of its own: no window, no global state
+
+    return Figure(figsize=(width, height), layout="constrained", dpi=110)
+
+
+def curves(history: dict[str, list], path: Path) -> None:
+    """Draw accuracy and loss by epoch."""
+    figure = _figure(10, 4)
+    for axes, name in zip(figure.subplots(1, 2), ("accuracy", "loss"), strict=True):
+        for key, label in ((name, "training"), (f"validation_{name}", "validation")):
+            numbers = history.get(key, [])
+            epochs = range(1, len(numbers) + 1)
+            axes.plot(epochs, numbers, marker=".", label=label)
+        axes.set(title=name, xlabel="epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.3)
+        axes.legend()
+        if name == "accuracy":
+            axes.yaxis.set_major_formatter("{x:.1%}")
+    figure.savefig(path)
+
+
+def confusion(matrix: np.ndarray, path: Path) -> None:
+    """Draw which classes were taken for which; mistakes are coloured, hits are not."""
+    classes = len(matrix)
+    named = classes <= MOST_CLASSES
+    size = max(5.0, 0.45 * classes) if named else 8.0
+    figure = _figure(size + 0.6, size)
+    axes = figure.subplots()
+    mistakes = matrix.copy()
+    np.fill_diagonal(mistakes, 0)
+    image = axes.imshow(mistakes, cmap="Oranges", vmin=0, vmax=max(mistakes.max(), 1))
+    accuracy = matrix.trace() / max(matrix.sum(), 1)
+    axes.set(xlabel="taken for", ylabel="is", title=f"{accuracy:.2%} right")
+    if named:
+        axes.set(xticks=range(classes), yticks=range(classes))
+        for (i, j), count in np.ndenumerate(matrix):
+            if count:
+                dark = mistakes[i, j] > mistakes.max() * 0.6
+                axes.text(
+                    j, i, f"{count:,}", ha="center", va="center", fontsize=7 if classes > 12 else 8,
+                    color="white" if dark else "0.5" if i == j else "black",
+                )  # fmt: skip
+    figure.colorbar(image, ax=axes, label="mistakes", shrink=0.8)
+    figure.savefig(path)
+
+
+def _show(axes: Any, image: np.ndarray) -> None:
+    """Show an image (C, H, W): in colours if it has three channels, else its first in grey."""
+    if len(image) == 3:
+        low, high = float(image.min()), float(image.max())
+        axes.imshow((image.transpose(1, 2, 0) - low) / max(high - low, 1e-30))
+    else:
+        axes.imshow(image[0], cmap="gray")
+    axes.set_axis_off()
+
+
+def mistakes(
+    images: np.ndarray, labels: np.ndarray, probabilities: np.ndarray, path: Path, count: int = 24
+) -> None:
+    """Draw the images that the model got most wrong, with its guesses."""
+    worst = worst_mistakes(probabilities, labels, count)
+    columns = 8
+    rows = max(1, -(-len(worst) // columns))
+    figure = _figure(1.35 * columns, 1.6 * rows + 0.4)
+    figure.suptitle(
+        "most certain mistakes: is -> taken for (how certain)" if len(worst) else "no mistakes"
+    )
+    for axes in figure.subplots(rows, columns, squeeze=False).flat:
+        axes.set_axis_off()
+    for axes, place in zip(figure.axes, worst, strict=False):
+        _show(axes, images[place])
+        guess = probabilities[place].argmax()
+        certainty = probabilities[place, guess]
+        axes.set_title(f"{labels[place]} -> {guess} ({certainty:.0%})", fontsize=8)
+    figure.savefig(path)
+
+
+def filters(weights: np.ndarray, path: Path, most: int = 64) -> None:
+    """Draw the filters (F, C, KH, KW) of a convolution: red adds, blue takes away."""
+    shown = weights[:most]
+    columns = min(len(shown), 16)
+    rows = -(-len(shown) // columns)
+    figure = _figure(max(4.0, 0.8 * columns), 0.8 * rows + 0.6)
+    figure.suptitle("filters of the first layer")
+    limit = float(np.abs(shown).max()) or 1.0
+    for axes in figure.subplots(rows, columns, squeeze=False).flat:
+        axes.set_axis_off()
+    for axes, kernel in zip(figure.axes, shown, strict=False):
+        if len(kernel) == 3:
+            axes.imshow(kernel.transpose(1, 2, 0) / (2 * limit) + 0.5)
+        else:
+            axes.imshow(kernel.mean(axis=0), cmap="RdBu_r", vmin=-limit, vmax=limit)
+    figure.savefig(path)
+
+
+def draw_all(
+    model: "Model", images: np.ndarray, labels: np.ndarray, logits: np.ndarray, stem: Path
+) -> list[Path]:
+    """Draw what there is to see of a trained model on images that it was not trained on.
+
+    Parameters
+    ----------
+    stem : path
+        The pictures become stem-curves.png and so on.
+    """
+    shares = model.probabilities(logits)
+    paths = {
+        name: stem.with_name(f"{stem.name}-{name}.png")
+        for name in ("curves", "confusion", "mistakes", "filters")
+    }
+    drawn = []
+    if model.history.get("loss"):
+        curves(model.history, paths["curves"])
+        drawn.append(paths["curves"])
+    confusion(confusion_matrix(labels, logits.argmax(axis=1), model.classes), paths["confusion"])
+    mistakes(images, labels, shares, paths["mistakes"])
+    drawn += [paths["confusion"], paths["mistakes"]]
+    if isinstance(model.layers[0], Conv):
+        filters(model.layers[0].params["weights"], paths["filters"])
+        drawn.append(paths["filters"])
+    return drawn
+
+
+__all__ = ["can_draw", "class_accuracies", "confusion", "curves", "draw_all", "filters", "mistakes"]
