@@ -1,7 +1,7 @@
 """Train and test a convolutional network from the command line: run.py --help."""
 
 import argparse
-import importlib.util
+import runpy
 import sys
 import tempfile
 import time
@@ -166,17 +166,13 @@ def architecture(text):
         )
     if not Path(file).is_file():
         raise argparse.ArgumentTypeError(f"there is no file {file!r}")
-    spec = importlib.util.spec_from_file_location("architecture", file)
-    if spec is None or spec.loader is None:
-        raise argparse.ArgumentTypeError(f"{file!r} is no Python file: its name must end in .py")
-    module = importlib.util.module_from_spec(spec)
     try:
-        spec.loader.exec_module(module)
+        found = runpy.run_path(file)  # which leaves no compiled file beside it, as import would
     except Exception as error:
         raise argparse.ArgumentTypeError(
             f"{file!r} cannot be run: {type(error).__name__}: {error}"
         ) from None
-    function = getattr(module, name, None)
+    function = found.get(name)
     if not callable(function):
         raise argparse.ArgumentTypeError(f"{file!r} has no function {name!r}")
     return function

