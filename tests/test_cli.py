@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -287,7 +288,7 @@ def test_ctrl_c_ends_with_130_and_the_best_model_on_disk(tmp_path, data):
     )
     assert process.stdout is not None
     for line in process.stdout:
-        if line.lstrip("epoch ").startswith("2/"):
+        if re.match("epoch +2/", line):
             break
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from layers import Conv
-from training.evaluation import class_accuracies, confusion_matrix, worst_mistakes
+from training.evaluation import confusion_matrix, worst_mistakes
 
 if TYPE_CHECKING:
     from training.model import Model
@@ -17,6 +17,7 @@ INSTALL = "pip install matplotlib"
 
 
 def can_draw() -> bool:
+    """Return whether matplotlib is installed: it is an extra."""
     return find_spec("matplotlib") is not None
 
 
@@ -143,6 +144,3 @@ def draw_all(
         filters(model.layers[0].params["weights"], paths["filters"])
         drawn.append(paths["filters"])
     return drawn
-
-
-__all__ = ["can_draw", "class_accuracies", "confusion", "curves", "draw_all", "filters", "mistakes"]
