@@ -1,11 +1,10 @@
 """Train and test a convolutional network from the command line: run.py --help."""
 
-import argparse
-import runpy
+import csv
+import os
 import sys
 import tempfile
 import time
-from pathlib import Path
 
 from layers import (
     BatchNorm,
@@ -26,14 +25,17 @@ from training import (
     InputError,
     Model,
     Reporter,
+    RunFile,
+    command_line,
     pictures,
     split_validation,
 )
 from training.checkpoint import is_model
-from training.datasets import DATASET_NAMES, DownloadError, load_dataset, load_file
+from training.command_line import DEFAULT_MODEL
+from training.datasets import DownloadError, load_dataset, load_file, load_unlabelled
 from training.evaluation import class_accuracies, confusion_matrix
+from training.rate_finder import find_learning_rate
 
-DEFAULT_MODEL = Path("models") / "model.json"
 LOG_NAME = "training.log"
 MOST_NAMED = 30  # classes whose accuracies are printed
 
@@ -113,259 +115,6 @@ ARCHITECTURES = {"tiny": tiny, "small": small, "wide": wide, "large": large}
 EPOCHS = {tiny: 5, large: 9}  # where it is not 15: what a few seconds and five minutes are for
 
 
-def positive_int(text):
-    number = int(text)
-    if not 1 <= number < 2**31:
-        raise argparse.ArgumentTypeError(f"must be 1 or more and below 2**31, got {text}")
-    return number
-
-
-def seed(text):
-    number = int(text)
-    if not 0 <= number < 2**31:
-        raise argparse.ArgumentTypeError(f"must be 0 to 2147483647, got {text}")
-    return number
-
-
-def learning_rate(text):
-    number = float(text)
-    if not 0 < number <= 10:
-        raise argparse.ArgumentTypeError(f"must be above 0 and at most 10, got {text}")
-    return number
-
-
-def fraction(text):
-    number = float(text)
-    if not 0 < number < 1:
-        raise argparse.ArgumentTypeError(f"must be between 0 and 1, got {text}")
-    return number
-
-
-def not_negative(text):
-    number = float(text)
-    if not 0 <= number <= 10:
-        raise argparse.ArgumentTypeError(f"must be 0 to 10, got {text}")
-    return number
-
-
-def below_one(text):
-    number = float(text)
-    if not 0 <= number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 0 and below 1, got {text}")
-    return number
-
-
-def architecture(text):
-    """Return a function that builds a network: one of ours, or one from the user's own file."""
-    if text in ARCHITECTURES:
-        return ARCHITECTURES[text]
-    file, colon, name = text.rpartition(":")
-    if not colon:
-        raise argparse.ArgumentTypeError(
-            f"must be {', '.join(ARCHITECTURES)} or path/to/file.py:function, got {text!r}"
-        )
-    if not Path(file).is_file():
-        raise argparse.ArgumentTypeError(f"there is no file {file!r}")
-    try:
-        found = runpy.run_path(file)  # which leaves no compiled file beside it, as import would
-    except Exception as error:
-        raise argparse.ArgumentTypeError(
-            f"{file!r} cannot be run: {type(error).__name__}: {error}"
-        ) from None
-    function = found.get(name)
-    if not callable(function):
-        raise argparse.ArgumentTypeError(f"{file!r} has no function {name!r}")
-    return function
-
-
-def image_shape(text):
-    try:
-        C, H, W = (positive_int(size) for size in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"must be C,H,W such as 3,32,32, got {text!r}") from None
-    return C, H, W
-
-
-def parse_arguments(argv):
-    parser = argparse.ArgumentParser(
-        prog="run.py",
-        description="Train a convolutional network that tells images apart, or test one. "
-        "Without any argument it trains on MNIST, and saves the best model of the run.",
-        epilog="Examples:  run.py --epochs 3   |   run.py --test   |   "
-        "run.py --train_data mine.csv --test_data mine_too.csv --to_path models/mine.json",
-    )
-    action = parser.add_mutually_exclusive_group()
-    action.add_argument("--train", action="store_true", help="train a model (the default)")
-    action.add_argument("--test", action="store_true", help="measure a saved model's accuracy")
-
-    data = parser.add_argument_group("data")
-    data.add_argument(
-        "--dataset",
-        choices=DATASET_NAMES,
-        help="a known data set, downloaded once if it is not on this machine; mnist-5k needs no "
-        "network (default: mnist, or mnist-5k where mnist cannot be had)",
-    )
-    data.add_argument(
-        "--data_dir", type=Path, metavar="DIR", help="where to look for the data set's files first"
-    )
-    data.add_argument(
-        "--train_data",
-        type=Path,
-        metavar="FILE",
-        help="your own training images: CSV with the label first and then the pixels, or the "
-        "images file of an IDX pair; may be gzipped",
-    )
-    data.add_argument("--test_data", type=Path, metavar="FILE", help="your own test images, alike")
-    data.add_argument(
-        "--image_shape",
-        type=image_shape,
-        metavar="C,H,W",
-        help="channels, rows and columns of a CSV's images (default: one channel, square)",
-    )
-
-    model = parser.add_argument_group("model")
-    model.add_argument(
-        "--to_path",
-        type=Path,
-        default=DEFAULT_MODEL,
-        metavar="FILE",
-        help="where the best model is saved, as JSON (default: %(default)s)",
-    )
-    model.add_argument(
-        "--arch",
-        type=architecture,
-        default="small",
-        metavar="NAME",
-        help=f"the network: {', '.join(ARCHITECTURES)}, or path/to/file.py:function for your own, "
-        "which is called as those in run.py are (default: %(default)s)",
-    )
-    model.add_argument("--no_plots", action="store_true", help="draw no pictures beside the model")
-    model.add_argument(
-        "--from_path",
-        type=Path,
-        metavar="FILE",
-        help=f"a saved model to test (default: {DEFAULT_MODEL}) or to go on training",
-    )
-
-    training = parser.add_argument_group("training")
-    training.add_argument(
-        "--epochs",
-        type=positive_int,
-        metavar="N",
-        help="passes over the images (default: 15; 5 for --arch tiny, 9 for large)",
-    )
-    training.add_argument(
-        "--batch_size",
-        type=positive_int,
-        default=64,
-        metavar="N",
-        help="images a step (default: %(default)s)",
-    )
-    training.add_argument(
-        "--learning_rate",
-        type=learning_rate,
-        default=6e-3,
-        metavar="X",
-        help="size of the largest steps (default: %(default)s)",
-    )
-    training.add_argument(
-        "--schedule",
-        choices=SCHEDULES,
-        default="one_cycle",
-        help="how the learning rate changes: up and down once, down along a cosine, cut at a half "
-        "and three quarters of the run, or cut when the validation loss stops falling "
-        "(default: %(default)s)",
-    )
-    training.add_argument(
-        "--weight_decay",
-        type=not_negative,
-        default=1e-3,
-        metavar="X",
-        help="pull of the weights towards 0 (default: %(default)s)",
-    )
-    training.add_argument(
-        "--label_smoothing",
-        type=below_one,
-        default=0.1,
-        metavar="X",
-        help="share of each label that is spread over all classes (default: %(default)s)",
-    )
-    training.add_argument(
-        "--clip_norm",
-        type=learning_rate,
-        metavar="X",
-        help="shorten gradients that are longer than this (default: not)",
-    )
-    training.add_argument(
-        "--augment",
-        choices=AUGMENTERS,
-        default="shift",
-        help="move each image anew every time by up to 7 %% of its size, or also turn it by up to "
-        "10 degrees and scale it by up to 10 %% (default: %(default)s)",
-    )
-    training.add_argument(
-        "--augmenter_ratio",
-        type=int,
-        choices=[1, 4],
-        default=1,
-        help="4: an epoch shows each image as it is and in three moved copies "
-        "(default: %(default)s)",
-    )
-    training.add_argument(
-        "--patience",
-        type=positive_int,
-        metavar="N",
-        help="stop after so many epochs in a row without a better one (default: never)",
-    )
-    training.add_argument(
-        "--validation_split",
-        type=fraction,
-        default=0.1,
-        metavar="X",
-        help="share of the training images kept back to choose the best epoch by "
-        "(default: %(default)s)",
-    )
-    training.add_argument(
-        "--seed",
-        type=seed,
-        metavar="N",
-        help="of all that is random (default: 0, or that of the model in --from_path)",
-    )
-
-    machine = parser.add_argument_group("arithmetic")
-    machine.add_argument(
-        "--backend",
-        choices=["numba", "scipy", "numpy"],
-        default="numba",
-        help="numba is fast; scipy and numpy are references, slow (default: %(default)s)",
-    )
-    machine.add_argument(
-        "--dtype",
-        choices=["float32", "float64"],
-        help="precision (default: float32, or what --from_path was saved with)",
-    )
-    machine.add_argument(
-        "--threads", type=positive_int, metavar="N", help="cores to use (default: all)"
-    )
-
-    args = parser.parse_args(argv)
-    if args.epochs is None:
-        args.epochs = EPOCHS.get(args.arch, 15)
-    if args.dataset and args.train_data:
-        parser.error("--dataset and --train_data both name the training images: give one")
-    if args.from_path and args.seed is not None:
-        parser.error("--seed is for a new model: the one in --from_path keeps its own")
-    if args.augment == "none" and args.augmenter_ratio > 1:
-        parser.error("--augmenter_ratio shows moved copies, and --augment none makes none")
-    if args.from_path and args.arch is not ARCHITECTURES["small"]:
-        parser.error("--arch is for a new model: the one in --from_path is built already")
-    if args.test and args.dataset and args.test_data:
-        parser.error("--dataset and --test_data both name the test images: give one")
-    if args.test and args.train_data:
-        parser.error("--test takes its images from --test_data, not from --train_data")
-    return args
-
-
 def load_known(name, data_dir):
     """Return a data set's training and test images; without a name, MNIST or what is at hand."""
     if name is not None:
@@ -417,41 +166,62 @@ def build_model(function, shape, classes, **options):
     return model
 
 
-def train(args):
-    start = time.perf_counter()
-    prepare_target(args.to_path)
-    data, test = load_data(args)
+def get_model(args, data):
+    """Return the model to train: a new one, or a saved one that takes these images."""
     shape = data.images.shape[1:]
-    if args.from_path is not None:
-        model = Model.load(args.from_path, args.backend, args.dtype)
-        check_shape(data, model.input_shape, args.from_path)
-        if model.classes < data.n_classes:
-            raise InputError(
-                f"{data.source}: has {data.n_classes} classes, but {args.from_path} tells "
-                f"{model.classes} apart: train a new model, without --from_path"
-            )
-    else:
+    path = command_line.run_path(args.to_path) if args.resume else args.from_path
+    if path is None:
         options = {
             "backend": args.backend,
             "dtype": args.dtype or "float32",
             "seed": args.seed or 0,
         }
-        model = build_model(args.arch, shape, data.n_classes, **options)
+        return build_model(args.build, shape, data.n_classes, **options)
+    model = Model.load(path, args.backend, args.dtype)
+    check_shape(data, model.input_shape, path)
+    if model.classes < data.n_classes:
+        raise InputError(
+            f"{data.source}: has {data.n_classes} classes, but {path} tells "
+            f"{model.classes} apart: train a new model, without --from_path"
+        )
+    return model
+
+
+def prepare(args, data):
+    """Return a compiled model on the chosen threads, and its training and validation images."""
+    model = get_model(args, data)
     set_threads(model, args)
     training, validation = split_validation(
         data.images, data.labels, args.validation_split, model.seed
     )
-    if args.from_path is None:
+    if args.from_path is None and not args.resume:
         model.fit_normalization(training[0])
     optimizer = AdamW(args.learning_rate, weight_decay=args.weight_decay, clip_norm=args.clip_norm)
-    model.compile(optimizer, args.label_smoothing)
+    return model.compile(optimizer, args.label_smoothing), training, validation
 
+
+def train(args):
+    start = time.perf_counter()
+    run_path = command_line.run_path(args.to_path)
+    for path in (args.to_path, run_path):
+        prepare_target(path)
+    data, test = load_data(args)
+    model, training, validation = prepare(args, data)
     stem = args.to_path.with_suffix("")
     reporter = Reporter(
         args.to_path.parent / LOG_NAME,
         compiling=args.backend == "numba",
         history_path=stem.with_name(f"{stem.name}-history.csv"),
+        tensorboard=args.tensorboard,
     )
+    if args.resume:
+        run_file = RunFile.open(run_path)
+        run_file.settings |= command_line.settings(args)
+        reporter.line(f"going on with the run of {run_path}")
+    else:
+        run_file = RunFile(run_path, command_line.settings(args))
+        if run_path.exists():
+            reporter.line(f"beginning anew: {run_path} could have been gone on with by --resume")
     epochs_before, model_before = len(model.history.get("loss", [])), args.to_path.exists()
     print(model)
     reporter.line(
@@ -470,10 +240,11 @@ def train(args):
             patience=args.patience,
             to_path=args.to_path,
             reporter=reporter,
+            run_file=run_file,
         )
     except KeyboardInterrupt:
-        if len(model.history.get("loss", [])) > epochs_before:
-            state = f"the best model so far is {args.to_path}"
+        if len(model.history.get("loss", [])) > epochs_before or args.resume:
+            state = f"the best model so far is {args.to_path}; --resume goes on"
         elif model_before:
             state = f"no epoch had ended, so {args.to_path} is the earlier model as it was"
         else:
@@ -488,6 +259,24 @@ def train(args):
     reporter.line(f"model: {args.to_path} | {time.perf_counter() - start:.1f} s in all")
 
 
+def find_lr(args):
+    """Print a good learning rate for a new network, and draw how it was found."""
+    data, _ = load_data(args)
+    model, (images, labels), _ = prepare(args, data)
+    rates, losses, best = find_learning_rate(
+        model, images, labels, args.batch_size, AUGMENTERS[args.augment]()
+    )
+    print(
+        f"tried {len(rates)} steps from {rates[0]:g} to {rates[-1]:.2g}; the loss is lowest, "
+        f"{losses.min():.3f}, at {2 * best:.2g}\nsuggestion: --learning_rate {best:.2g}"
+    )
+    path = args.to_path.parent / f"{args.to_path.stem}-find_lr.png"
+    if can_draw(args.no_plots, print):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pictures.rates(rates, losses, best, path)
+        print(f"picture: {path}")
+
+
 def summarize(model, images, labels, name, stem, no_plots, line):
     """Print how good a model is, class by class, and draw it."""
     logits = model.logits(images)
@@ -496,13 +285,20 @@ def summarize(model, images, labels, name, stem, no_plots, line):
     if model.classes <= MOST_NAMED:
         shares = class_accuracies(confusion)
         line("by class: " + ", ".join(f"{c} {share:.1%}" for c, share in enumerate(shares)))
-    if no_plots:
-        return
-    if not pictures.can_draw():
-        line(f"no pictures: they need matplotlib ({pictures.INSTALL}), or say --no_plots")
+    if not can_draw(no_plots, line):
         return
     drawn = pictures.draw_all(model, images, labels, logits, stem)
     line("pictures: " + ", ".join(map(str, drawn)))
+
+
+def can_draw(no_plots, line):
+    """Return whether pictures are wanted and can be drawn; say so if it is the latter."""
+    if no_plots:
+        return False
+    if not pictures.can_draw():
+        line(f"no pictures: they need matplotlib ({pictures.INSTALL}), or say --no_plots")
+        return False
+    return True
 
 
 def test(args):
@@ -524,6 +320,36 @@ def test(args):
         )
     print(f"{path} on {data.source}")
     summarize(model, data.images, data.labels, "test", path.with_suffix(""), args.no_plots, print)
+
+
+def predict(args):
+    """Label images, as a table or into a CSV file."""
+    path = args.from_path or DEFAULT_MODEL
+    model = Model.load(path, args.backend, args.dtype)
+    set_threads(model, args)
+    names, images, labels = load_unlabelled(
+        args.predict, model.input_shape, model.pixels, args.image_shape, model.classes
+    )
+    shares = model.predict_proba(images)
+    guesses = shares.argmax(axis=1)
+    rows = [
+        (name, guess, f"{share[guess]:.4f}")
+        for name, guess, share in zip(names, guesses, shares, strict=True)
+    ]
+    if args.output is None:
+        width = max(5, *map(len, names))
+        print(f"{'image':<{width}}  label  probability")
+        for name, guess, share in rows:
+            print(f"{name:<{width}}  {guess:>5}  {share:>11}")
+    else:
+        try:
+            with open(args.output, "w", newline="", encoding="utf-8") as file:
+                csv.writer(file).writerows([("image", "label", "probability"), *rows])
+        except OSError as error:
+            raise InputError(f"--output {args.output}: {error.strerror}: name another") from None
+        print(f"{len(rows):,} labels by {path} in {args.output}")
+    if labels is not None:
+        print(f"{(guesses == labels).mean():.2%} are labelled so in {args.predict}")
 
 
 def set_threads(model, args):
@@ -552,14 +378,23 @@ def prepare_target(path):
 
 def main(argv=None):
     """Run the command line and return its exit code: 0, 2 for bad input, 130 after Ctrl-C."""
-    args = parse_arguments(argv)
     try:
+        args = command_line.parse(argv, ARCHITECTURES)
+        if args.epochs is None:
+            args.epochs = EPOCHS.get(args.build, 15)
         if args.test:
             test(args)
+        elif args.predict is not None:
+            predict(args)
+        elif args.find_lr:
+            find_lr(args)
         else:
             train(args)
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # whoever reads what is printed has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except (InputError, ShapeError, DivergedError, ImportError, OSError) as error:
         print(f"run.py: {error}", file=sys.stderr)
         return 2

@@ -51,7 +51,7 @@ install() {
     else
         pip=("$python" -m pip --python "$venv/bin/python")
     fi
-    [[ $extra != core ]] && target="$root[$extra]" || target="$root[plots]"
+    [[ $extra != core ]] && target="$root[$extra]" || target="$root[plots,pictures]"
     echo "run.sh: installing what the program needs ($extra)" >&2
     "${pip[@]}" install --quiet --disable-pip-version-check --editable "$target" >&2
     fingerprint | tee "$venv/.installed-core" >"$venv/.installed-$extra"

@@ -25,8 +25,8 @@ from bench.program import machine, make_parser, write_json
 from bench.report import describe
 from bench.timing import interleave
 from kernels import get_backend
-from run import positive_int
 from training import Adam, Model
+from training.command_line import positive_int
 
 SHAPE, CLASSES = (1, 28, 28), 10
 BATCHES: dict[str, dict[str, tuple[int, ...]]] = {

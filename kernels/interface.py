@@ -400,8 +400,15 @@ class Backend(Protocol):
     def from_array(self, x: Array) -> Array:
         """Return a plain array (N, C, H, W) or (N, features) as activations."""
 
-    def to_array(self, x: Array) -> Array:
-        """Return activations as a plain array."""
+    def to_array(self, x: Array, final: bool = False) -> Array:
+        """Return activations as a plain array.
+
+        Parameters
+        ----------
+        final : bool
+            Whether it is what a function given to `record` returns. Whoever else looks into
+            activations will work on them where no record sees it.
+        """
 
     def record(self, function: Any, *inputs: Any) -> tuple[Any, Any]:
         """Run a function on arrays; return its result, and a faster way to run it again.

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas
 import pytest
+from PIL import Image
 
 from tests.networks import digits
 from training import Model, split_validation
@@ -152,14 +153,16 @@ def test_normalization_leaves_the_validation_images_out(tmp_path, data):
 
 
 def test_a_seed_repeats_a_run(tmp_path, data):
+    """Bit for bit, with the numba backend on all threads, in weights, statistics and history."""
     documents = []
     for name, seed in (("a.json", 1), ("b.json", 1), ("c.json", 2)):
-        arguments = ["--epochs", 1, "--to_path", name, "--seed", seed]
+        arguments = ["--epochs", 2, "--to_path", name, "--seed", seed, "--no_plots"]
         done = run("--train_data", data["--train_data"], *arguments, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
-        documents.append(json.loads((tmp_path / name).read_text())["layers"])
+        documents.append(json.loads((tmp_path / name).read_text()))
+        documents[-1]["history"].pop("images_per_second")
     assert documents[0] == documents[1]
-    assert documents[0] != documents[2]
+    assert documents[0]["layers"] != documents[2]["layers"]
 
 
 def test_embedded_images_need_no_network(tmp_path):
@@ -234,6 +237,14 @@ def test_colour_images_of_any_shape(tmp_path):
         (["--dataset", "imagenet"], "--dataset"),
         (["--train", "--test"], "not allowed with"),
         (["--bogus"], "--bogus"),
+        (["--resume"], "there is no interrupted run to go on with"),
+        (["--resume", "--to_path", "."], "there is no interrupted run to go on with"),
+        (["--resume", "--to_path", "run-run.json"], "there is no interrupted run"),
+        (["--resume", "--test"], "not allowed with"),
+        (["--predict", "train.csv", "--from_path", "none.json"], "no such model"),
+        (["--predict", "train.csv", "--train_data", "train.csv"], "--predict names the images"),
+        (["--output", "a.csv"], "--output is for the labels of --predict"),
+        (["--find_lr", "--from_path", "a.json"], "--find_lr tries the rates on a new model"),
     ],
 )
 def test_bad_input_is_answered_in_one_message(tmp_path, data, arguments, message):
@@ -330,10 +341,121 @@ def test_what_a_training_leaves_beside_the_model(tmp_path, data):
     assert (tmp_path / "a-confusion.png").stat().st_size > 1000
 
 
+def test_a_run_is_gone_on_with(tmp_path, data):
+    """Killed after its first epoch, with settings of its own, and gone on with elsewhere."""
+    arguments = [
+        *("--train_data", data["--train_data"].name, "--epochs", 3, "--batch_size", 50),
+        *("--schedule", "plateau", "--seed", 4, "--arch", "tiny", "--no_plots"),
+    ]
+    whole = run(*arguments, "--to_path", "a.json", cwd=tmp_path)
+    assert whole.returncode == 0, whole.stderr
+    process = subprocess.Popen(
+        [sys.executable, "-u", ROOT / "run.py", *map(str, arguments), "--to_path", "b.json"],
+        cwd=tmp_path,
+        text=True,
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("epoch 1/"):
+            process.kill()
+            break
+    process.communicate(timeout=60)
+    assert (tmp_path / "b-run.json").exists()
+    (tmp_path / "elsewhere").mkdir()
+    again = ["--resume", "--to_path", "../b.json", "--no_plots"]
+    wrong = run(*again, "--seed", 5, cwd=tmp_path / "elsewhere")
+    assert wrong.returncode == 2
+    assert "--seed: the run to go on with has 4, not 5" in wrong.stderr
+    done = run(*again, "--seed", 4, "--arch", "tiny", cwd=tmp_path / "elsewhere")
+    assert done.returncode == 0, done.stderr
+    assert "epoch 1/3" not in done.stdout
+    first, second = (json.loads((tmp_path / name).read_text()) for name in ("a.json", "b.json"))
+    for document in (first, second):
+        document["history"].pop("images_per_second")
+    assert first == second
+    assert not (tmp_path / "b-run.json").exists()
+
+
+def test_images_are_labelled(tmp_path, data):
+    arguments = ["--train_data", data["--train_data"], "--epochs", 5, "--arch", "tiny"]
+    assert run(*arguments, "--no_plots", cwd=tmp_path).returncode == 0
+    images, labels = digits(200, seed=1)
+    done = run("--predict", data["--test_data"], "--backend", "numpy", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    head, *rows, last = done.stdout.splitlines()
+    assert head.split() == ["image", "label", "probability"]
+    guesses = np.array([int(row.split()[1]) for row in rows])
+    model = Model.load(tmp_path / "models" / "model.json", backend="numpy")
+    np.testing.assert_array_equal(guesses, model.predict(images))
+    assert last == f"{(guesses == labels).mean():.2%} are labelled so in {data['--test_data']}"
+
+    (tmp_path / "pictures").mkdir()
+    for place in range(12):
+        Image.fromarray(images[place, 0]).save(tmp_path / "pictures" / f"{place}.png")
+    done = run("--predict", "pictures", "--output", "labels.csv", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    table = pandas.read_csv(tmp_path / "labels.csv")
+    assert table["image"].tolist() == [f"{place}.png" for place in range(12)]
+    assert table["label"].tolist() == guesses[:12].tolist()
+    assert table["probability"].between(0.25, 1).all()
+    for arguments, message in (
+        (["none.png"], "none.png: no such file"),
+        (["pictures", "--output", "no/where.csv"], "--output no/where.csv: No such file"),
+        (["pictures", "--image_shape", "1,9"], "C,H,W"),
+    ):
+        done = run("--predict", *arguments, cwd=tmp_path)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert message in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_a_reader_that_leaves_is_no_error(tmp_path, data):
+    arguments = ["--train_data", data["--train_data"], "--epochs", 1, "--arch", "tiny"]
+    assert run(*arguments, "--no_plots", cwd=tmp_path).returncode == 0
+    command = f"{sys.executable} {ROOT / 'run.py'} --predict train.csv | head -2"
+    done = subprocess.run(command, shell=True, cwd=tmp_path, text=True, capture_output=True)
+    assert done.stderr == ""
+    assert len(done.stdout.splitlines()) == 2
+
+
+def test_a_learning_rate_is_found(tmp_path, data):
+    done = run("--find_lr", "--train_data", data["--train_data"], cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    rate = float(re.search("suggestion: --learning_rate (.*)", done.stdout)[1])
+    assert 1e-4 < rate < 1
+    assert [path.name for path in (tmp_path / "models").iterdir()] == ["model-find_lr.png"]
+
+
+def test_tensorboard_events(tmp_path, data):
+    from tensorboardX.proto.event_pb2 import Event
+
+    arguments = ["--train_data", data["--train_data"], "--epochs", 2, "--backend", "numpy"]
+    done = run(*arguments, "--arch", "tiny", "--tensorboard", "events", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (file,) = (tmp_path / "events").iterdir()
+    content, start, found = file.read_bytes(), 0, {}
+    while start < len(content):  # records: length, its checksum, data, their checksum
+        size = int.from_bytes(content[start : start + 8], "little")
+        event = Event.FromString(content[start + 12 : start + 12 + size])
+        start += 16 + size
+        for value in event.summary.value:
+            found.setdefault(value.tag, []).append((event.step, value.simple_value))
+    history = pandas.read_csv(tmp_path / "models" / "model-history.csv")
+    for name in ("loss", "validation_accuracy", "learning_rate"):
+        assert [step for step, _ in found[name]] == [1, 2]
+        assert [number for _, number in found[name]] == pytest.approx(history[name].tolist())
+
+
 def test_help_explains_every_flag(tmp_path):
     done = run("--help", cwd=tmp_path)
     assert done.returncode == 0
     for flag in [
+        "--predict",
+        "--output",
+        "--resume",
+        "--find_lr",
+        "--tensorboard",
         "--train",
         "--test",
         "--train_data",

@@ -430,6 +430,53 @@ def test_a_layer_of_the_users_own_is_not_recorded():
     assert not model._recorded
 
 
+@pytest.mark.parametrize("place", ["inside", "first", "last"])
+def test_a_layer_that_leaves_the_backend_sees_every_batch(monkeypatch, place):
+    """One that is listed, as the README says, and works with NumPy."""
+
+    class Swish(Layer):
+        def _forward(self, x, training):
+            x = self.backend.to_array(x)
+            return self.backend.from_array(x / (1 + np.exp(-x))), x
+
+        def _backward(self, dy, x):
+            share = 1 / (1 + np.exp(-x))
+            dy = self.backend.to_array(dy)
+            return self.backend.from_array(dy * share * (1 + x * (1 - share)))
+
+    class Halved(Swish):
+        """Which returns a plain array, changed in place."""
+
+        def _forward(self, x, training):
+            x = self.backend.to_array(x).copy()
+            x *= 0.5
+            return x, None
+
+        def _backward(self, dy, saved):
+            return self.backend.from_array(self.backend.to_array(dy) * 0.5)
+
+    monkeypatch.setitem(LAYER_TYPES, "Swish", Swish)
+    monkeypatch.setitem(LAYER_TYPES, "Halved", Halved)
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((64, 1, 6, 6)), rng.integers(0, 3, 64)
+    models = []
+    for backend in ("numba", "numpy"):
+        model = Model((1, 6, 6), backend=backend, dtype="float64")
+        layers = [Conv(4, 3), BatchNorm(), Relu(), Flatten(), Dense(3)]
+        layers.insert(
+            {"inside": 3, "first": 0, "last": 5}[place], Halved() if place == "last" else Swish()
+        )
+        for layer in layers:
+            model.add(layer)
+        models.append(model.compile(optimizer=Adam(learning_rate=0.05)))
+    for size in (16, 16, 16, 1, 1, 33, 33):
+        batch = rng.choice(64, size, replace=False)
+        losses = [model.train_step(x[batch], y[batch]) for model in models]
+        np.testing.assert_allclose(losses[0], losses[1], rtol=1e-8)
+        p = [model.predict_proba(x[batch]) for model in models]
+        np.testing.assert_allclose(p[0], p[1], atol=1e-7)
+
+
 def test_one_image_is_predicted_by_a_recording_too():
     images, labels = digits(40)
     model, reference = small_network("numba"), small_network("numpy")

@@ -9,6 +9,7 @@ import threading
 import time
 import tracemalloc
 import weakref
+from functools import partial
 from pathlib import Path
 
 import numba
@@ -291,3 +292,17 @@ def test_the_package_holds_all_kernels():
     for package in ROOT.glob("kernels/**/__init__.py"):
         name = ".".join(package.parent.relative_to(ROOT).parts)
         assert f'"{name}"' in text, name
+
+
+def test_numbers_that_no_kernel_made_are_not_recorded():
+    x = np.zeros((16, 1, 4, 4), np.float32)
+
+    def function(x, mean, std, made):
+        loaded = BACKEND.load_images(x, mean, std, np.float32)
+        activations = BACKEND.from_array(np.ones_like(x)) if made else loaded
+        return BACKEND.to_array(BACKEND.leaky_relu(activations, 0.1), final=True)
+
+    for made in (False, True):
+        inputs = x, np.zeros(1, np.float32), np.ones(1, np.float32)
+        _, again = BACKEND.record(partial(function, made=made), *inputs)
+        assert (again is None) == made

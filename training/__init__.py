@@ -6,6 +6,7 @@ from training.loop import split_validation
 from training.model import Model
 from training.optimizers import SGD, Adam, AdamW, Momentum
 from training.reporting import Reporter
+from training.run_file import RunFile
 from training.schedules import (
     SCHEDULES,
     Constant,
@@ -33,6 +34,7 @@ __all__ = [
     "OneCycle",
     "ReduceOnPlateau",
     "Reporter",
+    "RunFile",
     "Schedule",
     "ShiftAugmenter",
     "Steps",

@@ -13,6 +13,7 @@ import numpy as np
 from kernels.geometry import integer
 from layers import LAYER_TYPES, Layer
 from training.errors import InputError
+from training.pixels import Pixels
 
 if TYPE_CHECKING:
     from training.model import Model
@@ -72,7 +73,11 @@ def to_document(model: "Model") -> dict[str, Any]:
         "classes": model.classes,
         "dtype": model.dtype.name,
         "seed": model.seed,
-        "normalization": {"mean": model.mean.tolist(), "std": model.std.tolist()},
+        "normalization": {
+            "mean": model.mean.tolist(),
+            "std": model.std.tolist(),
+            "pixels": list(model.pixels),
+        },
         "layers": [
             {
                 "type": type(layer).__name__,
@@ -87,17 +92,22 @@ def to_document(model: "Model") -> dict[str, Any]:
 
 
 def save(model: "Model", path: str | Path) -> None:
-    """Write a model to a temporary file beside ``path``, sync it, and rename it.
+    """Write a model; see `write`."""
+    write(to_document(model), path)
 
-    Whoever reads ``path`` sees the old model or the whole new one, whenever the machine stops.
+
+def write(document: dict[str, Any], path: str | Path) -> None:
+    """Write a document to a temporary file beside ``path``, sync it, and rename it.
+
+    Whoever reads ``path`` sees the old one or the whole new one, whenever the machine stops.
     """
     path = Path(path)
-    document = json.dumps(to_document(model), indent=1)
+    text = json.dumps(document, indent=1)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=".saving-", suffix=".tmp", dir=path.parent)
     try:
         with open(handle, "w", encoding="utf-8") as file:
-            file.write(document)
+            file.write(text)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(name, 0o666 & ~_umask())
@@ -134,8 +144,8 @@ def _sync_directory(directory: Path) -> None:
             os.close(descriptor)
 
 
-def load(cls: "type[Model]", path: str | Path, backend: str, dtype: Any) -> "Model":
-    """Read a model; see `Model.load`."""
+def read(path: str | Path) -> dict[str, Any]:
+    """Return what `write` wrote; InputError when it is no model or of another version."""
     path = Path(path)
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
@@ -152,6 +162,12 @@ def load(cls: "type[Model]", path: str | Path, backend: str, dtype: Any) -> "Mod
             f"{path}: has format version {document.get('version')!r}; this program reads "
             f"version {VERSION}: update the program, or train again"
         )
+    return document
+
+
+def load(cls: "type[Model]", path: str | Path, backend: str, dtype: Any) -> "Model":
+    """Read a model; see `Model.load`."""
+    document = read(path)
     try:
         return _from_document(cls, document, backend, dtype)
     except ImportError:
@@ -176,6 +192,11 @@ def _from_document(cls, document: dict[str, Any], backend: str, dtype: Any) -> "
         setattr(model, name, numbers.astype(model.dtype))
     if not (model.std > 0).all():
         raise ValueError("normalization std must be above 0")
+    pixels = document["normalization"].get("pixels")
+    if pixels is not None:  # older files have none
+        model.pixels = Pixels(*map(float, pixels))
+        if not np.isfinite(model.pixels).all():
+            raise ValueError("normalization pixels must be finite numbers")
     history = document["history"]
     if not all(isinstance(numbers, list) for numbers in history.values()):
         raise ValueError("history must hold lists of numbers")

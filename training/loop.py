@@ -14,6 +14,7 @@ from training.augmentation import Augmenter, NoAugmenter
 from training.errors import DivergedError, InputError
 from training.optimizers import Optimizer
 from training.reporting import Reporter
+from training.run_file import RunFile
 from training.schedules import Constant, Schedule
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ def train(
     patience: int | None = None,
     to_path: str | Path | None = None,
     reporter: Reporter | None = None,
+    run_file: RunFile | None = None,
 ) -> dict[str, list]:
     """Train a compiled model, and leave it at its best epoch.
 
@@ -94,6 +96,9 @@ def train(
         Where each new best model is saved at once.
     reporter : Reporter, optional
         Told of every batch and epoch; None is silent.
+    run_file : RunFile, optional
+        Where the run is kept after each epoch until it ends. One that was opened goes on: the
+        model must be the one in it, compiled with the same optimizer, and all else be as it was.
 
     Returns
     -------
@@ -123,14 +128,19 @@ def train(
     reporter = reporter or Reporter(quiet=True)
     if to_path is not None:
         checkpoint.to_document(model)  # what cannot be saved is found out now, not in an hour
-    best = _Best(model, to_path)
-    reporter.run_started(epochs)
+    best = Best(model, to_path)
+    done = 0
+    if run_file is not None and run_file.resumed:
+        done = run_file.restore(model, pace.schedule, best, len(x))
+    reporter.run_started(epochs, done)
     try:
-        if validation_data is not None and model.history.get("loss"):
+        if done == 0 and validation_data is not None and model.history.get("loss"):
             # A model that is trained on must not be replaced by a worse one.
             best.offer(_validate(model, validation_data))
-        waited = 0
-        for epoch in range(1, epochs + 1):
+        for epoch in range(done + 1, epochs + 1):
+            if patience is not None and best.waited >= patience:
+                reporter.line(f"stopping early: {patience} epochs in a row were not the best")
+                break
             numbers = run.train(epoch, reporter)
             if validation_data is not None:
                 numbers |= _validate(model, validation_data)
@@ -138,11 +148,11 @@ def train(
                 model.history.setdefault(name, []).append(number)
             saved = best.offer(numbers)
             pace.schedule.epoch_ended(numbers.get("validation_loss", numbers["loss"]))
+            if run_file is not None:
+                run_file.write(model, pace.schedule, best, epoch, len(x))
             reporter.epoch_ended(numbers, saved, model.history)
-            waited = 0 if saved else waited + 1
-            if waited == patience:
-                reporter.line(f"stopping early: {patience} epochs in a row were not the best")
-                break
+        if run_file is not None:
+            run_file.remove()
     except KeyboardInterrupt:
         best.interrupted()
         raise
@@ -221,22 +231,34 @@ class _Epochs:
         return images
 
 
-class _Best:
-    """The best state of a model so far, in memory and on disk."""
+class Best:
+    """The best state of a model so far, in memory and on disk.
+
+    Attributes
+    ----------
+    score : (validation accuracy, -validation loss), or None before anything was validated
+    arrays : list of dict of str to array
+        What each layer held; empty before the first epoch.
+    waited : int
+        How many epochs in a row have not been the best since.
+    """
 
     def __init__(self, model: "Model", path: str | Path | None):
         self._model, self._path = model, path
-        self._score: tuple[float, float] | None = None
-        self._arrays: list[dict[str, np.ndarray]] = []
+        self.score: tuple[float, float] | None = None
+        self.arrays: list[dict[str, np.ndarray]] = []
+        self.waited = 0
 
     def offer(self, numbers: dict[str, Any]) -> bool:
         """Keep the model as it is now if it is the best; return whether it was."""
         if "validation_loss" in numbers:
             score = numbers["validation_accuracy"], -numbers["validation_loss"]
-            if self._score is not None and score <= self._score:
+            if self.score is not None and score <= self.score:
+                self.waited += 1
                 return False
-            self._score = score
-        self._arrays = [
+            self.score = score
+        self.waited = 0
+        self.arrays = [
             {name: array.copy() for name, array in layer.arrays.items()}
             for layer in self._model.layers
         ]
@@ -246,10 +268,10 @@ class _Best:
 
     def interrupted(self) -> None:
         """Save what there is, if nothing was saved yet and no earlier model would be lost."""
-        if not self._arrays and self._path is not None and not Path(self._path).exists():
+        if not self.arrays and self._path is not None and not Path(self._path).exists():
             self._model.save(self._path)
 
     def restore(self) -> None:
         """Put the model back to its best state, if there was one."""
-        for layer, arrays in zip(self._model.layers, self._arrays, strict=False):
+        for layer, arrays in zip(self._model.layers, self.arrays, strict=False):
             layer.set_arrays(arrays)

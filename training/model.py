@@ -15,6 +15,7 @@ from training import checkpoint, loop
 from training.errors import DivergedError
 from training.optimizers import Optimizer
 from training.parameters import Parameters
+from training.pixels import Pixels
 
 INFERENCE_BATCH = 256
 RECORDED = 8  # batch sizes that are kept recorded; each holds its activations
@@ -49,6 +50,8 @@ class Model:
         A number an epoch: loss, accuracy, and what else `train` measured.
     mean, std : (C,)
         What each pixel is normalised by on its way in; 0 and 1 until `fit_normalization`.
+    pixels : Pixels
+        The range of the images that it was taken from.
     """
 
     def __init__(
@@ -71,13 +74,14 @@ class Model:
         self.layers: list[Layer] = []
         self._steps: list[Layer] = []
         self._predicting: list[Layer] = []
-        self._recorded: dict[Any, Callable[..., tuple[float, int]]] = {}
+        self._recorded: dict[Any, Callable[..., Any] | None] = {}
         self._head = Softmax()
         self.optimizer: Optimizer | None = None
         self.label_smoothing = 0.0
         self.history: dict[str, list] = {}
         self.mean = np.zeros(C, self.dtype)
         self.std = np.ones(C, self.dtype)
+        self.pixels = Pixels()
 
     def add(self, layer: Layer) -> "Model":
         """Append a layer; it is built at once on the shape that it finds.
@@ -176,6 +180,7 @@ class Model:
         # What rounding leaves of a constant channel's deviation must not be divided by.
         constant = std <= 1e-7 * np.abs(mean)
         self.std = np.where(constant, 1, std).astype(self.dtype)
+        self.pixels = Pixels.of(images)
         return self
 
     def compute_gradients(self, x: np.ndarray, y: np.ndarray) -> tuple[float, int]:
@@ -205,15 +210,15 @@ class Model:
         if not self._recordable:
             return function(*inputs)
         key = function.__name__, inputs[0].shape, inputs[0].dtype
-        again = self._recorded.pop(key, None)
-        if again is not None:
+        again = self._recorded.pop(key, function)
+        if again is not function:
             self._recorded[key] = again  # the last used is the last to go
-            return again(*inputs)
+            return function(*inputs) if again is None else again(*inputs)
         result, again = self.backend.record(function, *inputs)
+        self._recorded[key] = again  # None: what it does cannot be recorded
+        for oldest in list(self._recorded)[:-RECORDED]:
+            self._recorded.pop(oldest, None)
         if again is not None:
-            self._recorded[key] = again
-            for oldest in list(self._recorded)[:-RECORDED]:
-                self._recorded.pop(oldest, None)
             for layer in self._steps:
                 layer.forget()
         return result
@@ -350,4 +355,4 @@ class Model:
         activations = self.backend.load_images(images, mean, std, self.dtype, predict=True)
         for layer in self._predicting:
             activations = layer.forward(activations, training=False)
-        return self.backend.to_array(activations)
+        return self.backend.to_array(activations, final=True)

@@ -44,6 +44,19 @@ def curves(history: dict[str, list], path: Path) -> None:
     figure.savefig(path)
 
 
+def rates(rates: np.ndarray, losses: np.ndarray, best: float, path: Path) -> None:
+    """Draw the loss by learning rate, and the rate to take."""
+    figure = _figure(7, 4)
+    axes = figure.subplots()
+    axes.semilogx(rates, losses)
+    axes.axvline(best, color="tab:orange", linestyle="--", label=f"suggestion: {best:.2g}")
+    axes.set(title="loss while the learning rate grows", xlabel="learning rate", ylabel="loss")
+    axes.set_ylim(0, 1.2 * losses[0])
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path)
+
+
 def confusion(matrix: np.ndarray, path: Path) -> None:
     """Draw which classes were taken for which; mistakes are coloured, hits are not."""
     classes = len(matrix)

@@ -7,8 +7,11 @@ import threading
 import time
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
+
+from training.errors import InputError
 
 COMPILING = "compiling the kernels for this machine, once: the next start finds them ready"
 
@@ -29,6 +32,14 @@ def write_history(history: dict[str, list], path: str | Path) -> None:
             rows.writerow([epoch + 1, *numbers])
 
 
+def _open_events(directory: str | Path) -> Any:
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError:
+        raise InputError("--tensorboard needs a package: pip install tensorboardX") from None
+    return SummaryWriter(str(directory))
+
+
 class Reporter:
     """Reports a training run.
 
@@ -45,6 +56,8 @@ class Reporter:
         Whether to print nothing.
     compiling : bool
         Whether a first batch that takes over a second is compiling kernels, and to say so.
+    tensorboard : path, optional
+        Directory for TensorBoard's event files; needs the package tensorboardX.
     """
 
     def __init__(
@@ -53,8 +66,10 @@ class Reporter:
         quiet: bool = False,
         compiling: bool = False,
         history_path: str | Path | None = None,
+        tensorboard: str | Path | None = None,
     ):
         self._history_path = history_path
+        self._events = None if tensorboard is None else _open_events(tensorboard)
         self._quiet = quiet
         self._bar: tqdm | None = None
         self._compiling: threading.Timer | None = None
@@ -71,8 +86,9 @@ class Reporter:
         if not self._quiet:
             tqdm.write(text, file=sys.stdout)
 
-    def run_started(self, epochs: int) -> None:
-        self._epochs, self._started = epochs, time.perf_counter()
+    def run_started(self, epochs: int, done: int = 0) -> None:
+        """Expect a number of epochs, of which some were done by an earlier run."""
+        self._epochs, self._done, self._started = epochs, done, time.perf_counter()
 
     def epoch_started(self, epoch: int, images: int) -> None:
         self._title, self._epoch = f"epoch {epoch:>{len(str(self._epochs))}}/{self._epochs}", epoch
@@ -107,6 +123,10 @@ class Reporter:
         self._close_bar()
         if self._history_path is not None:
             write_history(history, self._history_path)
+        if self._events is not None:
+            for name, number in numbers.items():
+                self._events.add_scalar(name, number, len(history["loss"]))
+            self._events.flush()
         parts = [
             f"{self._title}: loss {numbers['loss']:.4f}, accuracy {numbers['accuracy']:.2%}",
             f"{numbers['images_per_second']:,.0f} images/s",
@@ -117,15 +137,18 @@ class Reporter:
                 f"validation loss {numbers['validation_loss']:.4f}, "
                 f"accuracy {numbers['validation_accuracy']:.2%}" + (" (best)" if saved else ""),
             )
-        left = (time.perf_counter() - self._started) * (self._epochs / self._epoch - 1)
+        each = (time.perf_counter() - self._started) / (self._epoch - self._done)
+        left = each * (self._epochs - self._epoch)
         if left:
             parts.append(f"{timedelta(seconds=round(left))} left")
         self.line(" | ".join(parts))
 
     def close(self) -> None:
-        """End the bar; needed after an interruption."""
+        """End the bar and the event file; needed after an interruption."""
         self._stop_waiting()
         self._close_bar()
+        if self._events is not None:
+            self._events.close()
 
     def _stop_waiting(self) -> None:
         if self._compiling is not None:

@@ -108,11 +108,14 @@ def fills_lanes(N, dtype):
 
 
 def from_array(x):
+    lanes.spoil()  # no kernel made these numbers: they would be the same for every batch
     x = checks.activations(x, "x")
     return lanes.pack(x) if fills_lanes(len(x), x.dtype) else x
 
 
-def to_array(x):
+def to_array(x, final=False):
+    if not final:
+        lanes.spoil()
     if isinstance(x, ChannelsLast):
         return channels_last.to_array(x)
     return lanes.unpack(x) if isinstance(x, lanes.Lanes) else x

@@ -7,7 +7,7 @@ def from_array(x):
     return checks.activations(x, "x")
 
 
-def to_array(x):
+def to_array(x, final=False):
     return x
 
 

@@ -3,5 +3,13 @@
 from training.datasets.dataset import Dataset
 from training.datasets.download import DownloadError
 from training.datasets.load import DATASET_NAMES, load_dataset, load_file
+from training.datasets.unlabelled import load_unlabelled
 
-__all__ = ["DATASET_NAMES", "Dataset", "DownloadError", "load_dataset", "load_file"]
+__all__ = [
+    "DATASET_NAMES",
+    "Dataset",
+    "DownloadError",
+    "load_dataset",
+    "load_file",
+    "load_unlabelled",
+]

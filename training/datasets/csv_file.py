@@ -30,6 +30,7 @@ class Layout(NamedTuple):
     n_spare: int  # empty cells that may follow them
     n_skipped: int  # lines up to and including the header
     max_rows: int
+    n_labels: int = 1  # 0 where a line is pixels alone
 
 
 class BadRowsError(Exception):
@@ -68,15 +69,54 @@ def read_csv(
     """
     layout = _inspect(path)
     shape = _image_shape(path, layout.n_columns - 1, image_shape)
-    try:
-        images, labels = _parse_narrowest(path, layout)
-    except BadRowsError as error:
-        raise _diagnose(path, layout, n_classes, error.first_row, str(error)) from None
+    images, labels = _read(path, layout, n_classes)
     bad = labels < 0 if n_classes is None else (labels < 0) | (labels >= n_classes)
     if bad.any():
         raise _diagnose(path, layout, n_classes, int(bad.argmax()), "its labels are wrong")
     n_classes = count_classes(str(path), labels, n_classes)
     return Dataset(images.reshape(-1, *shape), labels, n_classes, str(path))
+
+
+def read_pixels(
+    path: Path,
+    image_shape: tuple[int, int, int],
+    given: bool = False,
+    n_classes: int | None = None,
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Read images (N, C, H, W) to be labelled, and the labels where the file has some.
+
+    Parameters
+    ----------
+    path : Path
+        As for `read_csv`, with the label first in each line, or without any.
+    image_shape : (C, H, W)
+        What the images are if their number of pixels is that; else they are square, with one
+        channel, unless the shape was `given`.
+    n_classes : int, optional
+        Number of classes, for the labels.
+    """
+    layout = _inspect(path)
+    pixels = math.prod(image_shape)
+    for n_labels in (0, 1):
+        if layout.n_columns - n_labels == pixels:
+            return _read_some(path, layout, image_shape, n_labels, n_classes)
+    for n_labels in (0, 1):
+        side = math.isqrt(layout.n_columns - n_labels)
+        if side**2 == layout.n_columns - n_labels and not given:
+            return _read_some(path, layout, (1, side, side), n_labels, n_classes)
+    raise InputError(
+        f"{path}: has {layout.n_columns} cells a line, and an image of "
+        f"{','.join(map(str, image_shape))} has {pixels} pixels: give the shape of the images "
+        "with --image_shape C,H,W; a label may come before the pixels"
+    )
+
+
+def _read_some(path, layout, image_shape, n_labels, n_classes):
+    if n_labels:
+        data = read_csv(path, image_shape, n_classes)
+        return data.images, data.labels
+    images, _ = _read(path, layout._replace(n_labels=0), None)
+    return images.reshape(-1, *image_shape), None
 
 
 def _inspect(path: Path) -> Layout:
@@ -180,6 +220,13 @@ def _image_shape(
     return image_shape
 
 
+def _read(path: Path, layout: Layout, n_classes: int | None) -> tuple[np.ndarray, np.ndarray]:
+    try:
+        return _parse_narrowest(path, layout)
+    except BadRowsError as error:
+        raise _diagnose(path, layout, n_classes, error.first_row, str(error)) from None
+
+
 def _parse_narrowest(path: Path, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
     with contextlib.suppress(BadRowsError):
         return _parse(path, layout, np.uint8)
@@ -190,13 +237,15 @@ def _parse(path: Path, layout: Layout, dtype: type) -> tuple[np.ndarray, np.ndar
     """Read all rows into pixels of `dtype`, uint8 or float32, and labels."""
     import pandas as pd  # 0.3 s, for those who have a CSV file
 
-    n_columns, n_spare, n_skipped, max_rows = layout
+    n_columns, n_spare, n_skipped, max_rows, n_labels = layout
     label, pixel = (np.int64, _byte_type()) if dtype is np.uint8 else (np.float64, np.float64)
     spare = range(n_columns, n_columns + n_spare)
-    types = {0: label, **dict.fromkeys(range(1, n_columns), pixel), **dict.fromkeys(spare, str)}
+    pixels_at = range(n_labels, n_columns)
+    types = {**dict.fromkeys(pixels_at, pixel), **dict.fromkeys(spare, str)}
+    types = {0: label, **types} if n_labels else types
     # Rows that the file turns out not to have take no memory: their pages are never written to.
-    images: np.ndarray = np.empty((max_rows, n_columns - 1), dtype)
-    labels = np.empty(max_rows, np.int64)
+    images: np.ndarray = np.empty((max_rows, len(pixels_at)), dtype)
+    labels = np.empty(max_rows if n_labels else 0, np.int64)
     n_rows = 0
     try:
         with open_stream(path) as stream, np.errstate(over="ignore", invalid="ignore"):
@@ -211,12 +260,13 @@ def _parse(path: Path, layout: Layout, dtype: type) -> tuple[np.ndarray, np.ndar
                 encoding="utf-8-sig",
             ):
                 rows = slice(n_rows, n_rows + len(chunk))
-                cells = chunk.iloc[:, 1:n_columns].to_numpy()
+                cells = chunk.iloc[:, n_labels:n_columns].to_numpy()
                 pixels = images[rows]
                 pixels[:] = cells
-                labels[rows] = chunk[0]
-                if (labels[rows] != chunk[0]).any():
-                    raise ValueError("labels must be whole numbers")
+                if n_labels:
+                    labels[rows] = chunk[0]
+                    if (labels[rows] != chunk[0]).any():
+                        raise ValueError("labels must be whole numbers")
                 if any(chunk[column].str.strip().ne("").any() for column in spare):
                     raise ValueError("lines must have the same number of cells")
                 fits = pixels == cells if dtype is np.uint8 else np.isfinite(pixels)
@@ -252,7 +302,9 @@ def _diagnose(
         if len(_filled(cells)) != layout.n_columns:
             return _ragged(path, number, cells, layout.n_columns)
         for column, cell in enumerate(_filled(cells), start=1):
-            fault = _number_fault(cell) or (_label_fault(cell, n_classes) if column == 1 else "")
+            fault = _number_fault(cell)
+            if column <= layout.n_labels:
+                fault = fault or _label_fault(cell, n_classes)
             if fault:
                 return InputError(f"{path}, line {number}, column {column}: {cell[:40]!r} {fault}")
     return InputError(

@@ -1,0 +1,140 @@
+"""Images to be labelled: pictures in any size, or a CSV file, made like the training images."""
+
+import re
+import warnings
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from training.datasets.csv_file import read_pixels
+from training.errors import InputError
+from training.pixels import Pixels, outline
+
+# Only formats that are decoded as data: Pillow hands others, such as EPS, to other programs.
+FORMATS = {"PNG": "png", "JPEG": "jpg jpeg", "BMP": "bmp", "GIF": "gif", "TIFF": "tif tiff"}
+SUFFIXES = {f".{suffix}" for suffixes in FORMATS.values() for suffix in suffixes.split()}
+# How light the border of the training images must be at most, or at least, for a picture on the
+# other half of the scale to be inverted: photographs lie between, and stay as they are.
+DARK, LIGHT = 0.25, 0.75
+
+
+def load_unlabelled(
+    path: Path,
+    image_shape: tuple[int, int, int],
+    pixels: Pixels,
+    csv_shape: tuple[int, int, int] | None = None,
+    n_classes: int | None = None,
+) -> tuple[list[str], np.ndarray, np.ndarray | None]:
+    """Load images in the shape and on the scale that a model was trained on.
+
+    Images of another size are padded with the colour of their border to the right proportions,
+    and resized. Pictures are inverted where the training images lie on a dark ground and they on a
+    light one, or the other way round; what is transparent in them is white.
+
+    Parameters
+    ----------
+    path : Path
+        A picture, a folder of pictures, or a CSV file of pixels, with the label first or without.
+    image_shape : (C, H, W)
+        Of the model's images.
+    pixels : Pixels
+        Of the training images.
+    csv_shape : (C, H, W), optional
+        Of a CSV file's images, where it is another.
+    n_classes : int, optional
+        Number of classes, for a CSV file's labels.
+
+    Returns
+    -------
+    names : list of str
+        Of the files, or the numbers of the rows.
+    images : (N, C, H, W)
+    labels : (N,) of int, or None
+
+    Raises
+    ------
+    InputError
+        What is there is no image; the message names the file.
+    """
+    if path.is_dir():
+        files = [file for file in path.iterdir() if file.suffix.lower() in SUFFIXES]
+        if not files:
+            raise InputError(f"{path}: holds no picture ({', '.join(sorted(SUFFIXES))})")
+        files.sort(key=lambda file: [int(p) if p.isdigit() else p for p in _split(file.name)])
+    elif path.suffix.lower() in SUFFIXES:
+        files = [path]
+    else:
+        images, labels = read_pixels(
+            path, csv_shape or image_shape, csv_shape is not None, n_classes
+        )
+        if images.shape[1:] != tuple(image_shape):
+            check_pillow(path)
+            images = np.stack([_fit(image.astype(np.float32), image_shape) for image in images])
+        return [str(row) for row in range(1, len(images) + 1)], images, labels
+    check_pillow(path)
+    found = np.stack([_fit(_read(file, image_shape[0]), image_shape) for file in files])
+    for image in found:
+        ground = outline(image).mean()
+        if (pixels.ground < DARK and ground >= 0.5) or (pixels.ground > LIGHT and ground < 0.5):
+            np.subtract(1, image, out=image)
+    return [file.name for file in files], pixels.low + found * (pixels.high - pixels.low), None
+
+
+def _split(name: str) -> list[str]:
+    """Split a name so that 2.png comes before 10.png."""
+    return re.split(r"(\d+)", name)
+
+
+def check_pillow(path: Path) -> None:
+    """Raise where the package that pictures need is missing."""
+    if find_spec("PIL") is None:
+        raise InputError(f"{path}: pictures, and other sizes, need Pillow: pip install pillow")
+
+
+def _read(path: Path, channels: int) -> np.ndarray:
+    """Return a picture (C, H, W) with pixels from 0 to 1."""
+    from PIL import Image, ImageOps
+
+    if channels not in (1, 3):
+        raise InputError(f"{path}: is a picture, and the model's images have {channels} channels")
+    try:
+        with warnings.catch_warnings():
+            # A small file may hold a picture that fills the memory.
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            picture: Any = ImageOps.exif_transpose(Image.open(path, formats=list(FORMATS)))
+            if picture.mode.startswith("I"):  # 16 bits a pixel
+                grey = np.asarray(picture, np.float32) / 65535
+                return np.repeat(grey[np.newaxis], channels, axis=0)
+            if picture.has_transparency_data:
+                ground = Image.new("RGBA", picture.size, "white")
+                picture = Image.alpha_composite(ground, picture.convert("RGBA"))
+            array = np.asarray(picture.convert("L" if channels == 1 else "RGB"), np.float32) / 255
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file: give a picture, a folder or a CSV file") from None
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        raise InputError(f"{path}: is larger than {Image.MAX_IMAGE_PIXELS:,} pixels") from None
+    except Exception as error:  # whatever a decoder meets in a damaged file
+        raise InputError(f"{path}: cannot be read as a picture: {error}") from None
+    return array[np.newaxis] if channels == 1 else array.transpose(2, 0, 1)
+
+
+def _fit(image: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+    """Pad an image (C, H, W) to the proportions of another shape, and resize it to that."""
+    from PIL import Image
+
+    C, H, W = shape
+    if image.shape[0] != C:
+        raise InputError(f"its images have {image.shape[0]} channels, and the model's {C}")
+    if image.shape == tuple(shape):
+        return image
+    rows, columns = image.shape[1:]
+    height, width = max(rows, round(columns * H / W)), max(columns, round(rows * W / H))
+    top, left = (height - rows) // 2, (width - columns) // 2
+    padded = np.empty((C, height, width), np.float32)
+    padded[:] = np.median(outline(image), axis=-1)[:, np.newaxis, np.newaxis]
+    padded[:, top : top + rows, left : left + columns] = image
+    # Pillow's filters grow with the reduction, so that no thin line is lost.
+    resized = [Image.fromarray(p).resize((W, H), Image.Resampling.BILINEAR) for p in padded]
+    return np.stack([np.asarray(plane, np.float32) for plane in resized])

@@ -1,0 +1,156 @@
+"""Going on with a run that was interrupted: the model's file, and all else that a run is at."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kernels.geometry import integer
+from training import checkpoint
+from training.errors import InputError
+
+if TYPE_CHECKING:
+    from training.loop import Best
+    from training.model import Model
+    from training.schedules import Schedule
+
+
+def _encode(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    return {name: checkpoint.encode_array(array) for name, array in arrays.items()}
+
+
+def _decode(entries: dict[str, Any], like: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return saved arrays, which must have the names and shapes of those that there are."""
+    if set(entries) != set(like):
+        raise ValueError(f"there are arrays {sorted(entries)} where {sorted(like)} are needed")
+    return {name: checkpoint.decode_array(entries[name], like[name].shape) for name in like}
+
+
+class RunFile:
+    """Where a run is kept after every epoch, so that it can go on from there.
+
+    The file is a model's, with an entry "run" more: the optimizer's and the schedule's state,
+    those of all random numbers, and the best epoch until then. A run that goes on from it ends
+    with the same numbers, bit for bit, as one that was never interrupted, given the same images,
+    settings, backend, number of threads and machine.
+
+    Parameters
+    ----------
+    path : path
+    settings : dict of str to str, optional
+        Whatever the caller needs to go on, kept as it is.
+
+    Attributes
+    ----------
+    resumed : bool
+        Whether a run goes on from the file; `open` sets it.
+    """
+
+    def __init__(self, path: str | Path, settings: dict[str, str] | None = None):
+        self.path = Path(path)
+        self.settings = settings or {}
+        self.resumed = False
+        self._run: dict[str, Any] = {}
+
+    @classmethod
+    def open(cls, path: str | Path) -> "RunFile":
+        """Read the file of an interrupted run; `Model.load` reads its model.
+
+        Raises
+        ------
+        InputError
+            When there is none, or it is damaged.
+        """
+        path = Path(path)
+        if not path.exists():
+            raise InputError(
+                f"{path}: there is no interrupted run to go on with: a run keeps this file until "
+                "it ends"
+            )
+        run = checkpoint.read(path).get("run")
+        if not isinstance(run, dict) or not isinstance(run.get("settings"), dict):
+            raise InputError(f"{path}: is a model, and no run that was interrupted")
+        if not all(isinstance(text, str) for text in run["settings"].values()):
+            raise InputError(f"{path}: is not a valid run: its settings must be text")
+        made = cls(path, run["settings"])
+        made._run, made.resumed = run, True
+        return made
+
+    def write(
+        self, model: "Model", schedule: "Schedule", best: "Best", epoch: int, images: int
+    ) -> None:
+        """Keep the run as it is at the end of an epoch."""
+        optimizer = model.optimizer
+        assert optimizer is not None, "compile comes first"
+        document = checkpoint.to_document(model)
+        document["run"] = {
+            "epoch": epoch,
+            "images": images,
+            "settings": self.settings,
+            "optimizer": {
+                "type": type(optimizer).__name__,
+                "steps": optimizer.steps,
+                "state": _encode(optimizer.state),
+            },
+            "schedule": {"type": type(schedule).__name__, "state": schedule.state()},
+            "random": [rng.bit_generator.state for rng in _generators(model)],
+            "best": {
+                "score": best.score,
+                "waited": best.waited,
+                "arrays": [_encode(arrays) for arrays in best.arrays],
+            },
+        }
+        checkpoint.write(document, self.path)
+
+    def restore(self, model: "Model", schedule: "Schedule", best: "Best", images: int) -> int:
+        """Put everything back to where the run was; return its last epoch.
+
+        Raises
+        ------
+        InputError
+            When the run was one of another model, optimizer, schedule or number of images.
+        """
+        try:
+            return self._restore(model, schedule, best, images)
+        except KeyError as error:
+            raise InputError(f"{self.path}: the entry {error} is missing") from None
+        except (ValueError, TypeError, AttributeError, OverflowError) as error:
+            raise InputError(f"{self.path}: the run cannot go on: {error}") from None
+
+    def _restore(self, model, schedule, best, images) -> int:
+        run, optimizer = self._run, model.optimizer
+        if run["images"] != images:
+            raise ValueError(f"it was on {run['images']} training images, and these are {images}")
+        for now, then in ((optimizer, run["optimizer"]), (schedule, run["schedule"])):
+            if type(now).__name__ != then["type"]:
+                raise ValueError(f"it was with {then['type']}, not with {type(now).__name__}")
+        epoch = integer(run["epoch"], "epoch", 1)
+        steps = integer(run["optimizer"]["steps"], "steps", 0)
+        state = _decode(run["optimizer"]["state"], optimizer.state)
+        if len(run["best"]["arrays"]) != len(model.layers):
+            raise ValueError("its best epoch has another number of layers")
+        arrays = [
+            _decode(entries, layer.arrays)
+            for entries, layer in zip(run["best"]["arrays"], model.layers, strict=True)
+        ]
+        score = run["best"]["score"]
+        if score is not None:
+            accuracy, negative_loss = score
+            score = float(accuracy), float(negative_loss)
+        waited = integer(run["best"]["waited"], "waited", 0)
+        for rng, random in zip(_generators(model), run["random"], strict=True):
+            rng.bit_generator.state = random
+        schedule.set_state(run["schedule"]["state"])
+        for name, array in state.items():
+            np.copyto(optimizer.state[name], array)
+        optimizer.steps = steps
+        best.arrays, best.score, best.waited = arrays, score, waited
+        return epoch
+
+    def remove(self) -> None:
+        """Delete the file: the run has ended."""
+        self.path.unlink(missing_ok=True)
+
+
+def _generators(model: "Model") -> list[np.random.Generator]:
+    return [model.rng, *(layer.rng for layer in model.layers)]
