@@ -1,6 +1,7 @@
 """Train and test a convolutional network from the command line: run.py --help."""
 
 import csv
+import math
 import os
 import sys
 import tempfile
@@ -113,6 +114,9 @@ def large(input_shape, classes, **options):
 
 ARCHITECTURES = {"tiny": tiny, "small": small, "wide": wide, "large": large}
 EPOCHS = {tiny: 5, large: 9}  # where it is not 15: what a few seconds and five minutes are for
+# Few images need more epochs: 1,000 images of 8x8 pixels were learned to 94 % in 240 steps, to 97 %
+# in 1,500 and no better in 3,000. MNIST has 844 steps an epoch.
+LEAST_STEPS = 3000
 
 
 def load_known(name, data_dir):
@@ -166,6 +170,12 @@ def build_model(function, shape, classes, **options):
     return model
 
 
+def default_epochs(args, images):
+    """Return how many epochs to train for where the user has not said it."""
+    steps = math.ceil(images * args.augmenter_ratio / args.batch_size)
+    return max(EPOCHS.get(args.build, 15), math.ceil(LEAST_STEPS / steps))
+
+
 def get_model(args, data):
     """Return the model to train: a new one, or a saved one that takes these images."""
     shape = data.images.shape[1:]
@@ -207,6 +217,8 @@ def train(args):
         prepare_target(path)
     data, test = load_data(args)
     model, training, validation = prepare(args, data)
+    if args.epochs is None:
+        args.epochs = default_epochs(args, len(training[0]))
     stem = args.to_path.with_suffix("")
     reporter = Reporter(
         args.to_path.parent / LOG_NAME,
@@ -380,8 +392,6 @@ def main(argv=None):
     """Run the command line and return its exit code: 0, 2 for bad input, 130 after Ctrl-C."""
     try:
         args = command_line.parse(argv, ARCHITECTURES)
-        if args.epochs is None:
-            args.epochs = EPOCHS.get(args.build, 15)
         if args.test:
             test(args)
         elif args.predict is not None:

@@ -118,8 +118,9 @@ def test_train_on_from_a_model_with_every_flag(tmp_path, data):
     assert "540 images" in second.stdout
 
 
-def test_flags_reach_the_training(tmp_path, data):
-    base = ["--train_data", data["--train_data"], "--backend", "numpy", "--epochs", 1]
+def test_flags_reach_the_training(tmp_path):
+    train = write_csv(tmp_path / "train.csv", *digits(600, size=14))
+    base = ["--train_data", train, "--backend", "numpy", "--epochs", 1]
     results = {}
     for name, extra in {
         "base": [],
@@ -142,6 +143,15 @@ def test_flags_reach_the_training(tmp_path, data):
             assert "300 images" in done.stdout
     for name, layers in results.items():
         assert name == "base" or layers != results["base"], name
+
+
+@pytest.mark.parametrize(("flag", "epochs"), [([], 334), (["--augmenter_ratio", 4], 89)])
+def test_few_images_are_trained_on_for_more_epochs(tmp_path, data, flag, epochs):
+    """540 images, 9 or 34 steps an epoch: 3,000 steps."""
+    arguments = ["--train_data", data["--train_data"], "--arch", "tiny", "--no_plots"]
+    done = run(*arguments, *flag, "--patience", 1, cwd=tmp_path)
+    assert f"/{epochs}: loss" in done.stdout
+    assert re.search("stopping early|model: ", done.stdout)
 
 
 def test_normalization_leaves_the_validation_images_out(tmp_path, data):

@@ -42,16 +42,18 @@ class ShiftAugmenter(Augmenter):
     Parameters
     ----------
     reach : float
-        The farthest shift, as a share of the image's height and width, rounded to whole pixels.
+        The farthest shift, as a share of the image's height and width, in whole pixels: 2 of 28
+        and none of 8, where one would be an eighth (and cost 2 to 11 % of the accuracy on the 8x8
+        digits of scikit-learn).
     """
 
-    def __init__(self, reach: float = 0.07):
+    def __init__(self, reach: float = 1 / 14):
         if not 0 <= reach <= 0.5:
             raise ValueError(f"reach must be 0 to 0.5 of the image, got {reach!r}")
         self.reach = float(reach)
 
     def _shifts(self, N, image, rng):
-        rows, columns = (round(self.reach * size) for size in image)
+        rows, columns = (int(self.reach * size + 1e-9) for size in image)
         return rng.integers(-rows, rows, N, endpoint=True), rng.integers(
             -columns, columns, N, endpoint=True
         )
@@ -81,7 +83,7 @@ class AffineAugmenter(ShiftAugmenter):
     document analysis (2003).
     """
 
-    def __init__(self, degrees: float = 10.0, scaling: float = 0.1, reach: float = 0.07):
+    def __init__(self, degrees: float = 10.0, scaling: float = 0.1, reach: float = 1 / 14):
         super().__init__(reach)
         if not 0 <= degrees <= 180:
             raise ValueError(f"degrees must be 0 to 180, got {degrees!r}")

@@ -200,7 +200,8 @@ def make_parser(architectures):
         "--epochs",
         type=positive_int,
         metavar="N",
-        help="passes over the images (default: 15; 5 for --arch tiny, 9 for large)",
+        help="passes over the images (default: 15; 5 for --arch tiny, 9 for large; more where the "
+        "images are so few that it would be under 3,000 steps)",
     )
     training.add_argument(
         "--batch_size",
@@ -248,8 +249,8 @@ def make_parser(architectures):
         "--augment",
         choices=AUGMENTERS,
         default="shift",
-        help="move each image anew every time by up to 7 %% of its size, or also turn it by up to "
-        "10 degrees and scale it by up to 10 %% (default: %(default)s)",
+        help="move each image anew every time by up to a fourteenth of its size, or also turn it "
+        "by up to 10 degrees and scale it by up to 10 %% (default: %(default)s)",
     )
     training.add_argument(
         "--augmenter_ratio",
