@@ -291,7 +291,8 @@ def warping(images: Any, matrices: Any) -> tuple[np.ndarray, np.ndarray]:
     shape_is(matrices, "matrices", (len(images), 2, 3))
     if not np.isfinite(matrices).all():
         raise ValueError("matrices must be finite")
-    return np.ascontiguousarray(images), matrices.astype(np.float64)
+    real = np.float64 if images.dtype == np.float64 else np.float32
+    return np.ascontiguousarray(images), np.ascontiguousarray(matrices, real)
 
 
 def threads(value: Any, available: int) -> int:

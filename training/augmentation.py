@@ -52,16 +52,14 @@ class ShiftAugmenter(Augmenter):
             raise ValueError(f"reach must be 0 to 0.5 of the image, got {reach!r}")
         self.reach = float(reach)
 
-    def _shifts(self, N, image, rng):
-        rows, columns = (int(self.reach * size + 1e-9) for size in image)
-        return rng.integers(-rows, rows, N, endpoint=True), rng.integers(
-            -columns, columns, N, endpoint=True
-        )
+    def _farthest(self, image):
+        return [int(self.reach * size + 1e-9) for size in image]
 
     def matrices(self, N, image, rng):
         matrices = np.zeros((N, 2, 3), np.float32)
         matrices[:, 0, 0] = matrices[:, 1, 1] = 1
-        matrices[:, 0, 2], matrices[:, 1, 2] = self._shifts(N, image, rng)
+        for axis, most in enumerate(self._farthest(image)):
+            matrices[:, axis, 2] = rng.integers(-most, most, N, endpoint=True)
         return matrices
 
 
@@ -92,12 +90,16 @@ class AffineAugmenter(ShiftAugmenter):
         self.degrees, self.scaling = float(degrees), float(scaling)
 
     def matrices(self, N, image, rng):
-        angle = np.radians(rng.uniform(-self.degrees, self.degrees, N))
-        height, width = 1 + rng.uniform(-self.scaling, self.scaling, (2, N))
+        drawn = rng.random((5, N), np.float32)  # at once: 8 us for 64 images instead of 20
+        angle, height, width = 2 * drawn[:3] - 1
+        angle *= np.radians(np.float32(self.degrees))
+        cosine, sine = np.cos(angle), np.sin(angle)
+        height, width = 1 + self.scaling * height, 1 + self.scaling * width
         matrices = np.empty((N, 2, 3), np.float32)
-        matrices[:, 0, 0], matrices[:, 0, 1] = np.cos(angle) / height, np.sin(angle) / height
-        matrices[:, 1, 0], matrices[:, 1, 1] = -np.sin(angle) / width, np.cos(angle) / width
-        matrices[:, 0, 2], matrices[:, 1, 2] = self._shifts(N, image, rng)
+        matrices[:, 0, 0], matrices[:, 0, 1] = cosine / height, sine / height
+        matrices[:, 1, 0], matrices[:, 1, 1] = -sine / width, cosine / width
+        for axis, most in enumerate(self._farthest(image)):
+            matrices[:, axis, 2] = np.floor(drawn[3 + axis] * (2 * most + 1)) - most
         return matrices
 
 

@@ -20,6 +20,11 @@ from training.schedules import Constant, Schedule
 if TYPE_CHECKING:
     from training.model import Model
 
+# Batches are fetched and moved in groups of so many bytes of images, which stay in the second-level
+# cache. Between two steps the code that does it is out of the caches, and takes 170 us for a batch
+# of 64; a group of 20 batches takes 50 us a batch.
+GROUP_BYTES = 1 << 20
+
 
 def split_validation(
     x: np.ndarray, y: np.ndarray, fraction: float, seed: int
@@ -196,23 +201,23 @@ class _Epochs:
 
     def train(self, epoch: int, reporter: Reporter) -> dict[str, float]:
         """Show every image in random order; return what was measured."""
-        model, count = self._model, len(self._x)
-        order = model.rng.permutation(count * self._ratio)
+        model = self._model
+        order = model.rng.permutation(len(self._x) * self._ratio)
         total_loss, total_correct = 0.0, 0
         reporter.epoch_started(epoch, len(order))
         start = time.perf_counter()
         seen = 0
-        for step, entries in enumerate(batches(order, self._batch_size), start=1):
+        for step, (images, labels) in enumerate(self._batches(order), start=1):
             self._pace.set(epoch, seen / len(order))
             rate = self._pace.optimizer.learning_rate
             try:
-                loss, correct = model.step(self._take(entries), self._y[entries % count])
+                loss, correct = model.step(images, labels)
             except DivergedError as error:
                 raise DivergedError(f"epoch {epoch}, step {step}: {error}") from None
-            seen += len(entries)
-            total_loss += loss * len(entries)
+            seen += len(labels)
+            total_loss += loss * len(labels)
             total_correct += correct
-            reporter.batch_ended(len(entries), loss, correct)
+            reporter.batch_ended(len(labels), loss, correct)
         return {
             "loss": total_loss / len(order),
             "accuracy": total_correct / len(order),
@@ -220,8 +225,19 @@ class _Epochs:
             "images_per_second": len(order) / (time.perf_counter() - start),
         }
 
+    def _batches(self, order: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield the images and labels of each batch of an epoch."""
+        cut = list(batches(order, self._batch_size))
+        size = max(1, GROUP_BYTES // (self._x[:1].nbytes * self._batch_size))
+        for start in range(0, len(cut), size):
+            group = cut[start : start + size]
+            entries = np.concatenate(group)
+            images, labels = self._take(entries), self._y[entries % len(self._x)]
+            ends = np.cumsum([len(part) for part in group])[:-1]
+            yield from zip(np.split(images, ends), np.split(labels, ends), strict=True)
+
     def _take(self, entries: np.ndarray) -> np.ndarray:
-        """Return a batch: entry e is image e % N, moved unless this is its first of several."""
+        """Return images: entry e is image e % N, moved unless this is its first of several."""
         model, count = self._model, len(self._x)
         images = model.plain(self._x[entries % count])
         if self._ratio == 1:
