@@ -3,9 +3,12 @@
 import csv
 import math
 import os
+import signal
 import sys
 import tempfile
 import time
+
+import filelock
 
 from layers import (
     BatchNorm,
@@ -31,7 +34,7 @@ from training import (
     pictures,
     split_validation,
 )
-from training.checkpoint import is_model
+from training.checkpoint import is_model, remove_leftovers
 from training.command_line import DEFAULT_MODEL
 from training.datasets import DownloadError, load_dataset, load_file, load_unlabelled
 from training.evaluation import class_accuracies, confusion_matrix
@@ -211,10 +214,24 @@ def prepare(args, data):
 
 
 def train(args):
+    """Train a model, while no other run writes to the same place."""
+    for path in (args.to_path, command_line.run_path(args.to_path)):
+        prepare_target(path)
+    lock = filelock.FileLock(args.to_path.parent / f".{args.to_path.name}.lock", timeout=0)
+    try:
+        with lock:
+            for path in (args.to_path, command_line.run_path(args.to_path)):
+                remove_leftovers(path)
+            train_alone(args)
+    except filelock.Timeout:
+        raise InputError(
+            f"--to_path {args.to_path}: another run is writing there: wait for it, or name another"
+        ) from None
+
+
+def train_alone(args):
     start = time.perf_counter()
     run_path = command_line.run_path(args.to_path)
-    for path in (args.to_path, run_path):
-        prepare_target(path)
     data, test = load_data(args)
     model, training, validation = prepare(args, data)
     if args.epochs is None:
@@ -388,8 +405,19 @@ def prepare_target(path):
         ) from None
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends a run as Ctrl-C does."""
+
+
+def terminate(number, frame):
+    raise Terminated
+
+
 def main(argv=None):
-    """Run the command line and return its exit code: 0, 2 for bad input, 130 after Ctrl-C."""
+    """Run the command line and return its exit code.
+
+    0, 2 for bad input, 130 after Ctrl-C, 143 after SIGTERM, 141 when what it prints is not read.
+    """
     try:
         args = command_line.parse(argv, ARCHITECTURES)
         if args.test:
@@ -400,8 +428,8 @@ def main(argv=None):
             find_lr(args)
         else:
             train(args)
-    except KeyboardInterrupt:
-        return 130
+    except KeyboardInterrupt as interrupt:
+        return 143 if isinstance(interrupt, Terminated) else 130
     except BrokenPipeError:  # whoever reads what is printed has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
@@ -412,4 +440,5 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, terminate)
     sys.exit(main())

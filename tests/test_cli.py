@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -297,7 +298,8 @@ def test_a_data_set_with_more_classes_than_the_model_is_answered(tmp_path):
     assert "has 10 classes, but models/model.json tells 4 apart" in done.stderr
 
 
-def test_ctrl_c_ends_with_130_and_the_best_model_on_disk(tmp_path, data):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_run_leaves_the_best_model_on_disk(tmp_path, data, number, code):
     process = subprocess.Popen(
         [sys.executable, "-u", ROOT / "run.py", *map(str, flags(data)), "--epochs", "100000"],
         cwd=tmp_path,
@@ -307,15 +309,18 @@ def test_ctrl_c_ends_with_130_and_the_best_model_on_disk(tmp_path, data):
         # Where the tests run in the background, Ctrl-C may be ignored from the start.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
+    watchdog = threading.Timer(120, process.kill)
+    watchdog.start()
     assert process.stdout is not None
     for line in process.stdout:
         if re.match("epoch +2/", line):
             break
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     out, err = process.communicate(timeout=60)
-    assert process.returncode == 130
+    watchdog.cancel()
+    assert process.returncode == code
     assert "Traceback" not in err
-    assert "stopped; the best model so far is models/model.json" in out
+    assert "stopped; the best model so far is models/model.json; --resume goes on" in out
     model = Model.load(tmp_path / "models" / "model.json", backend="numpy")
     assert len(model.history["loss"]) >= 1
 
@@ -336,7 +341,15 @@ def test_what_a_training_leaves_beside_the_model(tmp_path, data):
     assert done.returncode == 0, done.stderr
     names = {path.name for path in tmp_path.iterdir()}
     drawn = {f"a-{name}.png" for name in ("curves", "confusion", "mistakes", "filters")}
-    assert names == {"a.json", "a-history.csv", "training.log", "train.csv", "test.csv.gz", *drawn}
+    assert names == {
+        "a.json",
+        ".a.json.lock",
+        "a-history.csv",
+        "training.log",
+        "train.csv",
+        "test.csv.gz",
+        *drawn,
+    }
     assert "by class: 0 " in done.stdout
     history = pandas.read_csv(tmp_path / "a-history.csv")
     assert history["epoch"].tolist() == [1, 2]
@@ -435,6 +448,25 @@ def test_a_learning_rate_is_found(tmp_path, data):
     rate = float(re.search("suggestion: --learning_rate (.*)", done.stdout)[1])
     assert 1e-4 < rate < 1
     assert [path.name for path in (tmp_path / "models").iterdir()] == ["model-find_lr.png"]
+
+
+def test_two_runs_do_not_write_to_the_same_model(tmp_path, data):
+    arguments = [sys.executable, "-u", ROOT / "run.py", *map(str, flags(data)), "--no_plots"]
+    first = subprocess.Popen(
+        [*arguments, "--epochs", "100000"], cwd=tmp_path, text=True, stdout=subprocess.PIPE
+    )
+    assert first.stdout is not None
+    for line in first.stdout:
+        if line.startswith("training on"):
+            break
+    second = run(*flags(data), "--epochs", 1, cwd=tmp_path)
+    assert second.returncode == 2
+    assert "models/model.json: another run is writing there" in second.stderr
+    other = run(*flags(data), "--epochs", 1, "--to_path", "models/other.json", cwd=tmp_path)
+    assert other.returncode == 0, other.stderr
+    first.kill()  # which leaves no lock behind
+    first.communicate(timeout=60)
+    assert run(*flags(data), "--epochs", 1, cwd=tmp_path).returncode == 0
 
 
 def test_tensorboard_events(tmp_path, data):

@@ -1,6 +1,7 @@
 """Models as JSON files: data only, nothing in them is ever run."""
 
 import base64
+import glob
 import json
 import math
 import os
@@ -100,11 +101,26 @@ def write(document: dict[str, Any], path: str | Path) -> None:
     """Write a document to a temporary file beside ``path``, sync it, and rename it.
 
     Whoever reads ``path`` sees the old one or the whole new one, whenever the machine stops.
+
+    Raises
+    ------
+    OSError
+        With a message for the user, when the disk is full, say; what was there is untouched.
     """
     path = Path(path)
     text = json.dumps(document, indent=1)
+    try:
+        _replace(path, text)
+    except OSError as error:
+        raise OSError(
+            f"{path}: cannot be saved: {error.strerror}; what was there before is as it was: "
+            "make room, or name another place"
+        ) from error
+
+
+def _replace(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".saving-", suffix=".tmp", dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=_prefix(path), suffix=".tmp", dir=path.parent)
     try:
         with open(handle, "w", encoding="utf-8") as file:
             file.write(text)
@@ -116,6 +132,16 @@ def write(document: dict[str, Any], path: str | Path) -> None:
         Path(name).unlink(missing_ok=True)
         raise
     _sync_directory(path.parent)
+
+
+def _prefix(path: Path) -> str:
+    return f".{path.name}.saving-"
+
+
+def remove_leftovers(path: Path) -> None:
+    """Delete what killed processes left of their writing to a path; none may be writing now."""
+    for left in path.parent.glob(f"{glob.escape(_prefix(path))}*.tmp"):
+        left.unlink(missing_ok=True)
 
 
 def is_model(path: Path) -> bool:
