@@ -34,7 +34,7 @@ from training import (
     pictures,
     split_validation,
 )
-from training.checkpoint import is_model, remove_leftovers
+from training.checkpoint import is_model, is_run, remove_leftovers, to_document
 from training.command_line import DEFAULT_MODEL
 from training.datasets import DownloadError, load_dataset, load_file, load_unlabelled
 from training.evaluation import class_accuracies, confusion_matrix
@@ -164,12 +164,13 @@ def build_model(function, shape, classes, **options):
         return function(shape, classes, **options)
     try:
         model = function(shape, classes, **options)
+        if not isinstance(model, Model) or model.input_shape != tuple(shape):
+            raise ValueError(f"the function must return a Model for images of {tuple(shape)}")
+        if model.classes != classes:
+            raise ValueError(f"the model tells {model.classes} classes apart, not {classes}")
+        to_document(model)  # what cannot be saved is not trained
     except Exception as error:
         raise InputError(f"--arch: {type(error).__name__}: {error}") from error
-    if not isinstance(model, Model) or model.input_shape != tuple(shape):
-        raise InputError(f"--arch: the function must return a Model for images of {tuple(shape)}")
-    if model.classes != classes:
-        raise InputError(f"--arch: the model tells {model.classes} classes apart, not {classes}")
     return model
 
 
@@ -215,12 +216,13 @@ def prepare(args, data):
 
 def train(args):
     """Train a model, while no other run writes to the same place."""
-    for path in (args.to_path, command_line.run_path(args.to_path)):
-        prepare_target(path)
-    lock = filelock.FileLock(args.to_path.parent / f".{args.to_path.name}.lock", timeout=0)
+    run_path = command_line.run_path(args.to_path)
+    for path, of_run in ((args.to_path, False), (run_path, True)):
+        prepare_target(path, of_run)
+    lock = filelock.FileLock(run_path.parent / f".{run_path.name}.lock", timeout=0)
     try:
         with lock:
-            for path in (args.to_path, command_line.run_path(args.to_path)):
+            for path in (args.to_path, run_path):
                 remove_leftovers(path)
             train_alone(args)
     except filelock.Timeout:
@@ -236,11 +238,10 @@ def train_alone(args):
     model, training, validation = prepare(args, data)
     if args.epochs is None:
         args.epochs = default_epochs(args, len(training[0]))
-    stem = args.to_path.with_suffix("")
     reporter = Reporter(
         args.to_path.parent / LOG_NAME,
         compiling=args.backend == "numba",
-        history_path=stem.with_name(f"{stem.name}-history.csv"),
+        history_path=command_line.beside(args.to_path, "history.csv"),
         tensorboard=args.tensorboard,
     )
     if args.resume:
@@ -284,7 +285,7 @@ def train_alone(args):
         name, (images, labels) = "validation", validation
     else:
         name, images, labels = "test", test.images, test.labels
-    summarize(model, images, labels, name, stem, args.no_plots, reporter.line)
+    summarize(model, images, labels, name, args.to_path, args.no_plots, reporter.line)
     reporter.line(f"model: {args.to_path} | {time.perf_counter() - start:.1f} s in all")
 
 
@@ -299,24 +300,26 @@ def find_lr(args):
         f"tried {len(rates)} steps from {rates[0]:g} to {rates[-1]:.2g}; the loss is lowest, "
         f"{losses.min():.3f}, at {2 * best:.2g}\nsuggestion: --learning_rate {best:.2g}"
     )
-    path = args.to_path.parent / f"{args.to_path.stem}-find_lr.png"
+    path = command_line.beside(args.to_path, "find_lr.png")
     if can_draw(args.no_plots, print):
         path.parent.mkdir(parents=True, exist_ok=True)
         pictures.rates(rates, losses, best, path)
         print(f"picture: {path}")
 
 
-def summarize(model, images, labels, name, stem, no_plots, line):
-    """Print how good a model is, class by class, and draw it."""
+def summarize(model, images, labels, name, path, no_plots, line, history=True):
+    """Print how good a model is, class by class, and draw it, beside its file."""
     logits = model.logits(images)
     confusion = confusion_matrix(labels, logits.argmax(axis=1), model.classes)
     line(f"{name} accuracy {confusion.trace() / len(images):.2%} on {len(images):,} images")
     if model.classes <= MOST_NAMED:
         shares = class_accuracies(confusion)
-        line("by class: " + ", ".join(f"{c} {share:.1%}" for c, share in enumerate(shares)))
+        told = ("no images" if math.isnan(share) else f"{share:.1%}" for share in shares)
+        line("by class: " + ", ".join(f"{c} {share}" for c, share in enumerate(told)))
     if not can_draw(no_plots, line):
         return
-    drawn = pictures.draw_all(model, images, labels, logits, stem)
+    pattern = command_line.beside(path, "{}.png")
+    drawn = pictures.draw_all(model, images, labels, logits, pattern, history)
     line("pictures: " + ", ".join(map(str, drawn)))
 
 
@@ -340,7 +343,7 @@ def test(args):
         shape = args.image_shape or (None if square else model.input_shape)
         data = load_file(args.test_data, shape, model.classes)
     else:
-        data = load_dataset(args.dataset or "mnist", args.data_dir)[1]
+        data = load_known(args.dataset, args.data_dir)[1]
     check_shape(data, model.input_shape, path)
     if data.n_classes > model.classes:
         raise InputError(
@@ -348,7 +351,12 @@ def test(args):
             "apart: name its own test images with --test_data or --dataset"
         )
     print(f"{path} on {data.source}")
-    summarize(model, data.images, data.labels, "test", path.with_suffix(""), args.no_plots, print)
+    # A saved model knows its history up to its best epoch: the curves of the run show more.
+    summarize(model, data.images, data.labels, "test", path, args.no_plots, print, history=False)
+
+
+def same(path, other):
+    return path.exists() and other.exists() and path.samefile(other)
 
 
 def predict(args):
@@ -356,6 +364,8 @@ def predict(args):
     path = args.from_path or DEFAULT_MODEL
     model = Model.load(path, args.backend, args.dtype)
     set_threads(model, args)
+    if args.output is not None and (is_model(args.output) or same(args.output, args.predict)):
+        raise InputError(f"--output {args.output}: would be overwritten; name another")
     names, images, labels = load_unlabelled(
         args.predict, model.input_shape, model.pixels, args.image_shape, model.classes
     )
@@ -389,12 +399,15 @@ def set_threads(model, args):
             raise InputError(f"--{error}") from None
 
 
-def prepare_target(path):
-    """Find out before the training, not after it, that the model could not be saved."""
+def prepare_target(path, of_run):
+    """Find out before the training, not after it, that it could not be saved there."""
     if path.is_dir():
         raise InputError(f"--to_path {path}: is a directory; name a file in it")
     if path.name == LOG_NAME or (path.exists() and not is_model(path)):
         raise InputError(f"--to_path {path}: is no model, and would be overwritten; name another")
+    if path.exists() and is_run(path) != of_run:
+        what = "is a model, and the run would be kept there" if of_run else "keeps a run"
+        raise InputError(f"--to_path {path}: {what}; name another")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):

@@ -49,7 +49,7 @@ def run(*arguments, cwd, **options):
 
 
 NET = """
-from layers import Dense, Flatten
+from layers import Dense, Flatten, Relu
 from training import Model
 
 def net(input_shape, classes, **options):
@@ -57,6 +57,15 @@ def net(input_shape, classes, **options):
 
 def none(input_shape, classes, **options):
     pass
+
+def images(input_shape, classes, **options):
+    return Model(input_shape, **options).add(Relu())
+
+class Mine(Relu):
+    pass
+
+def unknown(input_shape, classes, **options):
+    return Model(input_shape, **options).add(Flatten()).add(Mine()).add(Dense(classes))
 """
 
 
@@ -243,6 +252,8 @@ def test_colour_images_of_any_shape(tmp_path):
         (["--arch", "broken.py:net"], "cannot be run: ZeroDivisionError"),
         (["--train_data", "train.csv", "--arch", "net.py:net"], "tells 3 classes apart, not 4"),
         (["--train_data", "train.csv", "--arch", "net.py:none"], "must return a Model"),
+        (["--train_data", "train.csv", "--arch", "net.py:images"], "not one number a class"),
+        (["--train_data", "train.csv", "--arch", "net.py:unknown"], "add Mine to LAYER_TYPES"),
         (["--from_path", "a.json", "--arch", "tiny"], "--arch is for a new model"),
         (["--backend", "cuda"], "--backend"),
         (["--dataset", "imagenet"], "--dataset"),
@@ -343,7 +354,7 @@ def test_what_a_training_leaves_beside_the_model(tmp_path, data):
     drawn = {f"a-{name}.png" for name in ("curves", "confusion", "mistakes", "filters")}
     assert names == {
         "a.json",
-        ".a.json.lock",
+        ".a-run.json.lock",
         "a-history.csv",
         "training.log",
         "train.csv",
@@ -487,6 +498,49 @@ def test_tensorboard_events(tmp_path, data):
     for name in ("loss", "validation_accuracy", "learning_rate"):
         assert [step for step, _ in found[name]] == [1, 2]
         assert [number for _, number in found[name]] == pytest.approx(history[name].tolist())
+
+
+def test_no_run_takes_the_place_of_a_model_or_of_another_run(tmp_path, data):
+    arguments = ["--train_data", data["--train_data"], "--epochs", 1, "--backend", "numpy"]
+    arguments += ["--no_plots", "--arch", "tiny"]
+    for name in ("x-run.json", "lr0.01", "lr0.001"):
+        assert run(*arguments, "--to_path", name, cwd=tmp_path).returncode == 0
+    names = {path.name for path in tmp_path.iterdir()}
+    assert {"lr0.01-history.csv", "lr0.001-history.csv"} < names
+    before = (tmp_path / "x-run.json").read_bytes()
+    done = run(*arguments, "--to_path", "x.json", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "x-run.json: is a model, and the run would be kept there" in done.stderr
+    assert (tmp_path / "x-run.json").read_bytes() == before
+    document = json.loads(before) | {"run": {}}
+    (tmp_path / "y-run.json").write_text(json.dumps(document))
+    done = run(*arguments, "--to_path", "y-run.json", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "y-run.json: keeps a run; name another" in done.stderr
+
+
+def test_labels_do_not_take_the_place_of_images_or_a_model(tmp_path, data):
+    arguments = ["--train_data", data["--train_data"], "--epochs", 1, "--arch", "tiny"]
+    assert run(*arguments, "--no_plots", "--to_path", "m.json", cwd=tmp_path).returncode == 0
+    for output in ("train.csv", "./m.json"):
+        before = (tmp_path / output).read_bytes()
+        predict = ["--predict", "train.csv", "--from_path", "m.json", "--output", output]
+        done = run(*predict, cwd=tmp_path)
+        assert done.returncode == 2
+        assert "would be overwritten" in done.stderr
+        assert (tmp_path / output).read_bytes() == before
+
+
+def test_a_full_disk_under_the_log_is_told_once(tmp_path, data):
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    (tmp_path / "training.log").symlink_to("/dev/full")
+    arguments = [*flags(data), "--epochs", 2, "--backend", "numpy", "--to_path", "m.json"]
+    done = run(*arguments, "--no_plots", cwd=tmp_path)
+    assert done.returncode == 0
+    assert done.stderr == f"{tmp_path / 'training.log'}: cannot be written: " + (
+        "[Errno 28] No space left on device\n"
+    )
 
 
 def test_help_explains_every_flag(tmp_path):

@@ -48,7 +48,7 @@ def test_pictures_are_drawn_whatever_the_model_gets_right(tmp_path, perfect):
     logits = model.logits(images)
     if perfect:
         labels = logits.argmax(axis=1)
-    drawn = pictures.draw_all(model, images, labels, logits, tmp_path / "a")
+    drawn = pictures.draw_all(model, images, labels, logits, tmp_path / "a-{}.png")
     names = ["curves", "confusion", "mistakes", "filters"][perfect:]
     assert [path.name for path in drawn] == [f"a-{name}.png" for name in names]
     for path in drawn:

@@ -195,3 +195,32 @@ def test_no_run_to_go_on_with(tmp_path):
     network("numpy").save(tmp_path / "m.json")
     with pytest.raises(InputError, match=r"m\.json: is a model, and no run"):
         RunFile.open(tmp_path / "m.json")
+
+
+def test_the_best_model_is_written_again_if_it_went_away(tmp_path, interrupted):
+    (tmp_path / "best.json").unlink()
+    document = json.loads(interrupted.read_text())
+    accuracy = document["run"]["best"]["score"][0]
+    document["run"]["epoch"] = EPOCHS  # as if it had been stopped after its last one
+    interrupted.write_text(json.dumps(document))
+    resume(interrupted, AdamW, OneCycle, tmp_path)
+    _, validation = split_validation(*digits(120), 0.25, seed=0)
+    saved = Model.load(tmp_path / "best.json", backend="numpy")
+    assert saved.evaluate(*validation) == accuracy
+
+
+def test_another_model_is_replaced_only_when_an_epoch_has_ended(tmp_path):
+    images, labels = digits(60)
+    path = tmp_path / "other.json"
+    network("numpy", seed=7).save(path)
+    before = path.read_bytes()
+    model = network("numpy")
+    model.compile(AdamW()).train(images, labels, 1, 20)
+    model.compile(SGD(1e-9))
+    arguments = {"validation_data": (images, labels), "to_path": path}
+    with pytest.raises(KeyboardInterrupt):
+        model.train(images, labels, 3, 20, reporter=StopAfter(0), **arguments)
+    assert path.read_bytes() == before
+    score = model.evaluate(images, labels)
+    model.train(images, labels, 1, 20, **arguments)
+    assert Model.load(path, backend="numpy").evaluate(images, labels) >= score

@@ -105,11 +105,12 @@ def test_colours(tmp_path):
 
 
 def test_a_folder_in_the_order_of_its_numbers(tmp_path):
-    for name in ("10.png", "9.PNG", "1.jpg", "a.bmp"):
+    for name in ("10.png", "9.PNG", "1.jpg", "a.bmp", "\u00b2.png"):
         save(tmp_path / name, drawing())
-    (tmp_path / "notes.txt").write_text("no picture")
+    for name in ("notes.txt", "._1.jpg"):
+        (tmp_path / name).write_text("no picture")
     names, images, _ = load(tmp_path)
-    assert names == ["1.jpg", "9.PNG", "10.png", "a.bmp"]
+    assert names == ["1.jpg", "9.PNG", "10.png", "a.bmp", "\u00b2.png"]
     np.testing.assert_allclose(images[2, 0], drawing(), atol=1e-4)
 
 
@@ -123,6 +124,11 @@ def test_a_folder_in_the_order_of_its_numbers(tmp_path):
         ("a.csv", b"1,2,3,4\n1,2,x,4\n", r"a\.csv, line 2, column 3: 'x' is not a number"),
         ("a.csv", b"9,1,2,3,4\n", r"a\.csv, line 1, column 1: '9' is no label: there are 3"),
         ("folder", None, "no such file"),
+        (
+            "a.webp",
+            b"RIFF\0\0\0",
+            r"a\.webp: is neither a CSV file nor a picture by its name \(\.bmp",
+        ),
     ],
 )
 def test_what_is_no_image_is_answered(tmp_path, name, content, message):

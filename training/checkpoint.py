@@ -1,11 +1,11 @@
 """Models as JSON files: data only, nothing in them is ever run."""
 
 import base64
-import glob
 import json
 import math
 import os
 import tempfile
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -113,7 +113,7 @@ def write(document: dict[str, Any], path: str | Path) -> None:
         _replace(path, text)
     except OSError as error:
         raise OSError(
-            f"{path}: cannot be saved: {error.strerror}; what was there before is as it was: "
+            f"{path}: cannot be saved: {error.strerror or error}; what was there is as it was: "
             "make room, or name another place"
         ) from error
 
@@ -135,12 +135,13 @@ def _replace(path: Path, text: str) -> None:
 
 
 def _prefix(path: Path) -> str:
-    return f".{path.name}.saving-"
+    """Return what temporary files for a path begin with, however long its name is."""
+    return f".saving-{zlib.crc32(os.fsencode(path.name)):08x}-"
 
 
 def remove_leftovers(path: Path) -> None:
     """Delete what killed processes left of their writing to a path; none may be writing now."""
-    for left in path.parent.glob(f"{glob.escape(_prefix(path))}*.tmp"):
+    for left in path.parent.glob(f"{_prefix(path)}*.tmp"):
         left.unlink(missing_ok=True)
 
 
@@ -150,6 +151,14 @@ def is_model(path: Path) -> bool:
         with open(path, "rb") as file:
             return f'"format": "{FORMAT}"'.encode() in file.read(100)
     except OSError:
+        return False
+
+
+def is_run(path: Path) -> bool:
+    """Return whether a model's file also keeps a run that was interrupted."""
+    try:
+        return "run" in read(path)
+    except InputError:
         return False
 
 
@@ -205,6 +214,8 @@ def load(cls: "type[Model]", path: str | Path, backend: str, dtype: Any) -> "Mod
 
 
 def _from_document(cls, document: dict[str, Any], backend: str, dtype: Any) -> "Model":
+    if document["dtype"] not in ("float32", "float64"):
+        raise ValueError(f"its dtype is {document['dtype']!r}, not float32 or float64")
     model = cls(document["input_shape"], backend, dtype or document["dtype"], document["seed"])
     for entry in document["layers"]:
         model.add(_layer(entry))
@@ -224,8 +235,9 @@ def _from_document(cls, document: dict[str, Any], backend: str, dtype: Any) -> "
         if not np.isfinite(model.pixels).all():
             raise ValueError("normalization pixels must be finite numbers")
     history = document["history"]
-    if not all(isinstance(numbers, list) for numbers in history.values()):
-        raise ValueError("history must hold lists of numbers")
+    for numbers in history.values():
+        if not isinstance(numbers, list) or {type(n) for n in numbers} - {int, float}:
+            raise ValueError("history must hold lists of numbers")
     model.history = history
     return model
 

@@ -316,7 +316,9 @@ def parse(argv, architectures):
         for name in FIXED:
             given, was = _as_text(getattr(args, name)), run.get(name)
             if given not in (None, was):
-                parser.error(f"--{name}: the run to go on with has {was}, not {given}")
+                parser.error(
+                    f"--{name}: the run to go on with has {was or 'that of its model'}, not {given}"
+                )
         words = [f"--{name}={run[name]}" for name in KEPT if name in run]
         args = parser.parse_args([*words, *(sys.argv[1:] if argv is None else argv)])
         _check_conflicts(parser, args)
@@ -393,6 +395,12 @@ def settings(args):
     return {name: text for name, text in texts.items() if text is not None}
 
 
+def beside(to_path, what):
+    """Return the path of what belongs to a model, such as model-run.json to model.json."""
+    name = to_path.stem if to_path.suffix == ".json" else to_path.name
+    return to_path.parent / f"{name}-{what}"
+
+
 def run_path(to_path):
     """Return where the run that writes a model is kept until it ends."""
-    return to_path.parent / f"{to_path.stem}-run.json"
+    return beside(to_path, "run.json")

@@ -141,7 +141,7 @@ def train(
     try:
         if done == 0 and validation_data is not None and model.history.get("loss"):
             # A model that is trained on must not be replaced by a worse one.
-            best.offer(_validate(model, validation_data))
+            best.offer(_validate(model, validation_data), save=False)
         for epoch in range(done + 1, epochs + 1):
             if patience is not None and best.waited >= patience:
                 reporter.line(f"stopping early: {patience} epochs in a row were not the best")
@@ -152,10 +152,12 @@ def train(
             for name, number in numbers.items():
                 model.history.setdefault(name, []).append(number)
             saved = best.offer(numbers)
+            best.save()
             pace.schedule.epoch_ended(numbers.get("validation_loss", numbers["loss"]))
             if run_file is not None:
                 run_file.write(model, pace.schedule, best, epoch, len(x))
             reporter.epoch_ended(numbers, saved, model.history)
+        best.save()
         if run_file is not None:
             run_file.remove()
     except KeyboardInterrupt:
@@ -264,8 +266,9 @@ class Best:
         self.score: tuple[float, float] | None = None
         self.arrays: list[dict[str, np.ndarray]] = []
         self.waited = 0
+        self._saved = False
 
-    def offer(self, numbers: dict[str, Any]) -> bool:
+    def offer(self, numbers: dict[str, Any], save: bool = True) -> bool:
         """Keep the model as it is now if it is the best; return whether it was."""
         if "validation_loss" in numbers:
             score = numbers["validation_accuracy"], -numbers["validation_loss"]
@@ -274,17 +277,38 @@ class Best:
                 return False
             self.score = score
         self.waited = 0
-        self.arrays = [
+        self.arrays = self._copy()
+        if save and self._path is not None:
+            self._model.save(self._path)
+            self._saved = True
+        return True
+
+    def _copy(self) -> list[dict[str, np.ndarray]]:
+        return [
             {name: array.copy() for name, array in layer.arrays.items()}
             for layer in self._model.layers
         ]
-        if self._path is not None:
+
+    def save(self) -> None:
+        """Save the best state if it is not on disk: an earlier run's, or one that went away."""
+        if not self.arrays or self._path is None or (self._saved and Path(self._path).exists()):
+            return
+        now = self._copy()
+        self.restore()
+        try:
             self._model.save(self._path)
-        return True
+        finally:
+            for layer, arrays in zip(self._model.layers, now, strict=True):
+                layer.set_arrays(arrays)
+        self._saved = True
 
     def interrupted(self) -> None:
         """Save what there is, if nothing was saved yet and no earlier model would be lost."""
-        if not self.arrays and self._path is not None and not Path(self._path).exists():
+        if self._path is None or Path(self._path).exists():
+            return
+        if self.arrays:
+            self.save()
+        else:
             self._model.save(self._path)
 
     def restore(self) -> None:

@@ -132,22 +132,29 @@ def filters(weights: np.ndarray, path: Path, most: int = 64) -> None:
 
 
 def draw_all(
-    model: "Model", images: np.ndarray, labels: np.ndarray, logits: np.ndarray, stem: Path
+    model: "Model",
+    images: np.ndarray,
+    labels: np.ndarray,
+    logits: np.ndarray,
+    pattern: Path,
+    history: bool = True,
 ) -> list[Path]:
     """Draw what there is to see of a trained model on images that it was not trained on.
 
     Parameters
     ----------
-    stem : path
-        The pictures become stem-curves.png and so on.
+    pattern : path
+        With {} where each picture has its own name: curves, confusion, mistakes, filters.
+    history : bool
+        Whether to draw the curves too.
     """
     shares = model.probabilities(logits)
     paths = {
-        name: stem.with_name(f"{stem.name}-{name}.png")
+        name: pattern.with_name(pattern.name.replace("{}", name))
         for name in ("curves", "confusion", "mistakes", "filters")
     }
     drawn = []
-    if model.history.get("loss"):
+    if history and model.history.get("loss"):
         curves(model.history, paths["curves"])
         drawn.append(paths["curves"])
     confusion(confusion_matrix(labels, logits.argmax(axis=1), model.classes), paths["confusion"])

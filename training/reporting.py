@@ -19,6 +19,7 @@ COMPILING = "compiling the kernels for this machine, once: the next start finds 
 def write_history(history: dict[str, list], path: str | Path) -> None:
     """Write a CSV file with a row an epoch; what an epoch did not measure stays empty."""
     epochs = max(map(len, history.values()), default=0)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
         rows.writerow(["epoch", *history])
@@ -38,6 +39,14 @@ def _open_events(directory: str | Path) -> Any:
     except ImportError:
         raise InputError("--tensorboard needs a package: pip install tensorboardX") from None
     return SummaryWriter(str(directory))
+
+
+class _LogFile(logging.FileHandler):
+    """A log whose disk may be full: that is told once, and the training goes on."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        self.setLevel(logging.CRITICAL + 1)
+        print(f"{self.baseFilename}: cannot be written: {sys.exc_info()[1]}", file=sys.stderr)
 
 
 class Reporter:
@@ -76,7 +85,7 @@ class Reporter:
         self._first_batch = compiling
         self._log = logging.Logger("training")
         if log_path is not None:
-            handler = logging.FileHandler(log_path, encoding="utf-8")
+            handler = _LogFile(log_path, encoding="utf-8")
             handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
             self._log.addHandler(handler)
 

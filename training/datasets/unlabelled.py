@@ -1,5 +1,6 @@
 """Images to be labelled: pictures in any size, or a CSV file, made like the training images."""
 
+import os
 import re
 import warnings
 from importlib.util import find_spec
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from training.datasets.csv_file import read_pixels
+from training.datasets.stream import open_stream
 from training.errors import InputError
 from training.pixels import Pixels, outline
 
@@ -60,17 +62,24 @@ def load_unlabelled(
     """
     if path.is_dir():
         files = [file for file in path.iterdir() if file.suffix.lower() in SUFFIXES]
+        files = [file for file in files if not file.name.startswith(".")]  # macOS's, of no content
         if not files:
             raise InputError(f"{path}: holds no picture ({', '.join(sorted(SUFFIXES))})")
-        files.sort(key=lambda file: [int(p) if p.isdigit() else p for p in _split(file.name)])
+        files.sort(key=lambda file: [int(p) if p.isdecimal() else p for p in _split(file.name)])
     elif path.suffix.lower() in SUFFIXES:
         files = [path]
     else:
+        check_text(path)
         images, labels = read_pixels(
             path, csv_shape or image_shape, csv_shape is not None, n_classes
         )
         if images.shape[1:] != tuple(image_shape):
             check_pillow(path)
+            if images.shape[1] != image_shape[0]:
+                raise InputError(
+                    f"{path}: its images have {images.shape[1]} channels, the model's "
+                    f"{image_shape[0]}"
+                )
             images = np.stack([_fit(image.astype(np.float32), image_shape) for image in images])
         return [str(row) for row in range(1, len(images) + 1)], images, labels
     check_pillow(path)
@@ -79,12 +88,23 @@ def load_unlabelled(
         ground = outline(image).mean()
         if (pixels.ground < DARK and ground >= 0.5) or (pixels.ground > LIGHT and ground < 0.5):
             np.subtract(1, image, out=image)
-    return [file.name for file in files], pixels.low + found * (pixels.high - pixels.low), None
+    names = [os.fsencode(file.name).decode("utf-8", "replace") for file in files]
+    return names, pixels.low + found * (pixels.high - pixels.low), None
 
 
 def _split(name: str) -> list[str]:
     """Split a name so that 2.png comes before 10.png."""
     return re.split(r"(\d+)", name)
+
+
+def check_text(path: Path) -> None:
+    """Raise where a file that is named like no picture is no text either."""
+    with open_stream(path) as stream:
+        if b"\0" in stream.read(1024) and not path.is_dir():
+            raise InputError(
+                f"{path}: is neither a CSV file nor a picture by its name "
+                f"({', '.join(sorted(SUFFIXES))})"
+            )
 
 
 def check_pillow(path: Path) -> None:
@@ -121,20 +141,19 @@ def _read(path: Path, channels: int) -> np.ndarray:
 
 
 def _fit(image: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
-    """Pad an image (C, H, W) to the proportions of another shape, and resize it to that."""
+    """Resize an image (C, H, W) into another shape, and fill what it leaves free."""
     from PIL import Image
 
-    C, H, W = shape
-    if image.shape[0] != C:
-        raise InputError(f"its images have {image.shape[0]} channels, and the model's {C}")
+    _, H, W = shape
     if image.shape == tuple(shape):
         return image
     rows, columns = image.shape[1:]
-    height, width = max(rows, round(columns * H / W)), max(columns, round(rows * W / H))
-    top, left = (height - rows) // 2, (width - columns) // 2
-    padded = np.empty((C, height, width), np.float32)
-    padded[:] = np.median(outline(image), axis=-1)[:, np.newaxis, np.newaxis]
-    padded[:, top : top + rows, left : left + columns] = image
+    scale = min(H / rows, W / columns)
+    height, width = max(1, round(rows * scale)), max(1, round(columns * scale))
     # Pillow's filters grow with the reduction, so that no thin line is lost.
-    resized = [Image.fromarray(p).resize((W, H), Image.Resampling.BILINEAR) for p in padded]
-    return np.stack([np.asarray(plane, np.float32) for plane in resized])
+    planes = [Image.fromarray(p).resize((width, height), Image.Resampling.BILINEAR) for p in image]
+    fitted = np.empty(shape, np.float32)
+    fitted[:] = np.median(outline(image), axis=-1)[:, np.newaxis, np.newaxis]
+    top, left = (H - height) // 2, (W - width) // 2
+    fitted[:, top : top + height, left : left + width] = np.stack([np.asarray(p) for p in planes])
+    return fitted
