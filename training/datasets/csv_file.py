@@ -316,7 +316,7 @@ def _diagnose(
 def _ragged(path: Path, number: int, cells: list[str], n_columns: int) -> InputError:
     return InputError(
         f"{path}, line {number}: has {len(_filled(cells))} cells, and the first line has "
-        f"{n_columns}: give every line the same number, a label and the pixels"
+        f"{n_columns}: give every line its label and the same number of pixels"
     )
 
 
