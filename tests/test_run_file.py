@@ -110,6 +110,7 @@ def test_a_resumed_run_ends_as_one_that_was_not_interrupted(tmp_path, optimizer,
         json.loads((d / "best.json").read_text()) for d in (tmp_path, tmp_path / "whole")
     )
     assert saved["layers"] == other["layers"]
+    assert numbers(saved["history"]) == numbers(other["history"])
     assert not path.exists()  # the run has ended
 
 

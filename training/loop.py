@@ -259,6 +259,8 @@ class Best:
         What each layer held; empty before the first epoch.
     waited : int
         How many epochs in a row have not been the best since.
+    saved : bool
+        Whether this run, or the one that it goes on with, has written the best state to disk.
     """
 
     def __init__(self, model: "Model", path: str | Path | None):
@@ -266,7 +268,7 @@ class Best:
         self.score: tuple[float, float] | None = None
         self.arrays: list[dict[str, np.ndarray]] = []
         self.waited = 0
-        self._saved = False
+        self.saved = False
 
     def offer(self, numbers: dict[str, Any], save: bool = True) -> bool:
         """Keep the model as it is now if it is the best; return whether it was."""
@@ -280,7 +282,7 @@ class Best:
         self.arrays = self._copy()
         if save and self._path is not None:
             self._model.save(self._path)
-            self._saved = True
+            self.saved = True
         return True
 
     def _copy(self) -> list[dict[str, np.ndarray]]:
@@ -291,7 +293,7 @@ class Best:
 
     def save(self) -> None:
         """Save the best state if it is not on disk: an earlier run's, or one that went away."""
-        if not self.arrays or self._path is None or (self._saved and Path(self._path).exists()):
+        if not self.arrays or self._path is None or (self.saved and Path(self._path).exists()):
             return
         now = self._copy()
         self.restore()
@@ -300,7 +302,7 @@ class Best:
         finally:
             for layer, arrays in zip(self._model.layers, now, strict=True):
                 layer.set_arrays(arrays)
-        self._saved = True
+        self.saved = True
 
     def interrupted(self) -> None:
         """Save what there is, if nothing was saved yet and no earlier model would be lost."""

@@ -145,6 +145,7 @@ class RunFile:
             np.copyto(optimizer.state[name], array)
         optimizer.steps = steps
         best.arrays, best.score, best.waited = arrays, score, waited
+        best.saved = True  # it was before the run was kept
         return epoch
 
     def remove(self) -> None:
