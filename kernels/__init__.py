@@ -23,7 +23,7 @@ def get_backend(name: str) -> Backend:
     ImportError
         When the package that it needs is not installed.
     """
-    if name not in BACKENDS:
+    if not isinstance(name, str) or name not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {name!r}")
     try:
         return import_module(BACKENDS[name])

@@ -3,11 +3,12 @@
 The kernels run on raw memory, so whatever passes this module must be safe to run.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from kernels.geometry import Window, integer, make_window
+from kernels.geometry import Window, integer, make_window, number
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
@@ -63,7 +64,7 @@ def images(value: Any, name: str, dtype: np.dtype | None = None) -> np.ndarray:
     return x
 
 
-def shape_is(value: np.ndarray, name: str, shape: tuple[int, ...]) -> None:
+def shape_is(value: Any, name: str, shape: tuple[int, ...]) -> None:
     if value.shape != shape:
         raise ValueError(f"{name} must have shape {shape}, got {value.shape}")
 
@@ -86,9 +87,18 @@ def correlation(
 ) -> Correlation:
     """Check the images, the filters and how these slide over those."""
     x = images(x, "x")
-    w = array(w, "w", 4, x.dtype)
+    w, groups = filters(w, x.shape, x.dtype, groups)
+    window = make_window(x.shape[2:], w.shape[2:], stride, padding, dilation)
+    return Correlation(x, w, window, groups)
+
+
+def filters(
+    w: Any, x_shape: tuple[int, ...], dtype: np.dtype, groups: Any
+) -> tuple[np.ndarray, int]:
+    """Return checked filters (F, C/groups, KH, KW) for images (N, C, H, W), and the groups."""
+    w = array(w, "w", 4, dtype)
     groups = integer(groups, "groups", 1)
-    C, (F, channels) = x.shape[1], w.shape[:2]
+    C, (F, channels) = x_shape[1], w.shape[:2]
     if 0 in w.shape:
         raise ValueError(f"w must be (filters, C/groups, KH, KW) without zeros, got {w.shape}")
     if C % groups or F % groups:
@@ -97,13 +107,10 @@ def correlation(
         )
     if channels != C // groups:
         raise ValueError(
-            f"w of shape {w.shape} sees {channels} channels, but x of shape {x.shape} "
+            f"w of shape {w.shape} sees {channels} channels, but x of shape {tuple(x_shape)} "
             f"has {C // groups} in each of its {groups} group(s)"
         )
-    H, W = x.shape[2:]
-    KH, KW = w.shape[2:]
-    window = make_window((H, W), (KH, KW), stride, padding, dilation)
-    return Correlation(x, w, window, groups)
+    return w, groups
 
 
 def bias(value: Any, filters: int, dtype: np.dtype) -> np.ndarray:
@@ -144,6 +151,8 @@ def pool(image: tuple[int, int], pool_size: Any, stride: Any, padding: Any) -> W
                 f"padding {window.padding} must be smaller than the pool {window.size}: "
                 "a window must not lie in the padding alone"
             )
+    if math.prod(window.image) >= 2**31:
+        raise ValueError(f"images of {window.image} pixels are too large: positions have 32 bits")
     return window
 
 
@@ -161,10 +170,26 @@ def dense(x: Any, w: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def smoothing(value: Any) -> float:
-    number = float(value)
-    if not 0 <= number < 1:
-        raise ValueError(f"smoothing must be at least 0 and below 1, got {value!r}")
-    return number
+    return number(value, "smoothing", 0, 1)
+
+
+def slope(value: Any, dtype: np.dtype) -> Any:
+    """Return what negative numbers are multiplied by, in the dtype of the arithmetic."""
+    checked = dtype.type(number(value, "slope"))
+    if not np.isfinite(checked):
+        raise ValueError(f"slope must be a number of {dtype}, got {value!r}")
+    return checked
+
+
+def epsilon(value: Any) -> float:
+    return number(value, "epsilon", 0, 1e30)  # also a float32
+
+
+def dropout(rate: Any, rng: Any) -> float:
+    """Return the checked share of numbers to drop; the generator must be one."""
+    if not isinstance(rng, np.random.Generator):
+        raise TypeError(f"rng must be a numpy.random.Generator, got {type(rng).__name__}")
+    return number(rate, "rate", 0, 1)
 
 
 def logits(value: Any, name: str) -> np.ndarray:
@@ -175,23 +200,46 @@ def logits(value: Any, name: str) -> np.ndarray:
     return x
 
 
+def batch(x: Any) -> Any:
+    """Return activations that have something to take statistics of."""
+    if 0 in x.shape:
+        raise ValueError(f"a batch needs at least one image or row, got shape {tuple(x.shape)}")
+    return x
+
+
 def vectors(**values: Any) -> None:
     """Check vectors that an optimizer works on in place: alike, and none to be copied."""
     first: np.ndarray | None = None
     for name, value in values.items():
         checked = array(value, name, 1, None if first is None else first.dtype)
-        if checked is not value:
+        if checked is not value:  # a copy, or a view of a subclass
             raise ValueError(f"{name} must be contiguous, aligned and writable")
         first = value if first is None else first
         shape_is(value, name, first.shape)
 
 
+def sgd(learning_rate: Any, l2: Any) -> tuple[float, float]:
+    return number(learning_rate, "learning_rate", 0), number(l2, "l2", 0)
+
+
+def adam(step: Any, beta1: Any, beta2: Any, epsilon: Any) -> tuple[int, float, float, float]:
+    return (
+        integer(step, "step", 1),
+        number(beta1, "beta1", 0, 1),
+        number(beta2, "beta2", 0, 1),
+        number(epsilon, "epsilon", 0),
+    )
+
+
 def labels(value: Any, N: int, classes: int) -> np.ndarray:
     """Return N checked integer labels as int64."""
     y = np.asarray(value)
-    if y.dtype.kind not in "iu":
-        raise TypeError(f"labels must be integers, got {y.dtype}")
-    shape_is(y, "labels", (N,))
+    if y.dtype.kind not in "iu" or isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"labels must be integers, got {type(value).__name__} of {y.dtype}")
+    if y.shape != (N,):
+        raise ValueError(
+            f"labels must have shape ({N},), one for each of {N} images, got {y.shape}"
+        )
     if N and not 0 <= y.min() <= y.max() < classes:
         raise ValueError(f"labels must be 0 to {classes - 1}, got {y.min()} to {y.max()}")
     return np.ascontiguousarray(y, np.int64)
@@ -201,6 +249,22 @@ def activations(value: Any, name: str, dtype: np.dtype | None = None) -> np.ndar
     """Return checked activations, images (N, C, H, W) or features (N, C)."""
     ndim = 2 if getattr(value, "ndim", None) == 2 else 4
     return array(value, name, ndim, dtype)
+
+
+def rows_gradient(dy: Any, shape: Any) -> tuple[np.ndarray, tuple[int, int, int]]:
+    """Return a checked gradient of rows (N, C * H * W), and the image (C, H, W) that they were."""
+    C, H, W = image(shape)
+    dy = matrix(dy, "dy")
+    shape_is(dy, "dy", (len(dy), C * H * W))
+    return dy, (C, H, W)
+
+
+def image(value: Any) -> tuple[int, int, int]:
+    """Return a checked shape (C, H, W)."""
+    if not isinstance(value, (tuple, list)) or len(value) != 3:
+        raise ValueError(f"image must be (C, H, W), got {value!r}")
+    C, H, W = (integer(size, "image", 1) for size in value)
+    return C, H, W
 
 
 def same_shape(dy: Any, x: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -251,7 +315,8 @@ def max_pool_gradient(
     N, C, H, W = image_shape(x_shape, "x_shape")
     window = pool((H, W), pool_size, stride, padding)
     dy = output_gradient(dy, N, C, window)
-    if not isinstance(index, np.ndarray) or index.dtype.kind not in "iu":
+    masked = isinstance(index, np.ma.MaskedArray)
+    if not isinstance(index, np.ndarray) or masked or index.dtype.kind not in "iu":
         raise TypeError("index must be the integer array that max_pool returned")
     shape_is(index, "index", dy.shape)
     if index.size and not 0 <= index.min() <= index.max() < H * W:
@@ -265,22 +330,30 @@ def raw_images(
     """Check images of any real dtype, and the mean and deviation of each channel."""
     x = np.asarray(value)
     if x.dtype.kind not in "buif" or isinstance(value, np.ma.MaskedArray):
-        raise TypeError(f"images must be an array of real numbers, got {x.dtype}")
+        raise TypeError(
+            f"images must be an array of real numbers, got {type(value).__name__} of {x.dtype}"
+        )
     if x.ndim != 4 or 0 in x.shape[1:]:
         raise ValueError(f"images must be (N, C, H, W), got shape {x.shape}")
     dtype = float_dtype(dtype)
-    mean, std = (
-        array(np.asarray(vector, dtype), name, 1) for vector, name in ((mean, "mean"), (std, "std"))
-    )
-    shape_is(mean, "mean", x.shape[1:2])
-    shape_is(std, "std", x.shape[1:2])
-    return x, mean, std
+    return x, channel_numbers(mean, "mean", x, dtype), channel_numbers(std, "std", x, dtype)
+
+
+def channel_numbers(value: Any, name: str, x: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Return a real number for each channel of x as an array of a dtype."""
+    numbers = np.asarray(value)
+    if numbers.dtype.kind not in "iuf" or isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name} must be real numbers, got {numbers.dtype}")
+    vector = array(numbers.astype(dtype, copy=False), name, 1)
+    shape_is(vector, name, x.shape[1:2])
+    return vector
 
 
 def warping(images: Any, matrices: Any) -> tuple[np.ndarray, np.ndarray]:
     """Check images that are to be warped, and a matrix for each."""
     if not isinstance(images, np.ndarray) or isinstance(images, np.ma.MaskedArray):
         raise TypeError(f"images must be a NumPy array, got {type(images).__name__}")
+    images = np.asarray(images, images.dtype.newbyteorder("="))
     if images.dtype not in (np.uint8, np.float32, np.float64):
         raise TypeError(f"images must be uint8, float32 or float64, got {images.dtype}")
     if images.ndim != 4 or 0 in images.shape[1:]:

@@ -1,10 +1,13 @@
 """Where a window lands on an image: kernel sizes, strides, padding, dilation, output sizes."""
 
 import math
+import numbers
 import operator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
+
+import numpy as np
 
 Pair = tuple[int, int]
 Padding = tuple[Pair, Pair]
@@ -69,6 +72,18 @@ def integer(value: Any, name: str, minimum: int) -> int:
     if not minimum <= number < 2**31:
         raise ValueError(f"{name} must be at least {minimum} and below 2**31, got {number}")
     return number
+
+
+def number(value: Any, name: str, minimum: float = -math.inf, below: float = math.inf) -> float:
+    """Return ``value`` as a finite float from ``minimum`` to below ``below``; no bool will do."""
+    if not isinstance(value, numbers.Real) or isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    if not (math.isfinite(value) and minimum <= float(value) < below):
+        least = "finite" if minimum == -math.inf else f"at least {minimum:g}"
+        upper = "finite" if below == math.inf else f"below {below:g}"
+        wanted = least if least == upper else f"{least} and {upper}"
+        raise ValueError(f"{name} must be {wanted}, got {value!r}")
+    return float(value)
 
 
 def pair(value: Any, name: str, minimum: int = 1) -> Pair:

@@ -33,6 +33,6 @@ INITIALIZERS: dict[str, Initializer] = {"he": he, "glorot": glorot}
 
 
 def check_initializer(name: str) -> str:
-    if name not in INITIALIZERS:
+    if not isinstance(name, str) or name not in INITIALIZERS:
         raise ValueError(f"initializer must be one of {', '.join(INITIALIZERS)}, got {name!r}")
     return name

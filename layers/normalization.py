@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from kernels.geometry import number
 from layers.base import Layer, ShapeError
 
 
@@ -25,12 +26,8 @@ class BatchNorm(Layer):
 
     def __init__(self, momentum: float = 0.9, epsilon: float = 1e-5, name: str | None = None):
         super().__init__(name)
-        if not 0 <= momentum < 1:
-            raise ValueError(f"momentum must be in [0, 1), got {momentum!r}")
-        if not epsilon > 0:
-            raise ValueError(f"epsilon must be positive, got {epsilon!r}")
-        self.momentum = float(momentum)
-        self.epsilon = float(epsilon)
+        self.momentum = number(momentum, "momentum", 0, 1)
+        self.epsilon = number(epsilon, "epsilon", 1e-30, 1e30)
 
     def _build(self, input_shape):
         if len(input_shape) not in (1, 3):
@@ -89,9 +86,7 @@ class Dropout(Layer):
 
     def __init__(self, rate: float, name: str | None = None):
         super().__init__(name)
-        if not 0 <= rate < 1:
-            raise ValueError(f"rate must be in [0, 1), got {rate!r}")
-        self.rate = float(rate)
+        self.rate = number(rate, "rate", 0, 1)
 
     def _forward(self, x, training):
         if not training:

@@ -218,9 +218,9 @@ def test_shapes_are_checked(make, shape, message):
         (lambda: Conv(3, 0), "kernel_size must be at least 1"),
         (lambda: Conv(3, 3, initializer="zero"), "initializer must be one of he, glorot"),
         (lambda: Dense(-1), "units must be at least 1"),
-        (lambda: Dropout(1), r"rate must be in \[0, 1\)"),
-        (lambda: BatchNorm(momentum=1), "momentum must be in"),
-        (lambda: BatchNorm(epsilon=0), "epsilon must be positive"),
+        (lambda: Dropout(1), "rate must be at least 0 and below 1"),
+        (lambda: BatchNorm(momentum=1), "momentum must be at least 0 and below 1"),
+        (lambda: BatchNorm(epsilon=0), "epsilon must be at least"),
         (lambda: MaxPool(0), "pool_size must be at least 1"),
     ],
 )

@@ -213,7 +213,7 @@ def test_calls_that_cannot_work_are_answered():
         model.train_step(images, labels + 0.5)
     with pytest.raises(ValueError, match="at least one image"):
         model.train_step(images[:0], labels[:0])
-    with pytest.raises(ValueError, match="no images to evaluate on"):
+    with pytest.raises(ValueError, match="there are no images"):
         model.evaluate(images[:0], labels[:0])
     with pytest.raises(TypeError, match="add takes a layer"):
         model.add(Relu)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kernels.geometry import integer
+from kernels.geometry import integer, number
 from training import checkpoint
 from training.augmentation import Augmenter, NoAugmenter
 from training.errors import DivergedError, InputError
@@ -36,7 +36,7 @@ def split_validation(
     InputError
         When either part would have no image.
     """
-    if not 0 < fraction < 1:
+    if not 0 < number(fraction, "validation_split") < 1:
         raise InputError(f"the validation split must be between 0 and 1, got {fraction!r}")
     count = round(len(x) * fraction)
     if not 0 < count < len(x):
@@ -122,10 +122,18 @@ def train(
             raise ValueError("give validation_data or validation_split, not both")
         (x, y), validation_data = split_validation(x, y, validation_split, model.seed)
     if validation_data is not None:
+        if not isinstance(validation_data, (tuple, list)) or len(validation_data) != 2:
+            raise TypeError("validation_data must be a pair (images, labels)")
         validation_data = model.check_data(*validation_data)
     ratio = integer(augmenter_ratio, "augmenter_ratio", 1)
     if patience is not None:
         patience = integer(patience, "patience", 1)
+    for name, value, kind in (
+        ("augmenter", augmenter, Augmenter),
+        ("schedule", schedule, Schedule),
+    ):
+        if not isinstance(value, (kind, type(None))):
+            raise TypeError(f"{name} must be one of training's, got {value!r}")
     if model.optimizer is None:
         raise RuntimeError("call compile(optimizer=...) before training")
     pace = _Pace(model.optimizer, schedule or Constant(), epochs)

@@ -62,7 +62,7 @@ class Model:
         seed: int = 0,
         fused: bool = True,
     ):
-        if len(input_shape) != 3:
+        if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3:
             raise ValueError(f"input_shape must be (C, H, W), got {input_shape!r}")
         C, H, W = (integer(size, "input_shape", 1) for size in input_shape)
         self.input_shape = C, H, W
@@ -203,7 +203,9 @@ class Model:
         """Return images as all backends take them."""
         if images.dtype != np.uint8:
             images = images.astype(self.dtype, copy=False)
-        return np.ascontiguousarray(images)
+        return np.require(
+            images, None, ["C", "A", "W"]
+        )  # kernels would be compiled anew for others
 
     def _run(self, function: Callable, *inputs: np.ndarray) -> Any:
         """Call a function, or make again what it did when it last saw inputs of these shapes."""
@@ -298,8 +300,7 @@ class Model:
 
     def loss_and_accuracy(self, x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
         """Return the mean loss and the share of images that are labelled right."""
-        if len(x) == 0:
-            raise ValueError("there are no images to evaluate on")
+        x, y = self.check_data(x, y)
         loss, correct, _ = self._head.loss(self.logits(x), y)
         return loss, correct / len(x)
 
@@ -347,8 +348,6 @@ class Model:
         x, _, _ = self._check_images(x)
         if len(x) == 0:
             raise ValueError("there are no images")
-        if len(x) != len(y):
-            raise ValueError(f"there are {len(x)} images and {len(y)} labels")
         return x, labels(y, len(x), self.classes)
 
     def _infer(self, images, mean, std) -> np.ndarray:

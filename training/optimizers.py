@@ -7,17 +7,16 @@ from typing import Any
 import numpy as np
 
 from kernels import Backend
+from kernels.geometry import number
 from training.parameters import Parameters
 
 
 def _check(name: str, value: Any, low: float, high: float = math.inf, low_allowed=True) -> float:
     """Return a finite number between ``low`` and ``high`` (not included)."""
-    number = float(value)
-    if not (low < number < high or (low_allowed and number == low)):
-        start = "at least" if low_allowed else "above"
-        end = "" if high == math.inf else f" and below {high:g}"
-        raise ValueError(f"{name} must be {start} {low:g}{end}, got {value!r}")
-    return number
+    checked = number(value, name, low, high)
+    if checked == low and not low_allowed:
+        raise ValueError(f"{name} must be above {low:g}, got {value!r}")
+    return checked
 
 
 class Optimizer(ABC):

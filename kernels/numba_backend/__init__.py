@@ -87,8 +87,9 @@ def average(running_mean, running_variance, mean, variance, momentum):
         running_mean=running_mean, running_variance=running_variance, mean=mean, variance=variance
     )
     lanes.call(
-        normalization.average_kernel, running_mean, running_variance, mean, variance, momentum
-    )
+        normalization.average_kernel, running_mean, running_variance, mean, variance,
+        checks.number(momentum, "momentum", 0, 1),
+    )  # fmt: skip
 
 
 def fold_batch_norm(b, gamma, beta, mean, variance, epsilon):
@@ -97,8 +98,9 @@ def fold_batch_norm(b, gamma, beta, mean, variance, epsilon):
     )
     scale, shift = np.empty_like(b), np.empty_like(b)
     lanes.call(
-        normalization.fold_kernel, b, gamma, beta, mean, variance, float(epsilon), scale, shift
-    )
+        normalization.fold_kernel, b, gamma, beta, mean, variance, checks.epsilon(epsilon),
+        scale, shift,
+    )  # fmt: skip
     return scale, shift
 
 
@@ -118,14 +120,14 @@ def to_array(x, final=False):
         lanes.spoil()
     if isinstance(x, ChannelsLast):
         return channels_last.to_array(x)
-    return lanes.unpack(x) if isinstance(x, lanes.Lanes) else x
+    return lanes.unpack(x) if isinstance(x, lanes.Lanes) else checks.activations(x, "x")
 
 
 def load_images(images, mean, std, dtype, predict=False):
     images, mean, std = checks.raw_images(images, mean, std, dtype)
     if images.dtype != np.uint8:
         images = images.astype(mean.dtype, copy=False)
-    images = np.ascontiguousarray(images)
+    images = np.require(images, None, ["C", "A", "W"])  # others would be compiled for anew
     if fills_lanes(len(images), mean.dtype):
         return lanes.pack_normalized(images, mean, std)
     load = channels_last.load_images if predict else normalization.load_images

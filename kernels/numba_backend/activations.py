@@ -80,14 +80,15 @@ def _cross_entropy(logits, labels, smoothing, dlogits):
 def leaky_relu(x, slope):
     x = checks.activations(x, "x")
     y = np.empty_like(x)
-    call(leaky_relu_kernel, x.reshape(-1), x.dtype.type(slope), y.reshape(-1))
+    call(leaky_relu_kernel, x.reshape(-1), checks.slope(slope, x.dtype), y.reshape(-1))
     return y
 
 
 def leaky_relu_grad(dy, x, slope):
     dy, x = checks.same_shape(dy, x)
     dx = np.empty_like(x)
-    leaky_relu_grad_kernel(dy.reshape(-1), x.reshape(-1), x.dtype.type(slope), dx.reshape(-1))
+    slope = checks.slope(slope, x.dtype)
+    leaky_relu_grad_kernel(dy.reshape(-1), x.reshape(-1), slope, dx.reshape(-1))
     return dx
 
 
@@ -107,7 +108,7 @@ def softmax_grad(dy, y):
 
 
 def softmax_cross_entropy(logits, labels, smoothing=0.0):
-    logits = checks.logits(logits, "logits")
+    logits = checks.batch(checks.logits(logits, "logits"))
     smoothing = checks.smoothing(smoothing)
     labels = checks.labels(labels, *logits.shape)
     dlogits = np.empty_like(logits)

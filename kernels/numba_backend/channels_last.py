@@ -12,9 +12,10 @@ import numba
 import numpy as np
 from numba import prange
 
+from kernels import checks
 from kernels.geometry import Window
 from kernels.numba_backend.jit import parallel, serial
-from kernels.numba_backend.lanes import find_window, pool_window
+from kernels.numba_backend.lanes import door, find_window, pool_window
 from kernels.numba_backend.lanes.dense import scale_and_bias, terms
 from kernels.numba_backend.lanes.layout import lanes_of
 from kernels.numba_backend.lanes.tile import sum_tile_of_columns, sum_tile_shape
@@ -178,8 +179,11 @@ def _x_terms(window: Window, channels: int, P: int) -> np.ndarray:
 def correlate(
     x: ChannelsLast, w, b=None, stride=1, padding=0, dilation=1, groups=1, scale=None, slope=1.0
 ):
+    w, groups = door.filters(w, x.shape, x.dtype, groups)
     if groups != 1:
         return NotImplemented
+    scale, b = door.scale_and_bias(scale, b, len(w), x.dtype)
+    slope = checks.slope(slope, x.dtype)
     window = find_window(x.shape[2:], w.shape[2:], stride, padding, dilation)
     (N, C, _, _), F, P = x.shape, len(w), x.data.shape[3]
     L = lanes_of(x.dtype)
@@ -190,7 +194,7 @@ def correlate(
         _correlate, x.data, window.start, empty((workers, N, *window.padded, P), x.dtype),
         window.extent[0], _x_terms(window, C, P), w, empty((workers, T * vectors * L), x.dtype),
         terms(T, vectors * L), *scale_and_bias(scale, b, F, x.dtype),
-        *np.zeros((2, vectors * L), x.dtype), x.dtype.type(slope), window.stride,
+        *np.zeros((2, vectors * L), x.dtype), slope, window.stride,
         sum_tile_shape(OW, vectors), y.data,
     )  # fmt: skip
     return y

@@ -69,6 +69,7 @@ def _correlate(
 def correlate(x, w, b=None, stride=1, padding=0, dilation=1, groups=1, scale=None, slope=1.0):
     x, w, window, groups = checks.correlation(x, w, stride, padding, dilation, groups)
     affine = checks.scale_and_bias(scale, b, len(w), x.dtype)
+    slope = checks.slope(slope, x.dtype)
     (N, C), (F, channels), planes = x.shape[:2], w.shape[:2], planes_for(window)
     out = np.empty((N, F, *window.output), x.dtype)
     if 0 in out.shape:
@@ -93,7 +94,7 @@ def correlate(x, w, b=None, stride=1, padding=0, dilation=1, groups=1, scale=Non
         (filters * shifts.size, shifts.size),
         np.arange(shifts.size, dtype=np.int64),
         *scale_and_bias(*affine, F, x.dtype),
-        x.dtype.type(slope),
+        slope,
         empty((N, F, lines * line), x.dtype),
         (F * lines * line, filters * lines * line, line, lines * line, L),
         (N, groups, lines, filters, vectors),

@@ -112,9 +112,10 @@ def dense(x, w, b=None, scale=None, slope=1.0):
     x, w = checks.dense(x, w)
     (N, K), M, dtype = x.shape, w.shape[1], x.dtype
     scale, b = scale_and_bias(*checks.scale_and_bias(scale, b, M, dtype), M, dtype)
+    slope = checks.slope(slope, dtype)
     y = np.empty((N, M), dtype)
     if 0 in (N, K, M):
-        y[:] = np.where(b > 0, b, b * dtype.type(slope))
+        y[:] = np.where(b > 0, b, b * slope)
         return y
     L = lanes_of(dtype)
     tile = sum_tile_shape(N, min(MOST_VECTORS, -(-M // L)))
@@ -123,7 +124,7 @@ def dense(x, w, b=None, scale=None, slope=1.0):
     call(
         _dense, x, w, w if width == M else empty((K, width), dtype),
         terms(K, width), terms(K, 1), *scale_and_bias(None, None, tile[0], dtype), dtype.type(1),
-        tile, empty((parts, N, width), dtype), scale, b, dtype.type(slope), y,
+        tile, empty((parts, N, width), dtype), scale, b, slope, y,
     )  # fmt: skip
     return y
 

@@ -71,7 +71,7 @@ def _input_gradient(dy, x, mean, a, b, d, dx):
 
 
 def batch_norm(x, gamma, beta, epsilon):
-    x = checks.activations(x, "x")
+    x, epsilon = checks.batch(checks.activations(x, "x")), checks.epsilon(epsilon)
     gamma, beta = checks.channel_vectors(x, gamma=gamma, beta=beta)
     row_mean, deviation = np.empty((2, *x.shape[:2]))
     _moments(_rows(x), row_mean, deviation)
@@ -85,6 +85,8 @@ def batch_norm(x, gamma, beta, epsilon):
 
 def batch_norm_grad(dy, x, gamma, mean, variance, epsilon, out=None):
     dy, x = checks.same_shape(dy, x)
+    checks.batch(x)
+    epsilon = checks.epsilon(epsilon)
     gamma, mean, variance = checks.channel_vectors(x, gamma=gamma, mean=mean, variance=variance)
     sums = np.empty((2, *x.shape[:2]))
     _gradient_sums(_rows(dy), _rows(x), mean, sums)
@@ -117,7 +119,7 @@ def average_kernel(running_mean, running_variance, mean, variance, momentum):
 
 
 def batch_norm_inference(x, gamma, beta, mean, variance, epsilon):
-    x = checks.activations(x, "x")
+    x, epsilon = checks.activations(x, "x"), checks.epsilon(epsilon)
     gamma, beta, mean, variance = checks.channel_vectors(
         x, gamma=gamma, beta=beta, mean=mean, variance=variance
     )
@@ -151,6 +153,7 @@ def batch_norm_relu_pool(x, gamma, beta, epsilon, slope, pool_size):
 def batch_norm_relu_pool_grad(
     dy, x, index, gamma, beta, mean, variance, epsilon, slope, pool_size, out=None
 ):
+    x = checks.images(x, "x")
     dy = max_pool_grad(dy, index, x.shape, pool_size)
     return batch_norm_relu_grad(dy, x, gamma, beta, mean, variance, epsilon, slope)
 
@@ -162,7 +165,7 @@ def multiply(x, mask, y):
 
 
 def dropout(x, rate, rng):
-    x = checks.activations(x, "x")
+    x, rate = checks.activations(x, "x"), checks.dropout(rate, rng)
     # The same random numbers as the reference's, so that the backends train alike.
     mask = dropout_mask(x.shape, x.dtype, rate, rng)
     return dropout_grad(x, mask), mask

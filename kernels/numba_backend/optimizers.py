@@ -45,14 +45,20 @@ def _adam(p, g, m, v, step, learning_rate, beta1, beta2, epsilon, l2, decay):
 
 def sgd_step(p, g, learning_rate, l2):
     checks.vectors(p=p, g=g)
+    learning_rate, l2 = checks.sgd(learning_rate, l2)
     _sgd(p, g, learning_rate, l2)
 
 
 def momentum_step(p, g, velocity, learning_rate, momentum, nesterov, l2):
     checks.vectors(p=p, g=g, velocity=velocity)
+    learning_rate, l2 = checks.sgd(learning_rate, l2)
+    momentum, nesterov = checks.number(momentum, "momentum", 0, 1), bool(nesterov)
     _momentum(p, g, velocity, learning_rate, momentum, nesterov, l2)
 
 
 def adam_step(p, g, m, v, step, learning_rate, beta1, beta2, epsilon, l2, decay):
     checks.vectors(p=p, g=g, m=m, v=v)
+    learning_rate, l2 = checks.sgd(learning_rate, l2)
+    step, beta1, beta2, epsilon = checks.adam(step, beta1, beta2, epsilon)
+    decay = checks.number(decay, "decay", 0)
     _adam(p, g, m, v, step, learning_rate, beta1, beta2, epsilon, l2, decay)

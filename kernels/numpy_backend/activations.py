@@ -7,7 +7,7 @@ from kernels import checks
 
 def leaky_relu(x, slope):
     x = checks.activations(x, "x")
-    return np.where(x > 0, x, x * x.dtype.type(slope))
+    return np.where(x > 0, x, x * checks.slope(slope, x.dtype))
 
 
 def activated(y, scale, bias, slope):
@@ -19,12 +19,13 @@ def activated(y, scale, bias, slope):
         y = y * scale
     if bias is not None:
         y = y + bias
-    return y if slope == 1 else np.where(y > 0, y, y * y.dtype.type(slope))
+    slope = checks.slope(slope, y.dtype)
+    return y if slope == 1 else np.where(y > 0, y, y * slope)
 
 
 def leaky_relu_grad(dy, x, slope):
     dy, x = checks.same_shape(dy, x)
-    return np.where(x > 0, dy, dy * x.dtype.type(slope))
+    return np.where(x > 0, dy, dy * checks.slope(slope, x.dtype))
 
 
 def softmax(x):
@@ -41,7 +42,7 @@ def softmax_grad(dy, y):
 
 
 def softmax_cross_entropy(logits, labels, smoothing=0.0):
-    logits = checks.logits(logits, "logits")
+    logits = checks.batch(checks.logits(logits, "logits"))
     smoothing = checks.smoothing(smoothing)
     N, classes = logits.shape
     labels = checks.labels(labels, N, classes)

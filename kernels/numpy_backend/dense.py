@@ -12,8 +12,7 @@ def flatten(x):
 
 
 def flatten_grad(dy, image):
-    dy = checks.matrix(dy, "dy")
-    checks.shape_is(dy, "dy", (len(dy), math.prod(image)))
+    dy, image = checks.rows_gradient(dy, image)
     return dy.reshape(len(dy), *image)
 
 

@@ -17,7 +17,7 @@ def _all_but_channel(x):
 
 
 def batch_norm(x, gamma, beta, epsilon):
-    x = checks.activations(x, "x")
+    x, epsilon = checks.batch(checks.activations(x, "x")), checks.epsilon(epsilon)
     gamma, beta = checks.channel_vectors(x, gamma=gamma, beta=beta)
     # float64 sums: in float32 a channel of 10^7 pixels loses its last three digits.
     mean = x.mean(axis=_all_but_channel(x), dtype=np.float64)
@@ -28,6 +28,8 @@ def batch_norm(x, gamma, beta, epsilon):
 
 def batch_norm_grad(dy, x, gamma, mean, variance, epsilon, out=None):
     dy, x = checks.same_shape(dy, x)
+    checks.batch(x)
+    epsilon = checks.epsilon(epsilon)
     gamma, mean, variance = checks.channel_vectors(x, gamma=gamma, mean=mean, variance=variance)
     axes = _all_but_channel(x)
     scale = 1 / np.sqrt(variance + x.dtype.type(epsilon))
@@ -41,7 +43,7 @@ def batch_norm_grad(dy, x, gamma, mean, variance, epsilon, out=None):
 
 
 def batch_norm_inference(x, gamma, beta, mean, variance, epsilon):
-    x = checks.activations(x, "x")
+    x, epsilon = checks.activations(x, "x"), checks.epsilon(epsilon)
     gamma, beta, mean, variance = checks.channel_vectors(
         x, gamma=gamma, beta=beta, mean=mean, variance=variance
     )
@@ -53,11 +55,15 @@ def fold_batch_norm(b, gamma, beta, mean, variance, epsilon):
     b, gamma, beta, mean, variance = checks.folding(
         b, gamma, beta=beta, mean=mean, variance=variance
     )
-    scale = gamma / np.sqrt(variance + gamma.dtype.type(epsilon))
+    scale = gamma / np.sqrt(variance + gamma.dtype.type(checks.epsilon(epsilon)))
     return scale, (b - mean) * scale + beta
 
 
 def average(running_mean, running_variance, mean, variance, momentum):
+    checks.vectors(
+        running_mean=running_mean, running_variance=running_variance, mean=mean, variance=variance
+    )
+    momentum = checks.number(momentum, "momentum", 0, 1)
     for running, batch in ((running_mean, mean), (running_variance, variance)):
         running *= momentum
         running += (1 - momentum) * batch
@@ -87,6 +93,7 @@ def batch_norm_relu_pool(x, gamma, beta, epsilon, slope, pool_size):
 def batch_norm_relu_pool_grad(
     dy, x, index, gamma, beta, mean, variance, epsilon, slope, pool_size, out=None
 ):
+    x = checks.images(x, "x")
     dy = max_pool_grad(dy, index, x.shape, pool_size)
     return batch_norm_relu_grad(dy, x, gamma, beta, mean, variance, epsilon, slope)
 
@@ -97,7 +104,7 @@ def dropout_mask(shape, dtype, rate, rng):
 
 
 def dropout(x, rate, rng):
-    x = checks.activations(x, "x")
+    x, rate = checks.activations(x, "x"), checks.dropout(rate, rng)
     mask = dropout_mask(x.shape, x.dtype, rate, rng)
     return x * mask, mask
 

@@ -7,11 +7,14 @@ from kernels import checks
 
 def sgd_step(p, g, learning_rate, l2):
     checks.vectors(p=p, g=g)
+    learning_rate, l2 = checks.sgd(learning_rate, l2)
     p -= learning_rate * (g + l2 * p)
 
 
 def momentum_step(p, g, velocity, learning_rate, momentum, nesterov, l2):
     checks.vectors(p=p, g=g, velocity=velocity)
+    learning_rate, l2 = checks.sgd(learning_rate, l2)
+    momentum, nesterov = checks.number(momentum, "momentum", 0, 1), bool(nesterov)
     g = g + l2 * p
     velocity *= momentum
     velocity += g
@@ -20,6 +23,9 @@ def momentum_step(p, g, velocity, learning_rate, momentum, nesterov, l2):
 
 def adam_step(p, g, m, v, step, learning_rate, beta1, beta2, epsilon, l2, decay):
     checks.vectors(p=p, g=g, m=m, v=v)
+    learning_rate, l2 = checks.sgd(learning_rate, l2)
+    step, beta1, beta2, epsilon = checks.adam(step, beta1, beta2, epsilon)
+    decay = checks.number(decay, "decay", 0)
     g = g + l2 * p
     m += (1 - beta1) * (g - m)
     v += (1 - beta2) * (g * g - v)

@@ -1,13 +1,15 @@
 """The functions of a backend on activations whose images lie in the lanes of vectors.
 
-The arguments come from layers, which have checked them; only plain arrays are checked again.
+What comes with the activations is checked here, once, as it is for plain arrays.
 """
 
 import math
 from functools import lru_cache
 
+from kernels import checks
 from kernels.geometry import make_window
-from kernels.numba_backend.lanes import convolution, normalization, pooling
+from kernels.numba_backend.lanes import convolution, door, normalization, pooling
+from kernels.numba_backend.lanes import dense as products
 from kernels.numba_backend.lanes.activations import (
     dropout,
     dropout_grad,
@@ -17,16 +19,7 @@ from kernels.numba_backend.lanes.activations import (
     softmax_cross_entropy,
     softmax_grad,
 )
-from kernels.numba_backend.lanes.dense import dense, dense_grad
 from kernels.numba_backend.lanes.layout import Lanes, lanes_of, pack, pack_normalized, unpack
-from kernels.numba_backend.lanes.normalization import (
-    batch_norm,
-    batch_norm_grad,
-    batch_norm_inference,
-    batch_norm_relu,
-    batch_norm_relu_grad,
-    batch_norm_relu_inference,
-)
 from kernels.numba_backend.tape import call, record, spoil
 
 __all__ = [
@@ -75,55 +68,152 @@ find_window = lru_cache(maxsize=1024)(make_window)
 def correlate(
     x: Lanes, w, b=None, stride=1, padding=0, dilation=1, groups=1, scale=None, slope=1.0
 ) -> Lanes:
+    door.images(x)
+    w, groups = door.filters(w, x.shape, x.dtype, groups)
+    scale, b = door.scale_and_bias(scale, b, len(w), x.dtype)
     window = find_window(x.shape[2:], w.shape[2:], stride, padding, dilation)
-    return convolution.correlate(x, w, b, window, groups, scale, slope)
+    return convolution.correlate(x, w, b, window, groups, scale, checks.slope(slope, x.dtype))
 
 
 def correlate_grad(
     dy: Lanes, x: Lanes, w, stride=1, padding=0, dilation=1, groups=1, need_dx=True, out=None
 ):
+    door.alike("x", x, dy, x.shape[1:] if isinstance(x, Lanes) else None)
+    door.images(x)
+    w, groups = door.filters(w, x.shape, x.dtype, groups)
     window = find_window(x.shape[2:], w.shape[2:], stride, padding, dilation)
+    door.alike("dy", dy, x, (len(w), *window.output))
+    out = door.room(out, w.shape, w.shape[:1], dtype=x.dtype)
     dw, db = convolution.weight_gradient(dy, x, w.shape, window, groups, out)
     return convolution.input_gradient(dy, w, window, groups) if need_dx else None, dw, db
 
 
-def pool_window(image, pool_size, stride, padding):
-    return find_window(image, pool_size, pool_size if stride is None else stride, padding)
+pool_window = lru_cache(maxsize=1024)(checks.pool)
 
 
 def max_pool(x: Lanes, pool_size, stride=None, padding=0):
+    door.images(x)
     return pooling.max_pool(x, pool_window(x.shape[2:], pool_size, stride, padding))
 
 
+def _pooled(dy: Lanes, x_shape, pool_size, stride, padding):
+    """Return the window of a pooling of images of a shape, which gave what dy has the shape of."""
+    x_shape = checks.image_shape(x_shape, "x_shape")
+    window = pool_window(x_shape[2:], pool_size, stride, padding)
+    checks.shape_is(dy, "dy", (*x_shape[:2], *window.output))
+    return window
+
+
 def max_pool_grad(dy: Lanes, taps, x_shape, pool_size, stride=None, padding=0) -> Lanes:
-    return pooling.max_pool_grad(dy, taps, pool_window(x_shape[2:], pool_size, stride, padding))
+    window = _pooled(dy, x_shape, pool_size, stride, padding)
+    return pooling.max_pool_grad(dy, door.taken(taps, dy, window), window)
 
 
 def avg_pool(x: Lanes, pool_size, stride=None, padding=0) -> Lanes:
+    door.images(x)
     return pooling.avg_pool(x, pool_window(x.shape[2:], pool_size, stride, padding))
 
 
 def avg_pool_grad(dy: Lanes, x_shape, pool_size, stride=None, padding=0) -> Lanes:
-    return pooling.avg_pool_grad(dy, pool_window(x_shape[2:], pool_size, stride, padding))
+    return pooling.avg_pool_grad(dy, _pooled(dy, x_shape, pool_size, stride, padding))
+
+
+def batch_norm_relu(x: Lanes, gamma, beta, epsilon, slope):
+    gamma, beta = door.vectors(x, gamma=gamma, beta=beta)
+    slope = checks.slope(slope, x.dtype)
+    return normalization.batch_norm_relu(x, gamma, beta, checks.epsilon(epsilon), slope)
+
+
+def batch_norm_relu_inference(x: Lanes, gamma, beta, mean, variance, epsilon, slope) -> Lanes:
+    vectors = door.vectors(x, gamma=gamma, beta=beta, mean=mean, variance=variance)
+    slope = checks.slope(slope, x.dtype)
+    return normalization.batch_norm_relu_inference(x, *vectors, checks.epsilon(epsilon), slope)
+
+
+def batch_norm_relu_grad(
+    dy: Lanes, x: Lanes, gamma, beta, mean, variance, epsilon, slope, out=None
+):
+    door.alike("x", x, dy)
+    vectors = door.vectors(x, gamma=gamma, beta=beta, mean=mean, variance=variance)
+    out = door.room(out, *[x.shape[1:2]] * 2, dtype=x.dtype)
+    epsilon, slope = checks.epsilon(epsilon), checks.slope(slope, x.dtype)
+    return normalization.batch_norm_relu_grad(dy, x, *vectors, epsilon, slope, out)
+
+
+# With a slope of 1 the activation is none.
+def batch_norm(x: Lanes, gamma, beta, epsilon):
+    return batch_norm_relu(x, gamma, beta, epsilon, 1)
+
+
+def batch_norm_inference(x: Lanes, gamma, beta, mean, variance, epsilon) -> Lanes:
+    return batch_norm_relu_inference(x, gamma, beta, mean, variance, epsilon, 1)
+
+
+def batch_norm_grad(dy: Lanes, x: Lanes, gamma, mean, variance, epsilon, out=None):
+    # Any beta will do: only the activation asks for it.
+    return batch_norm_relu_grad(dy, x, gamma, gamma, mean, variance, epsilon, 1, out)
 
 
 def batch_norm_relu_pool(x: Lanes, gamma, beta, epsilon, slope, pool_size):
+    door.images(x)
+    gamma, beta = door.vectors(x, gamma=gamma, beta=beta)
     window = pool_window(x.shape[2:], pool_size, None, 0)
+    epsilon, slope = checks.epsilon(epsilon), checks.slope(slope, x.dtype)
     return normalization.batch_norm_relu_pool(x, gamma, beta, epsilon, slope, window)
 
 
 def batch_norm_relu_pool_grad(
     dy: Lanes, x: Lanes, taken, gamma, beta, mean, variance, epsilon, slope, pool_size, out=None
 ):
-    window = pool_window(x.shape[2:], pool_size, None, 0)
+    door.alike("x", x, dy, x.shape[1:] if isinstance(x, Lanes) else None)
+    window = _pooled(dy, x.shape, pool_size, None, 0)
+    if not isinstance(taken, tuple) or len(taken) != 2:
+        raise TypeError("taken must be what batch_norm_relu_pool returned")
+    taps, largest = taken
+    door.taken(taps, dy, window)
+    door.alike("taken", largest, dy)
+    gamma, beta, mean, variance = door.vectors(
+        x, gamma=gamma, beta=beta, mean=mean, variance=variance
+    )
+    out = door.room(out, *[x.shape[1:2]] * 2, dtype=x.dtype)
+    epsilon, slope = checks.epsilon(epsilon), checks.slope(slope, x.dtype)
     return normalization.batch_norm_relu_pool_grad(
-        dy, x, taken, gamma, beta, mean, variance, epsilon, slope, window, out
+        dy,
+        x,
+        taken,
+        gamma,
+        beta,
+        mean,
+        variance,
+        epsilon,
+        slope,
+        window,
+        out,
     )
 
 
+def dense(x: Lanes, w, b=None, scale=None, slope=1.0) -> Lanes:
+    door.rows(x)
+    w = door.weights(w, x.shape[1], x.dtype)
+    scale, b = door.scale_and_bias(scale, b, w.shape[1], x.dtype)
+    return products.dense(x, w, b, scale, checks.slope(slope, x.dtype))
+
+
+def dense_grad(dy: Lanes, x: Lanes, w, need_dx=True, out=None):
+    door.alike("x", x, dy, x.shape[1:] if isinstance(x, Lanes) else None)
+    door.rows(x)
+    w = door.weights(w, x.shape[1], x.dtype)
+    door.alike("dy", dy, x, w.shape[1:])
+    out = door.room(out, w.shape, w.shape[1:], dtype=x.dtype)
+    return products.dense_grad(dy, x, w, bool(need_dx), out)
+
+
 def flatten(x: Lanes) -> Lanes:
+    door.images(x)
     return x.reshape(math.prod(x.shape[1:]))
 
 
 def flatten_grad(dy: Lanes, image) -> Lanes:
-    return dy.reshape(*image)
+    shape = checks.image(image)
+    checks.shape_is(dy, "dy", (dy.shape[0], math.prod(shape)))
+    return dy.reshape(*shape)

@@ -7,6 +7,7 @@ import numpy as np
 from kernels import checks
 from kernels.numba_backend import activations as plain
 from kernels.numba_backend.jit import serial
+from kernels.numba_backend.lanes import door
 from kernels.numba_backend.lanes.layout import Lanes, pack, unpack
 from kernels.numba_backend.memory import empty
 from kernels.numba_backend.normalization import multiply
@@ -16,13 +17,14 @@ from kernels.numpy_backend.normalization import dropout_mask
 
 def leaky_relu(x: Lanes, slope) -> Lanes:
     y = x.like()
-    call(plain.leaky_relu_kernel, x.flat, x.dtype.type(slope), y.flat)
+    call(plain.leaky_relu_kernel, x.flat, checks.slope(slope, x.dtype), y.flat)
     return y
 
 
 def leaky_relu_grad(dy: Lanes, x: Lanes, slope) -> Lanes:
-    dx = dy.like()
-    call(plain.leaky_relu_grad_kernel, dy.flat, x.flat, x.dtype.type(slope), dx.flat)
+    door.alike("x", x, dy)
+    dx, slope = dy.like(), checks.slope(slope, x.dtype)
+    call(plain.leaky_relu_grad_kernel, dy.flat, x.flat, slope, dx.flat)
     return dx
 
 
@@ -31,6 +33,7 @@ def _draw(mask: np.ndarray, rate: float, rng: np.random.Generator) -> None:
 
 
 def dropout(x: Lanes, rate, rng):
+    rate = checks.dropout(rate, rng)
     plain_mask = empty(x.shape, x.dtype)
     call(_draw, plain_mask, rate, rng)
     mask = pack(plain_mask)
@@ -38,6 +41,7 @@ def dropout(x: Lanes, rate, rng):
 
 
 def dropout_grad(dy: Lanes, mask: Lanes) -> Lanes:
+    door.alike("mask", mask, dy)
     dx = dy.like()
     call(multiply, dy.flat, mask.flat, dx.flat)
     return dx
@@ -45,6 +49,7 @@ def dropout_grad(dy: Lanes, mask: Lanes) -> Lanes:
 
 # A softmax within a network is rare: it works on plain rows.
 def softmax(x: Lanes) -> Lanes:
+    door.rows(x)
     rows = unpack(x)
     y = np.empty_like(rows)
     call(plain.softmax_kernel, rows, y)
@@ -52,6 +57,8 @@ def softmax(x: Lanes) -> Lanes:
 
 
 def softmax_grad(dy: Lanes, y: Lanes) -> Lanes:
+    door.alike("y", y, dy)
+    door.rows(y)
     rows = unpack(dy)
     dx = np.empty_like(rows)
     call(plain.softmax_grad_kernel, rows, unpack(y), dx)
@@ -93,6 +100,7 @@ def _cross_entropy(logits, labels, smoothing, dlogits):
 
 
 def softmax_cross_entropy(logits: Lanes, labels, smoothing=0.0):
+    door.rows(logits)
     labels = checks.labels(labels, *logits.shape)
     dlogits = logits.like()
     loss, correct = call(

@@ -409,16 +409,3 @@ def batch_norm_relu_pool_grad(
         _sums_of(x), dgamma, dbeta, dx.images,
     )  # fmt: skip
     return dx, dgamma, dbeta
-
-
-def batch_norm(x: Lanes, gamma, beta, epsilon):
-    return batch_norm_relu(x, gamma, beta, epsilon, 1)
-
-
-def batch_norm_inference(x: Lanes, gamma, beta, mean, variance, epsilon) -> Lanes:
-    return batch_norm_relu_inference(x, gamma, beta, mean, variance, epsilon, 1)
-
-
-def batch_norm_grad(dy: Lanes, x: Lanes, gamma, mean, variance, epsilon, out=None):
-    beta = gamma  # any: with a slope of 1 nothing asks for it
-    return batch_norm_relu_grad(dy, x, gamma, beta, mean, variance, epsilon, 1, out)

@@ -1,0 +1,89 @@
+"""The door for activations in lanes: what comes with them must fit, for kernels do not look."""
+
+from typing import Any
+
+import numpy as np
+
+from kernels import checks
+from kernels.numba_backend.lanes.layout import Lanes
+from kernels.numba_backend.tape import spoil
+
+
+def alike(name: str, value: Any, x: Lanes, shape: tuple[int, ...] | None = None) -> None:
+    """Check other activations of the images of x, of the same shape or of another."""
+    if not isinstance(value, Lanes):
+        raise TypeError(f"{name} must be activations as {type(x).__name__}, got {type(value)}")
+    if value.dtype != x.dtype:
+        raise TypeError(f"{name} is {value.dtype} and the other activations are {x.dtype}")
+    shape = x.shape if shape is None else (x.shape[0], *shape)
+    if value.shape != shape:
+        raise ValueError(f"{name} must have shape {shape}, got {value.shape}")
+
+
+def images(x: Lanes) -> None:
+    if len(x.shape) != 4:
+        raise ValueError(f"x must have 4 dimensions, got shape {x.shape}")
+
+
+def rows(x: Lanes) -> None:
+    if len(x.shape) != 2:
+        raise ValueError(f"x must have 2 dimensions, got shape {x.shape}")
+
+
+def noted(checked: Any, value: Any) -> Any:
+    """Return a checked parameter; a copy of one cannot be noted, for it would stay as it is."""
+    if checked is not value:
+        spoil()
+    return checked
+
+
+def filters(w: Any, x_shape: tuple[int, ...], dtype: np.dtype, groups: Any):
+    """Return checked filters, and the groups."""
+    checked, groups = checks.filters(w, x_shape, dtype, groups)
+    return noted(checked, w), groups
+
+
+def weights(w: Any, features: int, dtype: np.dtype) -> np.ndarray:
+    checked = noted(checks.matrix(w, "w", dtype), w)
+    if len(checked) != features or checked.shape[1] == 0:
+        raise ValueError(f"rows of {features} numbers do not fit weights of shape {checked.shape}")
+    return checked
+
+
+def scale_and_bias(scale: Any, b: Any, outputs: int, dtype: np.dtype):
+    """Return them, None where they are None."""
+    checked = checks.scale_and_bias(scale, b, outputs, dtype)
+    return tuple(map(noted, checked, (scale, b)))
+
+
+def vectors(x: Lanes, **values: Any) -> list[np.ndarray]:
+    """Return checked vectors that hold one number for each channel of x."""
+    checked = []
+    for name, value in values.items():
+        checked.append(noted(checks.array(value, name, 1, x.dtype), value))
+        checks.shape_is(checked[-1], name, x.shape[1:2])
+    return checked
+
+
+def room(out: Any, *shapes: tuple[int, ...], dtype: np.dtype):
+    """Return what gradients are to be written into, as it is; None stands for no room."""
+    if out is None:
+        return None
+    if not isinstance(out, tuple) or len(out) != len(shapes):
+        raise ValueError(f"out must be {len(shapes)} arrays, got {out!r}")
+    for place, (value, shape) in enumerate(zip(out, shapes, strict=True)):
+        if value is not None:
+            name = f"out[{place}]"
+            if checks.array(value, name, len(shape), dtype) is not value:
+                raise ValueError(f"{name} must be contiguous, aligned and writable")
+            checks.shape_is(value, name, shape)
+    return out
+
+
+def taken(value: Any, y: Lanes, window) -> np.ndarray:
+    """Check what a max pooling noted of the pixels that were the largest."""
+    large = window.size[0] * window.size[1] > 256
+    dtype, shape = np.dtype(np.int32 if large else np.uint8), y.images.shape
+    if not isinstance(value, np.ndarray) or value.dtype != dtype or value.shape != shape:
+        raise TypeError("index must be what max_pool returned for these activations")
+    return np.require(value, dtype, ["C", "A"])

@@ -1,0 +1,44 @@
+"""Kernels touch no memory but their arrays': guard pages, and Numba's own checks of bounds.
+
+./run.sh pytest tests/test_guarded.py --long    # all tests of kernels, both ends of the arrays
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+KERNELS = ["tests/test_kernels.py", "tests/test_channels_last.py", "tests/test_numba_backend.py"]
+
+
+def run_tests(request, short, *arguments, **environment):
+    """Run tests of kernels in a process of their own, which they may end; return what it said."""
+    what = [*KERNELS, "-k", "not cached"] if request.config.getoption("--long") else short
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments, *what],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        text=True,
+        capture_output=True,
+        timeout=3600,
+    )
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    return done.stdout
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's mprotect")
+@pytest.mark.parametrize("end", ["end", "start"])
+def test_no_kernel_reaches_beyond_an_array(end, request):
+    short = ["tests/test_kernels.py", "tests/test_channels_last.py", "-k", "correlate or pool"]
+    said = run_tests(request, short, "-p", "tests.guarded", CNN_GUARD=end)
+    arrays = int(said.splitlines()[-1].split()[0].replace(",", ""))
+    print(f"{arrays:,} guarded arrays")
+    assert arrays > 1000
+
+
+def test_no_kernel_indexes_beyond_an_array(request, tmp_path):
+    short = ["tests/test_kernels.py", "-k", "(warp or max_pool or im2col) and numba"]
+    run_tests(request, short, NUMBA_BOUNDSCHECK="1", NUMBA_CACHE_DIR=str(tmp_path))
