@@ -401,7 +401,7 @@ def test_gradients_are_clipped_to_a_norm():
 @pytest.mark.parametrize("make", [SGD, Momentum, Adam, AdamW])
 def test_optimizers_check_their_numbers(make):
     for rate in (0, -1, np.nan, np.inf):
-        with pytest.raises(ValueError, match="learning_rate must be (above|at least) 0"):
+        with pytest.raises(ValueError, match=r"learning_rate must be (above|at least) 0"):
             make(learning_rate=rate)
     with pytest.raises(ValueError, match="weight_decay must be at least 0"):
         make(weight_decay=-1)

@@ -13,9 +13,9 @@ import numpy as np
 from numba import prange
 
 from kernels import checks
-from kernels.geometry import Window
+from kernels.geometry import Window, make_window
 from kernels.numba_backend.jit import parallel, serial
-from kernels.numba_backend.lanes import door, find_window, pool_window
+from kernels.numba_backend.lanes import door
 from kernels.numba_backend.lanes.dense import scale_and_bias, terms
 from kernels.numba_backend.lanes.layout import lanes_of
 from kernels.numba_backend.lanes.tile import sum_tile_of_columns, sum_tile_shape
@@ -184,7 +184,7 @@ def correlate(
         return NotImplemented
     scale, b = door.scale_and_bias(scale, b, len(w), x.dtype)
     slope = checks.slope(slope, x.dtype)
-    window = find_window(x.shape[2:], w.shape[2:], stride, padding, dilation)
+    window = make_window(x.shape[2:], w.shape[2:], stride, padding, dilation)
     (N, C, _, _), F, P = x.shape, len(w), x.data.shape[3]
     L = lanes_of(x.dtype)
     vectors, workers = -(-F // L), numba.get_num_threads()
@@ -228,7 +228,7 @@ def max_pool(x: ChannelsLast, pool_size, stride=None, padding=0):
     N, C, P = x.shape[0], x.shape[1], x.data.shape[3]
     if P % lanes_of(x.dtype):
         return NotImplemented
-    window = pool_window(x.shape[2:], pool_size, stride, padding)
+    window = checks.pool(x.shape[2:], pool_size, stride, padding)
     y = ChannelsLast(empty((N, *window.output, P), x.dtype), C)
     call(_max_pool, x.data, y.data, window.size, window.stride, window.start)
     return y, None

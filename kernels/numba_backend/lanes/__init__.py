@@ -4,7 +4,6 @@ What comes with the activations is checked here, once, as it is for plain arrays
 """
 
 import math
-from functools import lru_cache
 
 from kernels import checks
 from kernels.geometry import make_window
@@ -41,7 +40,6 @@ __all__ = [
     "dense_grad",
     "dropout",
     "dropout_grad",
-    "find_window",
     "flatten",
     "flatten_grad",
     "lanes_of",
@@ -51,7 +49,6 @@ __all__ = [
     "max_pool_grad",
     "pack",
     "pack_normalized",
-    "pool_window",
     "record",
     "softmax",
     "softmax_cross_entropy",
@@ -61,17 +58,13 @@ __all__ = [
 ]
 
 
-# Layers give the same few windows in every step: 0.1 us to find one again, 3 us to check one.
-find_window = lru_cache(maxsize=1024)(make_window)
-
-
 def correlate(
     x: Lanes, w, b=None, stride=1, padding=0, dilation=1, groups=1, scale=None, slope=1.0
 ) -> Lanes:
     door.images(x)
     w, groups = door.filters(w, x.shape, x.dtype, groups)
     scale, b = door.scale_and_bias(scale, b, len(w), x.dtype)
-    window = find_window(x.shape[2:], w.shape[2:], stride, padding, dilation)
+    window = make_window(x.shape[2:], w.shape[2:], stride, padding, dilation)
     return convolution.correlate(x, w, b, window, groups, scale, checks.slope(slope, x.dtype))
 
 
@@ -81,25 +74,22 @@ def correlate_grad(
     door.alike("x", x, dy, x.shape[1:] if isinstance(x, Lanes) else None)
     door.images(x)
     w, groups = door.filters(w, x.shape, x.dtype, groups)
-    window = find_window(x.shape[2:], w.shape[2:], stride, padding, dilation)
+    window = make_window(x.shape[2:], w.shape[2:], stride, padding, dilation)
     door.alike("dy", dy, x, (len(w), *window.output))
     out = door.room(out, w.shape, w.shape[:1], dtype=x.dtype)
     dw, db = convolution.weight_gradient(dy, x, w.shape, window, groups, out)
     return convolution.input_gradient(dy, w, window, groups) if need_dx else None, dw, db
 
 
-pool_window = lru_cache(maxsize=1024)(checks.pool)
-
-
 def max_pool(x: Lanes, pool_size, stride=None, padding=0):
     door.images(x)
-    return pooling.max_pool(x, pool_window(x.shape[2:], pool_size, stride, padding))
+    return pooling.max_pool(x, checks.pool(x.shape[2:], pool_size, stride, padding))
 
 
 def _pooled(dy: Lanes, x_shape, pool_size, stride, padding):
     """Return the window of a pooling of images of a shape, which gave what dy has the shape of."""
     x_shape = checks.image_shape(x_shape, "x_shape")
-    window = pool_window(x_shape[2:], pool_size, stride, padding)
+    window = checks.pool(x_shape[2:], pool_size, stride, padding)
     checks.shape_is(dy, "dy", (*x_shape[:2], *window.output))
     return window
 
@@ -111,7 +101,7 @@ def max_pool_grad(dy: Lanes, taps, x_shape, pool_size, stride=None, padding=0) -
 
 def avg_pool(x: Lanes, pool_size, stride=None, padding=0) -> Lanes:
     door.images(x)
-    return pooling.avg_pool(x, pool_window(x.shape[2:], pool_size, stride, padding))
+    return pooling.avg_pool(x, checks.pool(x.shape[2:], pool_size, stride, padding))
 
 
 def avg_pool_grad(dy: Lanes, x_shape, pool_size, stride=None, padding=0) -> Lanes:
@@ -157,7 +147,7 @@ def batch_norm_grad(dy: Lanes, x: Lanes, gamma, mean, variance, epsilon, out=Non
 def batch_norm_relu_pool(x: Lanes, gamma, beta, epsilon, slope, pool_size):
     door.images(x)
     gamma, beta = door.vectors(x, gamma=gamma, beta=beta)
-    window = pool_window(x.shape[2:], pool_size, None, 0)
+    window = checks.pool(x.shape[2:], pool_size, None, 0)
     epsilon, slope = checks.epsilon(epsilon), checks.slope(slope, x.dtype)
     return normalization.batch_norm_relu_pool(x, gamma, beta, epsilon, slope, window)
 
