@@ -25,6 +25,7 @@ from kernels.numba_backend.convolution import col2im, correlate_im2col, im2col
 from kernels.numba_backend.jit import set_threads
 from kernels.numba_backend.lanes import record
 from kernels.numba_backend.optimizers import adam_step, momentum_step, sgd_step
+from kernels.numba_backend.processes import guard
 from kernels.numba_backend.warping import warp_images
 
 
@@ -175,3 +176,5 @@ __all__ = [
     "to_array",
     "warp_images",
 ]
+
+guard(globals())

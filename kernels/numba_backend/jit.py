@@ -1,18 +1,22 @@
 """How kernels are compiled, and which threads run them."""
 
+import atexit
 import contextlib
 import ctypes
 import hashlib
 import importlib
 import importlib.metadata
 import os
+import pickle
 import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
+import filelock
 import numba
 from numba import config, njit
+from numba.core.caching import FunctionCache
 
 from kernels import checks
 
@@ -26,7 +30,17 @@ OPTIONS: dict[str, Any] = {
 }
 
 
-def _choose_cache() -> None:
+def _writable(folder: Path) -> bool:
+    """Return whether files can be made in a folder, which is made where it is missing."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
+def _choose_cache() -> Path:
     """Keep compiled kernels in a folder named after all the sources that they come from.
 
     Numba looks for changes in a kernel's own file only. A kernel that inlines a function of
@@ -37,26 +51,69 @@ def _choose_cache() -> None:
     for source in sorted(here.rglob("*.py")):
         digest.update(source.read_bytes())
     name = f"kernels-{digest.hexdigest()[:16]}"
-    if config.CACHE_DIR:  # type: ignore[attr-defined]
-        config.CACHE_DIR = os.path.join(config.CACHE_DIR, name)  # type: ignore[attr-defined]
-        return
-    folder = here / "__pycache__"
-    if os.access(folder if folder.exists() else here, os.W_OK):
+    beside = here / "__pycache__"
+    given = config.CACHE_DIR  # type: ignore[attr-defined]
+    folders = [Path(given)] if given else [beside]
+    with contextlib.suppress(RuntimeError):  # there is no home
+        folders.append(Path.home() / ".cache" / "cnn")
+    for folder in folders:
+        if _writable(folder / name):
+            break
+    else:  # then each start compiles for itself
+        folder = Path(tempfile.mkdtemp(prefix="cnn-"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    if folder == beside:
         for stale in folder.glob("kernels-*"):
             if stale.name != name:
                 shutil.rmtree(stale, ignore_errors=True)
-    else:
-        folder = Path.home() / ".cache" / "cnn"
-        if not os.access(Path.home(), os.W_OK):  # then each start compiles for itself
-            folder = Path(tempfile.mkdtemp(prefix="cnn-"))
-    config.CACHE_DIR = str(folder / name)  # type: ignore[attr-defined]
+    return folder / name
 
 
-_choose_cache()
+CACHE = _choose_cache()
+config.CACHE_DIR = str(CACHE)  # type: ignore[attr-defined]
 
-serial = njit(**OPTIONS)
-parallel = njit(parallel=True, **OPTIONS)
-inlined = njit(forceinline=True, **OPTIONS)  # for what is called once in a few nanoseconds
+
+class _Cache(FunctionCache):
+    """Numba's cache of one kernel, safe from other processes, full disks and damaged files.
+
+    Numba writes an index first, and then the code under the next free number. Two processes that
+    compile for different arrays take the same number, and the code for the one is then loaded for
+    the other (Numba's issues 4807 and 7872). What cannot be read or written is compiled again.
+    """
+
+    _lock = filelock.FileLock(CACHE / ".lock", timeout=60)
+
+    def load_overload(self, sig, target_context):
+        try:
+            with self._lock:
+                return super().load_overload(sig, target_context)
+        except Exception:  # whatever unpickling a damaged file may raise
+            return None
+
+    def save_overload(self, sig, data):
+        try:
+            with self._lock:
+                try:
+                    super().save_overload(sig, data)
+                except (EOFError, pickle.UnpicklingError):
+                    self.flush()  # the index is damaged: begin a new one
+                    super().save_overload(sig, data)
+        except (OSError, filelock.Timeout):
+            return
+
+
+def _compiler(**options: Any):
+    def compile_later(function):
+        kernel = njit(**OPTIONS, **options)(function)
+        kernel._cache = _Cache(function)
+        return kernel
+
+    return compile_later
+
+
+serial = _compiler()
+parallel = _compiler(parallel=True)
+inlined = _compiler(forceinline=True)  # for what is called once in a few nanoseconds
 
 
 def _preload_tbb() -> None:

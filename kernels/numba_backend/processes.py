@@ -1,0 +1,66 @@
+"""Where kernels cannot run: in a child forked from OpenMP, in two threads of Numba's queue."""
+
+import importlib
+import os
+import threading
+from functools import wraps
+
+import numba
+from numba import config
+
+from kernels.numba_backend.tape import Tape
+
+FORKED = (
+    "this process was forked from one that had loaded the kernels, and OpenMP cannot go on in it: "
+    "start workers by multiprocessing.get_context('spawn'), or set NUMBA_THREADING_LAYER=tbb"
+)
+
+
+def _refuse(*_, **__):
+    raise RuntimeError(FORKED)
+
+
+def _one_at_a_time(function, lock):
+    @wraps(function)
+    def locked(*arguments, **options):
+        with lock:
+            return function(*arguments, **options)
+
+    return locked
+
+
+def _takes_one_thread() -> bool:
+    """Return whether Numba will take its own queue, which ends the process at a second thread."""
+    layer = config.THREADING_LAYER  # type: ignore[attr-defined]
+    modules = {"omp": "omppool", "tbb": "tbbpool"}
+    layers = config.THREADING_LAYER_PRIORITY if layer == "default" else [layer]  # type: ignore[attr-defined]
+    for name in layers:
+        if name == "workqueue":
+            return True
+        try:
+            importlib.import_module(f"numba.np.ufunc.{modules.get(name, name)}")
+        except ImportError:
+            continue
+        return False
+    return False
+
+
+def guard(functions: dict) -> None:
+    """Make functions of the backend, in the names of its module, safe from threads and forks."""
+
+    def after_fork():
+        try:
+            refused = numba.threading_layer() == "omp"
+        except ValueError:  # no thread has been started yet: all is well
+            return
+        if refused:
+            functions.update(dict.fromkeys(functions["__all__"], _refuse))
+            Tape.__call__ = _refuse  # type: ignore[method-assign]
+
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=after_fork)
+    if _takes_one_thread():
+        lock = threading.RLock()
+        for name in functions["__all__"]:
+            functions[name] = _one_at_a_time(functions[name], lock)
+        Tape.__call__ = _one_at_a_time(Tape.__call__, lock)  # type: ignore[method-assign]
