@@ -1,5 +1,6 @@
 """What a user sees while a model trains: a progress bar, or plain lines, and a log file."""
 
+import contextlib
 import csv
 import logging
 import sys
@@ -47,6 +48,9 @@ class _LogFile(logging.FileHandler):
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
         self.setLevel(logging.CRITICAL + 1)
         print(f"{self.baseFilename}: cannot be written: {sys.exc_info()[1]}", file=sys.stderr)
+        # Left open, it would be written again at the very end: newer Pythons print that error too.
+        with contextlib.suppress(OSError):
+            self.close()
 
 
 class Reporter:
