@@ -271,15 +271,16 @@ def train_alone(args):
             to_path=args.to_path,
             reporter=reporter,
             run_file=run_file,
+            save_every=args.save_every,
         )
     except KeyboardInterrupt:
-        if len(model.history.get("loss", [])) > epochs_before or args.resume:
-            state = f"the best model so far is {args.to_path}; --resume goes on"
+        if len(model.history.get("loss", [])) > epochs_before:
+            state = f"the best model so far is {args.to_path}"
         elif model_before:
-            state = f"no epoch had ended, so {args.to_path} is the earlier model as it was"
+            state = f"no epoch had ended, so {args.to_path} is as it was"
         else:
             state = f"no epoch had ended; {args.to_path} is the model as it stood"
-        reporter.line(f"stopped; {state}")
+        reporter.line(f"stopped; {state}" + ("; --resume goes on" if run_file.kept else ""))
         raise
     if test is None:
         name, (images, labels) = "validation", validation

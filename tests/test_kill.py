@@ -3,6 +3,7 @@
 ./run.sh pytest tests/test_kill.py --long    # 100 kills instead of 8
 """
 
+import json
 import random
 import re
 import resource
@@ -11,17 +12,29 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.networks import digits
 from tests.test_cli import write_csv
+from tests.unprivileged import drop_rights
 from training import Model, RunFile
 
 ROOT = Path(__file__).parents[1]
 
 
 def announced(line):
-    """Return the epoch whose model a line says is saved, or None."""
-    found = re.match(r"epoch +(\d+)/.*\(best\)", line)
-    return found and int(found[1])
+    """Return what a line says is saved: (epochs, steps of the next), or None."""
+    kept = re.match(r"epoch +(\d+)/\d+, step (\d+): kept", line)
+    if kept:
+        return int(kept[1]) - 1, int(kept[2])
+    best = re.match(r"epoch +(\d+)/.*\(best\)", line)
+    return best and (int(best[1]), 0)
+
+
+def kept(path):
+    """Return how far the run in a file has come: (epochs, steps of the next)."""
+    run = json.loads(path.read_text())["run"]
+    return run["epoch"], (run["underway"] or {"steps": 0})["steps"]
 
 
 def test_a_model_survives_any_kill(tmp_path, request):
@@ -30,33 +43,37 @@ def test_a_model_survives_any_kill(tmp_path, request):
     # Saves take the longer part of so short an epoch. One thread: another starts up more slowly.
     command = [sys.executable, "-u", ROOT / "run.py", "--train_data", train, "--threads", "1"]
     command += ["--arch", "small", "--epochs", "100000", "--no_plots", "--augment", "none"]
-    command += ["--batch_size", "300", "--learning_rate", "1e-4", "--schedule", "constant"]
+    command += ["--learning_rate", "1e-4", "--schedule", "constant"]
     rng, kill, while_saving = random.Random(0), 0, 0
     while kill < kills or while_saving < 0.3 * kills:
         kill += 1
+        # In turn an epoch is a step, and seven, of which every second is kept.
+        often = ["--batch_size", "300"] if kill % 2 else ["--batch_size", "40", "--save_every", "2"]
         assert kill < 5 * kills, "kills hit no save"
         folder = tmp_path / str(kill)
         process = subprocess.Popen(
-            [*map(str, command), "--to_path", str(folder / "m.json")],
+            [*map(str, command), *often, "--to_path", str(folder / "m.json")],
             text=True,
             stdout=subprocess.PIPE,
         )
         assert process.stdout is not None
-        last, end = 0, None
+        last, end = (0, 0), None
         for line in process.stdout:
             last = announced(line) or last
-            if last and end is None:
+            if last > (0, 0) and end is None:
                 end = time.monotonic() + rng.uniform(0, 0.5)
             if end is not None and time.monotonic() > end:
                 break
         time.sleep(rng.uniform(0, 0.1))  # lines come right after saves: a kill must not
         process.kill()
         rest, _ = process.communicate(timeout=60)
-        last = max([last, *(announced(line) or 0 for line in rest.splitlines())])
-        model = Model.load(folder / "m.json", backend="numpy")
-        assert len(model.history["loss"]) >= last
+        last = max([last, *(announced(line) or (0, 0) for line in rest.splitlines())])
+        if last[0] or (folder / "m.json").exists():
+            model = Model.load(folder / "m.json", backend="numpy")
+            assert len(model.history["loss"]) >= last[0]
         run = Model.load(folder / "m-run.json", backend="numpy")
-        assert len(run.history["loss"]) >= last
+        assert len(run.history.get("loss", [])) == kept(folder / "m-run.json")[0]
+        assert kept(folder / "m-run.json") >= last
         RunFile.open(folder / "m-run.json")
         while_saving += bool(list(folder.glob(".*.tmp")))
     print(f"{kill} kills, {while_saving} of them while a save was under way")
@@ -88,6 +105,40 @@ def test_a_full_disk_leaves_the_earlier_model(tmp_path):
     assert len(done.stderr.splitlines()) == 1
     assert (tmp_path / "m.json").read_bytes() == before
     assert not list(tmp_path.glob(".*.tmp"))
+
+
+@pytest.mark.parametrize("when", ["before", "during"])
+def test_a_folder_that_may_not_be_written_leaves_the_earlier_model(tmp_path, when):
+    images = write_csv(tmp_path / "train.csv", *digits(300))
+    folder = tmp_path / "models"
+    command = [sys.executable, "-u", ROOT / "run.py", "--train_data", images, "--no_plots"]
+    command += ["--to_path", folder / "m.json", "--arch", "tiny", "--backend", "numpy"]
+    first = [*map(str, command), "--epochs", "1"]
+    subprocess.run(first, check=True, stdout=subprocess.DEVNULL, timeout=120)
+    before = (folder / "m.json").read_bytes()
+    if when == "before":
+        folder.chmod(0o555)
+    process = subprocess.Popen(
+        [*map(str, command), "--epochs", "100000"],
+        preexec_fn=drop_rights,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if re.match("epoch +2/", line):
+                folder.chmod(0o555)
+        _, err = process.communicate(timeout=60)
+    finally:
+        folder.chmod(0o755)
+    assert process.returncode == 2
+    assert re.search(r"m(-run)?\.json: cannot be (saved|written): Permission denied", err)
+    assert len(err.splitlines()) == 1
+    Model.load(folder / "m.json", backend="numpy")
+    if when == "before":
+        assert (folder / "m.json").read_bytes() == before
 
 
 def test_a_folder_that_goes_away_is_made_again(tmp_path):

@@ -33,11 +33,11 @@ def network(backend="numba", seed=0):
 
 
 class StopAfter(Reporter):
-    """Ctrl-C in the middle of the epoch after this one."""
+    """Ctrl-C in the middle of the epoch after this one, some batches after the start."""
 
-    def __init__(self, epoch):
+    def __init__(self, epoch, at=2):
         super().__init__(quiet=True)
-        self.batches, self.stop = 0, epoch
+        self.batches, self.stop, self.at = 0, epoch, at
 
     def epoch_started(self, epoch, images):
         super().epoch_started(epoch, images)
@@ -45,7 +45,7 @@ class StopAfter(Reporter):
 
     def batch_ended(self, images, loss, correct):
         self.batches += 1
-        if self.now == self.stop + 1 and self.batches >= 2:
+        if self.now == self.stop + 1 and self.batches >= self.at:
             raise KeyboardInterrupt
 
 
@@ -84,8 +84,14 @@ def numbers(history):
         (lambda: SGD(0.05, clip_norm=0.5), OneCycle),
     ],
 )
-@pytest.mark.parametrize("stops", [(1,), (3,), (1, 2, 4)])
-def test_a_resumed_run_ends_as_one_that_was_not_interrupted(tmp_path, optimizer, schedule, stops):
+@pytest.mark.parametrize(
+    ("stops", "save_every"),
+    [((1,), None), ((3,), None), ((1, 2, 4), None), ((0, 0, 0), 1), ((0, 2, 3), 5), ((2, 4), 24)],
+)
+def test_a_resumed_run_ends_as_one_that_was_not_interrupted(
+    tmp_path, optimizer, schedule, stops, save_every
+):
+    """Also from the middle of an epoch, which has 23 steps."""
     whole = network()
     (tmp_path / "whole").mkdir()
     rates = train(whole, optimizer, schedule, tmp_path / "whole")["learning_rate"]
@@ -97,12 +103,14 @@ def test_a_resumed_run_ends_as_one_that_was_not_interrupted(tmp_path, optimizer,
             network(),
             *(optimizer, schedule, tmp_path),
             run_file=RunFile(path, {"a": "b"}),
-            reporter=StopAfter(stops[0]),
+            save_every=save_every,
+            reporter=StopAfter(stops[0], at=7),
         )
     assert RunFile.open(path).settings == {"a": "b"}
     for stop in stops[1:]:
+        again = {"reporter": StopAfter(stop, at=7), "save_every": save_every}
         with pytest.raises(KeyboardInterrupt):
-            resume(path, optimizer, schedule, tmp_path, reporter=StopAfter(stop))
+            resume(path, optimizer, schedule, tmp_path, **again)
     model = resume(path, optimizer, schedule, tmp_path)
     np.testing.assert_array_equal(model.parameters.values, whole.parameters.values)
     assert numbers(model.history) == numbers(whole.history)
@@ -155,6 +163,53 @@ def interrupted(tmp_path):
             reporter=StopAfter(2),
         )
     return path
+
+
+@pytest.fixture
+def within_an_epoch(tmp_path):
+    path = tmp_path / "run.json"
+    with pytest.raises(KeyboardInterrupt):
+        train(
+            *(network("numpy"), AdamW, OneCycle, tmp_path),
+            run_file=RunFile(path),
+            save_every=3,
+            reporter=StopAfter(0, at=8),
+        )
+    return path
+
+
+def test_what_is_kept_within_an_epoch(within_an_epoch, tmp_path):
+    run = json.loads(within_an_epoch.read_text())["run"]
+    assert (run["epoch"], run["underway"]["steps"], run["best"]["arrays"]) == (0, 6, [])
+    model = Model.load(within_an_epoch, backend="numba")
+    images, labels = digits(90)
+    model.compile(AdamW())
+    with pytest.raises(InputError, match="with batch size 16: it can go on with that, not with 15"):
+        model.train(
+            *(images, labels, EPOCHS, 15),
+            augmenter_ratio=4,
+            schedule=OneCycle(),
+            run_file=RunFile.open(within_an_epoch),
+        )
+    with pytest.raises(ValueError, match="save_every needs a run_file"):
+        model.train(images, labels, save_every=2)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"steps": 1.5}, "steps must be an integer"),
+        ({"steps": 10**6}, "1000000 steps of an epoch of 23"),
+        ({"loss": "a"}, "loss must be a number"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+    ],
+)
+def test_a_damaged_epoch_is_answered(within_an_epoch, tmp_path, change, message):
+    document = json.loads(within_an_epoch.read_text())
+    document["run"]["underway"].update(change)
+    within_an_epoch.write_text(json.dumps(document))
+    with pytest.raises(InputError, match=message):
+        resume(within_an_epoch, AdamW, OneCycle, tmp_path)
 
 
 def test_a_run_file_is_a_model_too(interrupted):

@@ -22,6 +22,7 @@ from training import (
     OneCycle,
     ReduceOnPlateau,
     Reporter,
+    RunFile,
     ShiftAugmenter,
     Steps,
     split_validation,
@@ -284,6 +285,47 @@ def test_a_diverging_run_stops_and_keeps_the_best(tmp_path):
     with pytest.raises(DivergedError, match=r"epoch 1, step 2: the loss became nan.*smaller"):
         model.train(images, labels, epochs=3, batch_size=50, to_path=path)
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("rate", "message"),
+    [
+        (1e300, "the end of epoch 1: .* of layer .* holds numbers that are not finite"),
+        (1e25, "epoch 1: the validation loss became (nan|inf)"),
+    ],
+)
+@pytest.mark.parametrize("save_every", [None, 1])
+def test_a_last_step_that_diverges_is_not_saved(tmp_path, rate, message, save_every):
+    """Its own loss was still finite."""
+    images, labels = digits(200)
+    path, run_file = tmp_path / "m.json", RunFile(tmp_path / "run.json")
+    model = small_network(dtype="float32")
+    model.train(images, labels, epochs=1, to_path=path)
+    before = path.read_bytes()
+    model.compile(optimizer=SGD(rate))
+    with pytest.raises(DivergedError, match=message):
+        model.train(
+            *(images, labels, 3, 200),
+            validation_data=(images, labels),
+            to_path=path,
+            run_file=run_file,
+            save_every=save_every,
+        )
+    assert path.read_bytes() == before
+    assert not run_file.path.exists()
+    assert all(
+        np.isfinite(array).all() for layer in model.layers for array in layer.arrays.values()
+    )
+
+
+def test_a_run_that_diverges_is_not_kept(tmp_path):
+    images, labels = digits(200)
+    run_file = RunFile(tmp_path / "run.json")
+    model = small_network(dtype="float32")
+    model.compile(optimizer=SGD(1e300))
+    with pytest.raises(DivergedError, match=r"epoch 1, step 1: .* not finite"):
+        model.train(images, labels, 3, 100, run_file=run_file, save_every=1)
+    assert not run_file.path.exists()
 
 
 def test_a_step_that_diverges_applies_nothing():

@@ -49,6 +49,15 @@ def decode_array(entry: dict[str, Any], shape: tuple[int, ...]) -> np.ndarray:
     return array
 
 
+def not_finite(model: "Model") -> str | None:
+    """Return in words which array of a model holds infinite numbers or NaN, or None."""
+    for layer in model.layers:
+        for name, array in layer.arrays.items():
+            if not np.isfinite(array).all():
+                return f"{name} of layer {layer} holds numbers that are not finite"
+    return None
+
+
 def to_document(model: "Model") -> dict[str, Any]:
     """Return everything that a model is as JSON's own types.
 
@@ -64,9 +73,9 @@ def to_document(model: "Model") -> dict[str, Any]:
                 f"layer {layer} could be saved but not loaded again: add {kind.__name__} to "
                 "LAYER_TYPES in layers/__init__.py"
             )
-        for name, array in layer.arrays.items():
-            if not np.isfinite(array).all():
-                raise ValueError(f"{name} of layer {layer} holds numbers that are not finite")
+    found = not_finite(model)
+    if found:
+        raise ValueError(found)
     return {
         "format": FORMAT,
         "version": VERSION,

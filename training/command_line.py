@@ -275,6 +275,12 @@ def make_parser(architectures):
         "(default: %(default)s)",
     )
     training.add_argument(
+        "--save_every",
+        type=positive_int,
+        metavar="N",
+        help="keep the run for --resume also every so many steps (default: after each epoch)",
+    )
+    training.add_argument(
         "--seed",
         type=seed,
         metavar="N",
@@ -369,6 +375,7 @@ KEPT = (
     "augmenter_ratio",
     "patience",
     "validation_split",
+    "save_every",
     "backend",
     "threads",
 )

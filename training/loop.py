@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from training.augmentation import Augmenter, NoAugmenter
 from training.errors import DivergedError, InputError
 from training.optimizers import Optimizer
 from training.reporting import Reporter
-from training.run_file import RunFile
+from training.run_file import RunFile, Underway
 from training.schedules import Constant, Schedule
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ def train(
     to_path: str | Path | None = None,
     reporter: Reporter | None = None,
     run_file: RunFile | None = None,
+    save_every: int | None = None,
 ) -> dict[str, list]:
     """Train a compiled model, and leave it at its best epoch.
 
@@ -104,6 +105,8 @@ def train(
     run_file : RunFile, optional
         Where the run is kept after each epoch until it ends. One that was opened goes on: the
         model must be the one in it, compiled with the same optimizer, and all else be as it was.
+    save_every : int, optional
+        Keep the run also every so many steps.
 
     Returns
     -------
@@ -113,7 +116,7 @@ def train(
     Raises
     ------
     DivergedError
-        When the loss is no longer a finite number. The best model so far is kept.
+        When the loss or a weight is no longer a finite number. The best model so far is kept.
     """
     epochs, batch_size = integer(epochs, "epochs", 1), integer(batch_size, "batch_size", 1)
     x, y = model.check_data(x, y)
@@ -128,35 +131,52 @@ def train(
     ratio = integer(augmenter_ratio, "augmenter_ratio", 1)
     if patience is not None:
         patience = integer(patience, "patience", 1)
+    if save_every is not None:
+        save_every = integer(save_every, "save_every", 1)
+        if run_file is None:
+            raise ValueError("save_every needs a run_file to keep the run in")
     for name, value, kind in (
         ("augmenter", augmenter, Augmenter),
         ("schedule", schedule, Schedule),
     ):
         if not isinstance(value, (kind, type(None))):
             raise TypeError(f"{name} must be one of training's, got {value!r}")
-    if model.optimizer is None:
+    optimizer = model.optimizer
+    if optimizer is None:
         raise RuntimeError("call compile(optimizer=...) before training")
-    pace = _Pace(model.optimizer, schedule or Constant(), epochs)
+    pace = _Pace(optimizer, schedule or Constant(), epochs)
     run = _Epochs(model, x, y, batch_size, augmenter or NoAugmenter(), ratio, pace)
     reporter = reporter or Reporter(quiet=True)
     if to_path is not None:
         checkpoint.to_document(model)  # what cannot be saved is found out now, not in an hour
     best = Best(model, to_path)
-    done = 0
-    if run_file is not None and run_file.resumed:
-        done = run_file.restore(model, pace.schedule, best, len(x))
+    done, underway = 0, None
+    resumed = run_file is not None and run_file.resumed
+    if run_file is not None and resumed:
+        done, underway = run_file.restore(model, pace.schedule, best, len(x))
+        run.check(underway)
+
+    def keep(underway: Underway) -> None:
+        """Keep the run in the middle of an epoch, every so many steps."""
+        if run_file is not None and save_every and optimizer.steps % save_every == 0:
+            _check_finite(model, f"epoch {done + 1}, step {underway.steps}")
+            run_file.write(model, pace.schedule, best, done, len(x), underway)
+            reporter.run_kept(underway.steps)
+
     reporter.run_started(epochs, done)
     try:
-        if done == 0 and validation_data is not None and model.history.get("loss"):
+        if not resumed and validation_data is not None and model.history.get("loss"):
             # A model that is trained on must not be replaced by a worse one.
-            best.offer(_validate(model, validation_data), save=False)
+            best.offer(_validate(model, validation_data, "before the first epoch"), save=False)
         for epoch in range(done + 1, epochs + 1):
             if patience is not None and best.waited >= patience:
                 reporter.line(f"stopping early: {patience} epochs in a row were not the best")
                 break
-            numbers = run.train(epoch, reporter)
+            numbers = run.train(epoch, reporter, underway, keep)
+            _check_finite(model, f"the end of epoch {epoch}")
             if validation_data is not None:
-                numbers |= _validate(model, validation_data)
+                numbers |= _validate(model, validation_data, f"epoch {epoch}")
+            done, underway = epoch, None
             for name, number in numbers.items():
                 model.history.setdefault(name, []).append(number)
             saved = best.offer(numbers)
@@ -178,11 +198,23 @@ def train(
     return model.history
 
 
-def _validate(model, data) -> dict[str, float]:
+def _validate(model, data, when: str) -> dict[str, float]:
     loss, accuracy = model.loss_and_accuracy(*data)
     if not math.isfinite(loss):
-        raise DivergedError(f"the validation loss became {loss}: try a smaller learning rate")
+        raise DivergedError(
+            f"{when}: the validation loss became {loss}: try a smaller learning rate"
+        )
     return {"validation_loss": loss, "validation_accuracy": accuracy}
+
+
+def _check_finite(model, when: str) -> None:
+    """Raise DivergedError for a model that could not be loaded again."""
+    found = checkpoint.not_finite(model)
+    for name, array in model.optimizer.state.items():
+        if not np.isfinite(array).all():
+            found = f"{name} of {type(model.optimizer).__name__} holds numbers that are not finite"
+    if found:
+        raise DivergedError(f"{when}: {found}: try a smaller learning rate")
 
 
 class _Pace:
@@ -209,15 +241,51 @@ class _Epochs:
         self._batch_size, self._augmenter, self._ratio = batch_size, augmenter, ratio
         self._pace = pace
 
-    def train(self, epoch: int, reporter: Reporter) -> dict[str, float]:
-        """Show every image in random order; return what was measured."""
+    def check(self, underway: Underway | None) -> None:
+        """Raise where the steps of an epoch that is gone on with were of other batches."""
+        if underway is None:
+            return
+        for name, then, now in (
+            ("batch size", underway.batch_size, self._batch_size),
+            ("augmenter ratio", underway.ratio, self._ratio),
+        ):
+            if then != now:
+                raise InputError(
+                    f"the run was interrupted in the middle of an epoch with {name} {then}: "
+                    f"it can go on with that, not with {now}"
+                )
+        steps = sum(1 for _ in batches(np.arange(len(self._x) * self._ratio), self._batch_size))
+        if underway.steps >= steps:
+            raise InputError(f"the run has {underway.steps} steps of an epoch of {steps}")
+
+    def train(
+        self,
+        epoch: int,
+        reporter: Reporter,
+        underway: Underway | None,
+        keep: Callable[[Underway], None],
+    ) -> dict[str, float]:
+        """Show every image in random order; return what was measured.
+
+        Parameters
+        ----------
+        underway : Underway, optional
+            How far an earlier run has come with this epoch, which is gone on with.
+        keep : callable
+            Called with how far the epoch has come, after each step but the last.
+        """
         model = self._model
+        at = underway or Underway(model.rng.bit_generator.state, self._batch_size, self._ratio)
+        done = at.steps
         order = model.rng.permutation(len(self._x) * self._ratio)
-        total_loss, total_correct = 0.0, 0
         reporter.epoch_started(epoch, len(order))
-        start = time.perf_counter()
+        start = time.perf_counter() - at.seconds
         seen = 0
         for step, (images, labels) in enumerate(self._batches(order), start=1):
+            if step <= done:  # drawn again, so that what is drawn after it is the same
+                seen += len(labels)
+                reporter.batch_skipped(len(labels))
+                continue
             self._pace.set(epoch, seen / len(order))
             rate = self._pace.optimizer.learning_rate
             try:
@@ -225,14 +293,16 @@ class _Epochs:
             except DivergedError as error:
                 raise DivergedError(f"epoch {epoch}, step {step}: {error}") from None
             seen += len(labels)
-            total_loss += loss * len(labels)
-            total_correct += correct
+            at.steps, at.loss, at.correct = step, at.loss + loss * len(labels), at.correct + correct
+            at.seconds = time.perf_counter() - start
             reporter.batch_ended(len(labels), loss, correct)
+            if seen < len(order):
+                keep(at)
         return {
-            "loss": total_loss / len(order),
-            "accuracy": total_correct / len(order),
+            "loss": at.loss / len(order),
+            "accuracy": at.correct / len(order),
             "learning_rate": rate,
-            "images_per_second": len(order) / (time.perf_counter() - start),
+            "images_per_second": len(order) / at.seconds,
         }
 
     def _batches(self, order: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:

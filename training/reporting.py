@@ -115,6 +115,11 @@ class Reporter:
                 total=images, desc=self._title, unit=" images", leave=False, file=sys.stdout
             )
 
+    def batch_skipped(self, images: int) -> None:
+        """Count in a batch that an earlier run has trained on."""
+        if self._bar is not None:
+            self._bar.update(images)
+
     def batch_ended(self, images: int, loss: float, correct: int) -> None:
         """Count a batch in; ``loss`` is its mean."""
         if self._first_batch:
@@ -130,6 +135,10 @@ class Reporter:
             refresh=False,
         )
         self._bar.update(images)
+
+    def run_kept(self, step: int) -> None:
+        """Tell that the run could go on from this step of the epoch."""
+        self.line(f"{self._title}, step {step}: kept")
 
     def epoch_ended(self, numbers: dict[str, float], saved: bool, history: dict[str, list]) -> None:
         """Print what an epoch measured, and whether its model is the best so far."""

@@ -1,11 +1,12 @@
 """Going on with a run that was interrupted: the model's file, and all else that a run is at."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kernels.geometry import integer
+from kernels.geometry import integer, number
 from training import checkpoint
 from training.errors import InputError
 
@@ -26,8 +27,48 @@ def _decode(entries: dict[str, Any], like: dict[str, np.ndarray]) -> dict[str, n
     return {name: checkpoint.decode_array(entries[name], like[name].shape) for name in like}
 
 
+@dataclass
+class Underway:
+    """How far an epoch has come.
+
+    Attributes
+    ----------
+    random : dict
+        The state of the model's random numbers when the epoch began: its order and its moves are
+        drawn from there again.
+    batch_size, ratio : int
+        Those that the steps were counted with.
+    steps, correct : int
+    loss : float
+        Sum over the images.
+    seconds : float
+    """
+
+    random: dict[str, Any]
+    batch_size: int
+    ratio: int
+    steps: int = 0
+    correct: int = 0
+    loss: float = 0.0
+    seconds: float = 0.0
+
+    @classmethod
+    def read(cls, entry: dict[str, Any], random: dict[str, Any]) -> "Underway":
+        """Return what was kept of one, whose numbers are what they must be."""
+        return cls(
+            random,
+            *(integer(entry[name], name, 1) for name in ("batch_size", "ratio")),
+            *(integer(entry[name], name, 0) for name in ("steps", "correct")),
+            *(number(entry[name], name) for name in ("loss", "seconds")),
+        )
+
+    def entry(self) -> dict[str, Any]:
+        """Return what `read` reads; the random numbers are kept with the others."""
+        return {name: of for name, of in vars(self).items() if name != "random"}
+
+
 class RunFile:
-    """Where a run is kept after every epoch, so that it can go on from there.
+    """Where a run is kept after every epoch, or more often, so that it can go on from there.
 
     The file is a model's, with an entry "run" more: the optimizer's and the schedule's state,
     those of all random numbers, and the best epoch until then. A run that goes on from it ends
@@ -44,12 +85,14 @@ class RunFile:
     ----------
     resumed : bool
         Whether a run goes on from the file; `open` sets it.
+    kept : bool
+        Whether the run is in the file.
     """
 
     def __init__(self, path: str | Path, settings: dict[str, str] | None = None):
         self.path = Path(path)
         self.settings = settings or {}
-        self.resumed = False
+        self.resumed = self.kept = False
         self._run: dict[str, Any] = {}
 
     @classmethod
@@ -73,18 +116,28 @@ class RunFile:
         if not all(isinstance(text, str) for text in run["settings"].values()):
             raise InputError(f"{path}: is not a valid run: its settings must be text")
         made = cls(path, run["settings"])
-        made._run, made.resumed = run, True
+        made._run, made.resumed, made.kept = run, True, True
         return made
 
     def write(
-        self, model: "Model", schedule: "Schedule", best: "Best", epoch: int, images: int
+        self,
+        model: "Model",
+        schedule: "Schedule",
+        best: "Best",
+        epoch: int,
+        images: int,
+        underway: Underway | None = None,
     ) -> None:
-        """Keep the run as it is at the end of an epoch."""
+        """Keep the run as it is at the end of an epoch, or in the next one, which is underway."""
         optimizer = model.optimizer
         assert optimizer is not None, "compile comes first"
         document = checkpoint.to_document(model)
+        random = [rng.bit_generator.state for rng in _generators(model)]
+        if underway is not None:
+            random[0] = underway.random
         document["run"] = {
             "epoch": epoch,
+            "underway": underway and underway.entry(),
             "images": images,
             "settings": self.settings,
             "optimizer": {
@@ -93,17 +146,28 @@ class RunFile:
                 "state": _encode(optimizer.state),
             },
             "schedule": {"type": type(schedule).__name__, "state": schedule.state()},
-            "random": [rng.bit_generator.state for rng in _generators(model)],
+            "random": random,
             "best": {
                 "score": best.score,
                 "waited": best.waited,
+                "saved": best.saved,
                 "arrays": [_encode(arrays) for arrays in best.arrays],
             },
         }
         checkpoint.write(document, self.path)
+        self.kept = True
 
-    def restore(self, model: "Model", schedule: "Schedule", best: "Best", images: int) -> int:
-        """Put everything back to where the run was; return its last epoch.
+    def restore(
+        self, model: "Model", schedule: "Schedule", best: "Best", images: int
+    ) -> tuple[int, Underway | None]:
+        """Put everything back to where the run was.
+
+        Returns
+        -------
+        epoch : int
+            The last that had ended, 0 when none had.
+        underway : Underway or None
+            How far the next one had come.
 
         Raises
         ------
@@ -114,30 +178,37 @@ class RunFile:
             return self._restore(model, schedule, best, images)
         except KeyError as error:
             raise InputError(f"{self.path}: the entry {error} is missing") from None
-        except (ValueError, TypeError, AttributeError, OverflowError) as error:
+        except (ValueError, TypeError, AttributeError, OverflowError, MemoryError) as error:
             raise InputError(f"{self.path}: the run cannot go on: {error}") from None
 
-    def _restore(self, model, schedule, best, images) -> int:
+    def _restore(self, model, schedule, best, images) -> tuple[int, Underway | None]:
         run, optimizer = self._run, model.optimizer
         if run["images"] != images:
             raise ValueError(f"it was on {run['images']} training images, and these are {images}")
         for now, then in ((optimizer, run["optimizer"]), (schedule, run["schedule"])):
             if type(now).__name__ != then["type"]:
                 raise ValueError(f"it was with {then['type']}, not with {type(now).__name__}")
-        epoch = integer(run["epoch"], "epoch", 1)
+        underway = run.get("underway")  # older files have none
+        if underway is not None:
+            underway = Underway.read(underway, run["random"][0])
+        epoch = integer(run["epoch"], "epoch", 1 if underway is None else 0)
         steps = integer(run["optimizer"]["steps"], "steps", 0)
         state = _decode(run["optimizer"]["state"], optimizer.state)
-        if len(run["best"]["arrays"]) != len(model.layers):
+        entries = run["best"]["arrays"]
+        if len(entries) != len(model.layers) and (entries or epoch):
             raise ValueError("its best epoch has another number of layers")
         arrays = [
-            _decode(entries, layer.arrays)
-            for entries, layer in zip(run["best"]["arrays"], model.layers, strict=True)
+            _decode(entry, layer.arrays)
+            for entry, layer in zip(entries, model.layers, strict=False)
         ]
         score = run["best"]["score"]
         if score is not None:
             accuracy, negative_loss = score
             score = float(accuracy), float(negative_loss)
         waited = integer(run["best"]["waited"], "waited", 0)
+        saved = run["best"].get("saved", True)  # older files were written at the end of an epoch
+        if not isinstance(saved, bool):
+            raise TypeError(f"saved must be true or false, got {saved!r}")
         for rng, random in zip(_generators(model), run["random"], strict=True):
             rng.bit_generator.state = random
         schedule.set_state(run["schedule"]["state"])
@@ -145,8 +216,8 @@ class RunFile:
             np.copyto(optimizer.state[name], array)
         optimizer.steps = steps
         best.arrays, best.score, best.waited = arrays, score, waited
-        best.saved = True  # it was before the run was kept
-        return epoch
+        best.saved = saved
+        return epoch, underway
 
     def remove(self) -> None:
         """Delete the file: the run has ended."""
