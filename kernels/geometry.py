@@ -74,6 +74,13 @@ def integer(value: Any, name: str, minimum: int) -> int:
     return number
 
 
+def flag(value: Any, name: str) -> bool:
+    """Return ``value``, which must be true or false and nothing that merely counts as such."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be true or false, got {value!r}")
+    return bool(value)
+
+
 def number(value: Any, name: str, minimum: float = -math.inf, below: float = math.inf) -> float:
     """Return ``value`` as a finite float from ``minimum`` to below ``below``; no bool will do."""
     if not isinstance(value, numbers.Real) or isinstance(value, (bool, np.bool_)):

@@ -1,6 +1,7 @@
 """What all layers share: building, parameters, and what is saved."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,7 @@ class Layer(ABC):
         self.buffers: dict[str, np.ndarray] = {}
         self._saved: Any = None
         self._can_go_back = False
+        self._given: Callable[[str, Shape], np.ndarray] | None = None
 
     def build(
         self,
@@ -56,6 +58,7 @@ class Layer(ABC):
         backend: str | Backend = "numba",
         dtype: str | np.dtype = "float32",
         rng: np.random.Generator | int | None = None,
+        saved: Callable[[str, Shape], np.ndarray] | None = None,
     ) -> "Layer":
         """Fix the input shape, infer the output shape and create the parameters.
 
@@ -65,6 +68,9 @@ class Layer(ABC):
         backend : str or backend
         dtype : float32 or float64
         rng : numpy.random.Generator or seed
+        saved : callable, optional
+            Called as saved(name, shape) for each parameter and buffer in place of drawing it. A
+            file may ask for layers of any size: nothing as large is made before this is asked.
 
         Returns
         -------
@@ -80,10 +86,13 @@ class Layer(ABC):
         self.rng = np.random.default_rng(rng)
         self.input_shape = tuple(input_shape)
         self.params, self.grads, self.buffers = {}, {}, {}
+        self._given = saved
         try:
             self.output_shape = self._build(self.input_shape)
         except (ValueError, TypeError) as error:
             raise ShapeError(f"layer {self} cannot take {self.input_shape}: {error}") from error
+        finally:
+            self._given = None
         self.built = True
         return self
 
@@ -141,10 +150,18 @@ class Layer(ABC):
     def __str__(self) -> str:
         return repr(self.name or type(self).__name__)
 
-    def add_param(self, name: str, value: np.ndarray) -> None:
-        """Create a parameter, to be called in `_build`."""
-        self.params[name] = np.ascontiguousarray(value, self.dtype)
+    def add_param(self, name: str, shape: Shape, draw: Callable = np.zeros) -> None:
+        """Create a parameter, to be called in `_build`; ``draw(shape)`` makes its first values."""
+        self.params[name] = self._first(name, shape, draw)
         self.grads[name] = np.zeros_like(self.params[name])
+
+    def add_buffer(self, name: str, shape: Shape, draw: Callable = np.zeros) -> None:
+        """Create what is saved with the parameters but not learned, to be called in `_build`."""
+        self.buffers[name] = self._first(name, shape, draw)
+
+    def _first(self, name: str, shape: Shape, draw: Callable) -> np.ndarray:
+        value = draw(shape) if self._given is None else self._given(name, shape)
+        return np.array(value, self.dtype, order="C")
 
     def set_grads(self, **grads: np.ndarray) -> None:
         """Leave the gradient of each named parameter for the optimizer."""

@@ -3,9 +3,7 @@
 import math
 from typing import Any
 
-import numpy as np
-
-from kernels.geometry import integer, make_window, pair, plain_padding
+from kernels.geometry import flag, integer, make_window, pair, plain_padding
 from layers.base import Layer, ShapeError, expect_image
 from layers.initializers import INITIALIZERS, check_initializer
 
@@ -49,7 +47,7 @@ class Conv(Layer):
         self.padding = plain_padding(padding)
         self.dilation = pair(dilation, "dilation")
         self.groups = integer(groups, "groups", 1)
-        self.use_bias = bool(use_bias)
+        self.use_bias = flag(use_bias, "use_bias")
         self.initializer = check_initializer(initializer)
 
     def _build(self, input_shape):
@@ -62,10 +60,10 @@ class Conv(Layer):
         shape = (self.filters, C // self.groups, *self.kernel_size)
         taps = math.prod(self.kernel_size)
         fan_in, fan_out = shape[1] * taps, self.filters // self.groups * taps
-        weights = INITIALIZERS[self.initializer](self.rng, shape, fan_in, fan_out)
-        self.add_param("weights", weights)
+        draw = INITIALIZERS[self.initializer]
+        self.add_param("weights", shape, lambda shape: draw(self.rng, shape, fan_in, fan_out))
         if self.use_bias:
-            self.add_param("bias", np.zeros(self.filters))
+            self.add_param("bias", (self.filters,))
         self._sliding: dict[str, Any] = {
             "stride": self.stride,
             "padding": window.padding,

@@ -2,9 +2,7 @@
 
 import math
 
-import numpy as np
-
-from kernels.geometry import integer
+from kernels.geometry import flag, integer
 from layers.base import Layer, expect_rows
 from layers.initializers import INITIALIZERS, check_initializer
 
@@ -29,16 +27,19 @@ class Dense(Layer):
     ):
         super().__init__(name)
         self.units = integer(units, "units", 1)
-        self.use_bias = bool(use_bias)
+        self.use_bias = flag(use_bias, "use_bias")
         self.initializer = check_initializer(initializer)
 
     def _build(self, input_shape):
         features = expect_rows(input_shape)
         draw = INITIALIZERS[self.initializer]
-        shape = (features, self.units)
-        self.add_param("weights", draw(self.rng, shape, features, self.units))
+        self.add_param(
+            "weights",
+            (features, self.units),
+            lambda shape: draw(self.rng, shape, features, self.units),
+        )
         if self.use_bias:
-            self.add_param("bias", np.zeros(self.units))
+            self.add_param("bias", (self.units,))
         return (self.units,)
 
     def _forward(self, x, training):

@@ -33,10 +33,10 @@ class BatchNorm(Layer):
         if len(input_shape) not in (1, 3):
             raise ShapeError("it expects images (C, H, W) or rows (features,)")
         C = input_shape[0]
-        self.add_param("gamma", np.ones(C))
-        self.add_param("beta", np.zeros(C))
-        self.buffers["running_mean"] = np.zeros(C, self.dtype)
-        self.buffers["running_variance"] = np.ones(C, self.dtype)
+        self.add_param("gamma", (C,), np.ones)
+        self.add_param("beta", (C,))
+        self.add_buffer("running_mean", (C,))
+        self.add_buffer("running_variance", (C,), np.ones)
         return input_shape
 
     def _forward(self, x, training):

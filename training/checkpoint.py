@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kernels.geometry import integer
-from layers import LAYER_TYPES, Layer
+from kernels.geometry import integer, number
+from layers import LAYER_TYPES
 from training.errors import InputError
 from training.pixels import Pixels
 
@@ -192,21 +192,32 @@ def read(path: str | Path) -> dict[str, Any]:
     """Return what `write` wrote; InputError when it is no model or of another version."""
     path = Path(path)
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_without_repeats)
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such model; train one first") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: is not a model in JSON: {error}") from None
+    except MemoryError:
+        raise InputError(f"{path}: is larger than this machine's memory") from None
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise InputError(f'{path}: is not a model of this program (no "format": "{FORMAT}")')
-    if document.get("version") != VERSION:
+    if document.get("version") != VERSION or document["version"] is True:
         raise InputError(
             f"{path}: has format version {document.get('version')!r}; this program reads "
             f"version {VERSION}: update the program, or train again"
         )
     return document
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of JSON; which of two entries of one name is meant cannot be known."""
+    entries = dict(pairs)
+    if len(entries) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the entry {max(names, key=names.count)!r} is there twice")
+    return entries
 
 
 def load(cls: "type[Model]", path: str | Path, backend: str, dtype: Any) -> "Model":
@@ -225,24 +236,31 @@ def load(cls: "type[Model]", path: str | Path, backend: str, dtype: Any) -> "Mod
 def _from_document(cls, document: dict[str, Any], backend: str, dtype: Any) -> "Model":
     if document["dtype"] not in ("float32", "float64"):
         raise ValueError(f"its dtype is {document['dtype']!r}, not float32 or float64")
-    model = cls(document["input_shape"], backend, dtype or document["dtype"], document["seed"])
+    shape = document["input_shape"]
+    if not isinstance(shape, list) or len(shape) != 3:
+        raise ValueError(f"its input_shape must be [C, H, W], got {shape!r}")
+    dtype = dtype or document["dtype"]
+    normalization = {}
+    for name in ("mean", "std"):
+        entries = [number(entry, name) for entry in document["normalization"][name]]
+        with np.errstate(over="ignore"):
+            numbers = np.array(entries, np.float64).astype(dtype)
+        if numbers.shape != (shape[0],) or not np.isfinite(numbers).all():
+            raise ValueError(f"normalization {name} must be {shape[0]} finite numbers")
+        normalization[name] = numbers
+    model = cls(shape, backend, dtype, document["seed"])
+    model.mean, model.std = normalization["mean"], normalization["std"]
     for entry in document["layers"]:
-        model.add(_layer(entry))
-        _fill(model.layers[-1], entry["arrays"])
+        _add(model, entry)
     if model.classes != integer(document["classes"], "classes", 1):
         raise ValueError(f"it tells {model.classes} classes apart, not {document['classes']}")
-    for name in ("mean", "std"):
-        numbers = np.array(document["normalization"][name], np.float64)
-        if numbers.shape != (model.input_shape[0],) or not np.isfinite(numbers).all():
-            raise ValueError(f"normalization {name} must be {model.input_shape[0]} numbers")
-        setattr(model, name, numbers.astype(model.dtype))
     if not (model.std > 0).all():
         raise ValueError("normalization std must be above 0")
     pixels = document["normalization"].get("pixels")
     if pixels is not None:  # older files have none
-        model.pixels = Pixels(*map(float, pixels))
-        if not np.isfinite(model.pixels).all():
-            raise ValueError("normalization pixels must be finite numbers")
+        if not isinstance(pixels, list) or len(pixels) != len(Pixels._fields):
+            raise ValueError("normalization pixels must be 3 numbers")
+        model.pixels = Pixels(*(number(pixel, "normalization pixels") for pixel in pixels))
     history = document["history"]
     for numbers in history.values():
         if not isinstance(numbers, list) or {type(n) for n in numbers} - {int, float}:
@@ -251,22 +269,26 @@ def _from_document(cls, document: dict[str, Any], backend: str, dtype: Any) -> "
     return model
 
 
-def _layer(entry: dict[str, Any]) -> Layer:
+def _add(model: "Model", entry: dict[str, Any]) -> None:
+    """Append a saved layer."""
     kind = entry["type"]
     if kind not in LAYER_TYPES:
         raise ValueError(f"unknown layer type {kind!r}; known are {', '.join(LAYER_TYPES)}")
-    return LAYER_TYPES[kind](**entry["config"], name=entry["name"])
+    if not isinstance(entry["name"], str):
+        raise TypeError(f"the name of a layer must be text, got {entry['name']!r}")
+    entries = entry["arrays"]
 
-
-def _fill(layer: Layer, entries: dict[str, Any]) -> None:
-    if set(entries) != set(layer.arrays):
-        raise ValueError(
-            f"layer {layer} needs arrays {sorted(layer.arrays)}, has {sorted(entries)}"
-        )
-    arrays = {}
-    for name, target in layer.arrays.items():
+    def saved(name: str, shape: tuple[int, ...]) -> np.ndarray:
+        if name not in entries:
+            raise ValueError(f"its {name} is missing")
         try:
-            arrays[name] = decode_array(entries[name], target.shape)
+            return decode_array(entries[name], shape)
+        except KeyError as error:
+            raise ValueError(f"the entry {error} of its {name} is missing") from None
         except ValueError as error:
-            raise ValueError(f"{name} of layer {layer} {error}") from None
-    layer.set_arrays(arrays)
+            raise ValueError(f"its {name} {error}") from None
+
+    model.add(LAYER_TYPES[kind](**entry["config"], name=entry["name"]), saved)
+    layer = model.layers[-1]
+    if set(entries) != set(layer.arrays):
+        raise ValueError(f"layer {layer} has arrays {sorted(layer.arrays)}, not {sorted(entries)}")

@@ -83,8 +83,14 @@ class Model:
         self.std = np.ones(C, self.dtype)
         self.pixels = Pixels()
 
-    def add(self, layer: Layer) -> "Model":
+    def add(self, layer: Layer, saved: Callable | None = None) -> "Model":
         """Append a layer; it is built at once on the shape that it finds.
+
+        Parameters
+        ----------
+        layer : Layer
+        saved : callable, optional
+            What the layer's arrays hold, if it was saved; see `Layer.build`.
 
         Raises
         ------
@@ -103,7 +109,7 @@ class Model:
         # A generator of its own: a layer's random numbers depend on its place alone.
         rng = np.random.default_rng([self.seed, len(self.layers)])
         try:
-            layer.build(self.output_shape, self.backend, self.dtype, rng)
+            layer.build(self.output_shape, self.backend, self.dtype, rng, saved)
         except ValueError:
             layer.name = given
             raise

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kernels.geometry import integer, number
+from kernels.geometry import flag, integer, number
 from training import checkpoint
 from training.errors import InputError
 
@@ -188,9 +188,12 @@ class RunFile:
         for now, then in ((optimizer, run["optimizer"]), (schedule, run["schedule"])):
             if type(now).__name__ != then["type"]:
                 raise ValueError(f"it was with {then['type']}, not with {type(now).__name__}")
+        random, generators = run["random"], _generators(model)
+        if not isinstance(random, list) or len(random) != len(generators):
+            raise ValueError(f"it must have the states of {len(generators)} random generators")
         underway = run.get("underway")  # older files have none
         if underway is not None:
-            underway = Underway.read(underway, run["random"][0])
+            underway = Underway.read(underway, random[0])
         epoch = integer(run["epoch"], "epoch", 1 if underway is None else 0)
         steps = integer(run["optimizer"]["steps"], "steps", 0)
         state = _decode(run["optimizer"]["state"], optimizer.state)
@@ -206,11 +209,10 @@ class RunFile:
             accuracy, negative_loss = score
             score = float(accuracy), float(negative_loss)
         waited = integer(run["best"]["waited"], "waited", 0)
-        saved = run["best"].get("saved", True)  # older files were written at the end of an epoch
-        if not isinstance(saved, bool):
-            raise TypeError(f"saved must be true or false, got {saved!r}")
-        for rng, random in zip(_generators(model), run["random"], strict=True):
-            rng.bit_generator.state = random
+        # Older files, which lack the entry, were written at the end of an epoch.
+        saved = flag(run["best"].get("saved", True), "saved")
+        for rng, was in zip(generators, random, strict=True):
+            rng.bit_generator.state = was
         schedule.set_state(run["schedule"]["state"])
         for name, array in state.items():
             np.copyto(optimizer.state[name], array)
