@@ -450,6 +450,9 @@ def main(argv=None):
     except (InputError, ShapeError, DivergedError, ImportError, OSError) as error:
         print(f"run.py: {error}", file=sys.stderr)
         return 2
+    except MemoryError as error:
+        print(f"run.py: out of memory: {error}; use fewer or smaller images", file=sys.stderr)
+        return 2
     return 0
 
 

@@ -2,13 +2,17 @@
 
 import gzip
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from training.datasets import csv_file, load_file
+from training.datasets import csv_file, load_file, stream
 from training.errors import InputError
+
+ROOT = Path(__file__).parents[1]
 
 ROWS = "0,1,2,3,4\n1,5,6,7,255\n"
 PIXELS = [[1, 2, 3, 4], [5, 6, 7, 255]]
@@ -193,6 +197,66 @@ def test_refuses(tmp_path, content, place, remedy):
     with pytest.raises(InputError, match=rf"^{path}{place}.*: .*{remedy}") as raised:
         load_file(path)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("images.csv", b"0,1,0,1,0\n1,0,0,1,0\n"),
+        ("images.csv", b"0,1,0,1,0\n" + b" " * 99),
+        ("images-idx3-ubyte", bytes([0, 0, 8, 3, 0, 0, 255, 255, 0, 0, 1, 0, 0, 0, 1, 0])),
+    ],
+)
+def test_refuses_a_decompression_bomb(tmp_path, monkeypatch, name, content):
+    monkeypatch.setattr(stream, "FREE_BYTES", 1 << 20)
+    bomb = gzip.compress(content * ((2 << 20) // len(content)))
+    if name.startswith("images-idx"):
+        bomb = gzip.compress(content + bytes(2 << 20))
+    path = tmp_path / f"{name}.gz"
+    path.write_bytes(bomb)
+    with pytest.raises(InputError, match=rf"^{path}: unpacks to more than 200 times its size"):
+        load_file(path)
+
+
+def test_refuses_an_endless_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(csv_file, "LONGEST_LINE", 1 << 20)
+    monkeypatch.setattr(csv_file, "BLOCK", 1 << 16)
+    path = write(tmp_path, ROWS + "1," * (1 << 20))
+    with pytest.raises(InputError, match="has a line of more than 1 MB: write one image a line"):
+        load_file(path)
+    for line_end in ("\n", "\r", "\r\n"):
+        path = write(tmp_path, ("0,1,2,3,4" + line_end + "1,2,3,4,5" + line_end) * 80_000)
+        assert len(load_file(path).images) == 160_000
+
+
+PEAK = """
+import re, sys
+from pathlib import Path
+from training.datasets import csv_file, load_file
+
+def kilobytes(name):
+    return int(re.search(name + r":\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+
+csv_file.CHUNK_BYTES = int(sys.argv[3])
+load_file(Path(sys.argv[1]))
+before = kilobytes("VmRSS")
+data = load_file(Path(sys.argv[2]))
+print((kilobytes("VmHWM") - before) * 1024 / (data.images.nbytes + data.labels.nbytes))
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+@pytest.mark.parametrize("cell", ["7", "0.5"])
+def test_memory(tmp_path, request, cell):
+    rows, chunk = (2_000_000, 1 << 24) if request.config.getoption("--long") else (400_000, 1 << 20)
+    line = ",".join(["{}"] + 63 * ["255"] + [cell]) + "\n"
+    few = write(tmp_path, line.format(0) + line.format(1))
+    many = tmp_path / "many.csv"
+    many.write_text((line.format(0) + line.format(1)) * (rows // 2))
+    command = [sys.executable, "-c", PEAK, few, many, str(chunk)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    print(f"{rows} rows: at most {float(done.stdout):.2f} times the arrays")
+    assert float(done.stdout) < 2
 
 
 def test_refuses_label_of_no_class(tmp_path):

@@ -13,46 +13,27 @@ from training.schedules import SCHEDULES
 DEFAULT_MODEL = Path("models") / "model.json"
 
 
-def positive_int(text):
-    number = int(text)
-    if not 1 <= number < 2**31:
-        raise argparse.ArgumentTypeError(f"must be 1 or more and below 2**31, got {text}")
-    return number
+def _number(convert, is_right, wanted):
+    """Return what reads a flag's number."""
+
+    def read(text):
+        try:
+            number = convert(text)
+        except ValueError:
+            number = None
+        if number is None or not is_right(number):
+            raise argparse.ArgumentTypeError(f"must be {wanted}, got {text[:40]!r}")
+        return number
+
+    return read
 
 
-def seed(text):
-    number = int(text)
-    if not 0 <= number < 2**31:
-        raise argparse.ArgumentTypeError(f"must be 0 to 2147483647, got {text}")
-    return number
-
-
-def learning_rate(text):
-    number = float(text)
-    if not 0 < number <= 10:
-        raise argparse.ArgumentTypeError(f"must be above 0 and at most 10, got {text}")
-    return number
-
-
-def fraction(text):
-    number = float(text)
-    if not 0 < number < 1:
-        raise argparse.ArgumentTypeError(f"must be between 0 and 1, got {text}")
-    return number
-
-
-def not_negative(text):
-    number = float(text)
-    if not 0 <= number <= 10:
-        raise argparse.ArgumentTypeError(f"must be 0 to 10, got {text}")
-    return number
-
-
-def below_one(text):
-    number = float(text)
-    if not 0 <= number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 0 and below 1, got {text}")
-    return number
+positive_int = _number(int, lambda n: 1 <= n < 2**31, "a whole number from 1 to 2147483647")
+seed = _number(int, lambda n: 0 <= n < 2**31, "a whole number from 0 to 2147483647")
+learning_rate = _number(float, lambda x: 0 < x <= 10, "a number above 0 and at most 10")
+fraction = _number(float, lambda x: 0 < x < 1, "a number between 0 and 1")
+not_negative = _number(float, lambda x: 0 <= x <= 10, "a number from 0 to 10")
+below_one = _number(float, lambda x: 0 <= x < 1, "a number of at least 0 and below 1")
 
 
 def find_architecture(name, architectures):
@@ -85,8 +66,10 @@ def find_architecture(name, architectures):
 def image_shape(text):
     try:
         C, H, W = (positive_int(size) for size in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"must be C,H,W such as 3,32,32, got {text!r}") from None
+    except (ValueError, argparse.ArgumentTypeError):
+        raise argparse.ArgumentTypeError(
+            f"must be C,H,W such as 3,32,32, got {text[:40]!r}"
+        ) from None
     return C, H, W
 
 
@@ -94,6 +77,8 @@ class Parser(argparse.ArgumentParser):
     """One that answers a wrong argument in a line, without all the flags before it."""
 
     def error(self, message):
+        if len(message) > 300:  # it repeats what was typed
+            message = f"{message[:150]} ... {message[-100:]}"
         self.exit(2, f"{self.prog}: {message} (--help explains all flags)\n")
 
 
@@ -316,7 +301,7 @@ def parse(argv, architectures):
     """
     parser = make_parser(architectures)
     args = parser.parse_args(argv)
-    _check_conflicts(parser, args)
+    _check_conflicts(parser, args, _given(parser, argv))
     if args.resume:
         run = RunFile.open(run_path(args.to_path)).settings
         for name in FIXED:
@@ -326,21 +311,39 @@ def parse(argv, architectures):
                     f"--{name}: the run to go on with has {was or 'that of its model'}, not {given}"
                 )
         words = [f"--{name}={run[name]}" for name in KEPT if name in run]
-        args = parser.parse_args([*words, *(sys.argv[1:] if argv is None else argv)])
-        _check_conflicts(parser, args)
+        argv = [*words, *(sys.argv[1:] if argv is None else argv)]
+        args = parser.parse_args(argv)
+        _check_conflicts(parser, args, _given(parser, argv))
     try:
-        args.build = find_architecture(args.arch or "small", architectures)
+        args.build = find_architecture("small" if args.arch is None else args.arch, architectures)
     except ValueError as error:
         parser.error(f"argument --arch: {error}")
     return args
 
 
-def _check_conflicts(parser, args):
+# What these actions take; any other flag would be ignored.
+TAKES = {
+    "test": {"dataset", "data_dir", "test_data", "image_shape", "no_plots"},
+    "predict": {"image_shape", "output"},
+}
+for _flags in TAKES.values():
+    _flags |= {"from_path", "backend", "dtype", "threads"}
+
+
+def _given(parser, argv):
+    """Return the names of the flags that were typed."""
+    absent = argparse.Namespace(**dict.fromkeys(vars(parser.parse_args([]))))
+    return {
+        name for name, value in vars(parser.parse_args(argv, absent)).items() if value is not None
+    }
+
+
+def _check_conflicts(parser, args, given):
     if args.dataset and args.train_data:
         parser.error("--dataset and --train_data both name the training images: give one")
     if args.from_path and args.seed is not None:
         parser.error("--seed is for a new model: the one in --from_path keeps its own")
-    if args.from_path and args.arch:
+    if args.from_path and args.arch is not None:
         parser.error("--arch is for a new model: the one in --from_path is built already")
     if args.augment == "none" and args.augmenter_ratio > 1:
         parser.error("--augmenter_ratio shows moved copies, and --augment none makes none")
@@ -354,6 +357,14 @@ def _check_conflicts(parser, args):
         parser.error("--find_lr tries the rates on a new model, not on that in --from_path")
     if args.output and not args.predict:
         parser.error("--output is for the labels of --predict")
+    if args.image_shape and not (args.train_data or args.test_data or args.predict):
+        parser.error("--image_shape is for a CSV file, of --train_data, --test_data or --predict")
+    if args.data_dir and (args.train_data or (args.test and args.test_data)):
+        parser.error("--data_dir is where a --dataset is looked for, and your own files are named")
+    for action, flags in TAKES.items():
+        if action in given and (ignored := sorted(given - flags - {action})):
+            hint = ": name the model with --from_path" if "to_path" in ignored else ""
+            parser.error(f"--{ignored[0]} is for training, and --{action} does not use it{hint}")
 
 
 # What a run that is gone on with takes from its file where the command line is silent. They are

@@ -17,6 +17,7 @@ from training.datasets.stream import open_stream
 from training.errors import InputError
 
 BLOCK = 1 << 20
+LONGEST_LINE = 1 << 24  # bytes: an image of 4 million pixels
 # MNIST's 47 million cells take pandas 1.2 s in one chunk, 1.3 s in chunks of this many bytes and
 # 1.7 s in chunks a quarter of this size: a chunk has some 20 ms of bookkeeping.
 CHUNK_BYTES = 1 << 24
@@ -147,7 +148,7 @@ def _inspect(path: Path) -> Layout:
 
 def _count_bytes(path: Path) -> int:
     """Count the bytes of the (unpacked) file, and refuse what is no text: 0.1 s for 110 MB."""
-    n_bytes = 0
+    n_bytes = line_bytes = 0
     decoder = codecs.getincrementaldecoder("utf-8")()
     try:
         with open_stream(path) as stream:
@@ -158,6 +159,13 @@ def _count_bytes(path: Path) -> int:
                     raise _binary(path)
                 decoder.decode(block)
                 n_bytes += len(block)
+                line_end = max(block.rfind(b"\n"), block.rfind(b"\r"))
+                line_bytes = len(block) - line_end - 1 + (line_bytes if line_end < 0 else 0)
+                if line_bytes > LONGEST_LINE:
+                    raise InputError(
+                        f"{path}: has a line of more than {LONGEST_LINE >> 20} MB: write one image "
+                        "a line, label,pixel,pixel,..."
+                    )
             decoder.decode(b"", final=True)
     except UnicodeDecodeError:
         raise _binary(path) from None

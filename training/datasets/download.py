@@ -49,6 +49,11 @@ class DownloadError(OSError):
     """No mirror gave the files; the message says which, why, and where to put them by hand."""
 
 
+def _root(error: BaseException) -> BaseException:
+    """Return what an error began with: "Connection refused" without all that it led to."""
+    return error if error.__context__ is None else _root(error.__context__)
+
+
 def cache_directory() -> Path:
     """Return the directory of this user's downloads; it may not exist."""
     import pooch
@@ -91,14 +96,14 @@ def download(name: str) -> Path:
                 )
             return folder
         except (OSError, ValueError) as error:  # what requests raises is an OSError
-            failures.append(f"  {mirror}: {error}")
+            failures.append(f"  {mirror}: {_root(error)}")
     raise DownloadError(
         "\n".join(
             [
                 f"cannot download {name} into {folder}:",
                 *failures,
                 f"Get {', '.join(FILES)} by hand and put them into that directory, "
-                "or into one that --data_dir or CNN_DATA_DIR names.",
+                "or into one that --data_dir or CNN_DATA_DIR names. mnist-5k needs no network.",
             ]
         )
     )
