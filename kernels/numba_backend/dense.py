@@ -12,7 +12,7 @@ from kernels.numba_backend.lanes.tile import product_tile_shape, sum_tile, sum_t
 from kernels.numba_backend.lanes.vectors import VECTOR_BYTES
 from kernels.numba_backend.memory import empty
 from kernels.numba_backend.tape import call
-from kernels.numpy_backend.dense import flatten, flatten_grad
+from kernels.numpy_backend.dense import LONGEST_SUM, flatten, flatten_grad, matmul_in_parts
 
 MOST_VECTORS = 8  # of units that one task covers
 # The weights of many features are read in parts, each from its beginning to its end: 1.6 MB that
@@ -101,10 +101,10 @@ def _dense(x, w, whole, terms, x_terms, ones, zeros, one, tile, sums, scale, b, 
             )  # fmt: skip
     for n in range(N):
         for m in range(M):
-            value = sums[0, n, m]
-            for part in range(1, parts):
-                value += sums[part, n, m]
-            value = value * scale[m] + b[m]
+            total = 0.0
+            for part in range(parts):
+                total += np.float64(sums[part, n, m])
+            value = x.dtype.type(total) * scale[m] + b[m]
             y[n, m] = value if value > 0 else value * slope
 
 
@@ -120,7 +120,7 @@ def dense(x, w, b=None, scale=None, slope=1.0):
     L = lanes_of(dtype)
     tile = sum_tile_shape(N, min(MOST_VECTORS, -(-M // L)))
     width = -(-M // (tile[1] * L)) * tile[1] * L
-    parts = min(PARTS, K) if w.size > LARGE else 1
+    parts = max(min(PARTS, K) if w.size > LARGE else 1, -(-K // LONGEST_SUM))
     call(
         _dense, x, w, w if width == M else empty((K, width), dtype),
         terms(K, width), terms(K, 1), *scale_and_bias(None, None, tile[0], dtype), dtype.type(1),
@@ -134,4 +134,9 @@ def dense_grad(dy, x, w, need_dx=True, out=None):
     dy = checks.matrix(dy, "dy", x.dtype)
     checks.shape_is(dy, "dy", (len(x), w.shape[1]))
     dx = _matmul_transposed(dy, w) if need_dx else None
-    return dx, matmul(x.T, dy), dy.sum(axis=0)
+    dw = matmul_in_parts(np.ascontiguousarray(x).T, dy, _matmul_of_slices)
+    return dx, dw, dy.sum(axis=0, dtype=np.float64).astype(dy.dtype)
+
+
+def _matmul_of_slices(a, b):
+    return matmul(np.ascontiguousarray(a.T).T, np.ascontiguousarray(b))

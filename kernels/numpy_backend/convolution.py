@@ -6,6 +6,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from kernels import checks
 from kernels.geometry import Window, make_window
 from kernels.numpy_backend.activations import activated
+from kernels.numpy_backend.dense import matmul_in_parts
 
 
 def pad(x, window: Window, value=0.0):
@@ -58,12 +59,14 @@ def correlate_grad(dy, x, w, stride=1, padding=0, dilation=1, groups=1, need_dx=
         np.split(dy, groups, axis=1), np.split(x, groups, axis=1), np.split(w, groups), strict=True
     ):
         windows = windows_of(pad(group_x, window), window)
-        dw.append(np.tensordot(group_dy, windows, axes=((0, 2, 3), (0, 2, 3))))
+        rows = np.moveaxis(group_dy, 1, 0).reshape(group_dy.shape[1], -1)
+        places = windows.transpose(0, 2, 3, 1, 4, 5).reshape(rows.shape[1], -1)
+        dw.append(matmul_in_parts(rows, places).reshape(group_w.shape))
         if need_dx:
             # Each output sends its gradient to the pixels that it saw: (N, OH, OW, C, KH, KW).
             sent = np.tensordot(group_dy, group_w, axes=((1,), (0,)))
             dx.append(add_windows(sent.transpose(0, 3, 1, 2, 4, 5), group_x.shape, window))
-    db = dy.sum(axis=(0, 2, 3))
+    db = dy.sum(axis=(0, 2, 3), dtype=np.float64).astype(dy.dtype)
     return np.concatenate(dx, axis=1) if need_dx else None, np.concatenate(dw), db
 
 

@@ -1,0 +1,77 @@
+"""Sums of ten million float32 values: within 1e-5 of what float64 gives, by every backend."""
+
+import numpy as np
+import pytest
+
+from tests.test_kernels import every_backend, every_layout
+
+WITHIN = 1e-5
+# (N, C, H, W) of 10 million values: many small images, and few large ones.
+SHAPES = [(12_756, 2, 28, 28), (16, 2, 791, 791)]
+
+
+def values(shape, seed=0):
+    return np.random.default_rng(seed).random(shape, np.float32)
+
+
+def assert_within(got, want):
+    np.testing.assert_allclose(np.squeeze(got), np.squeeze(want), rtol=WITHIN)
+
+
+@every_layout
+@pytest.mark.parametrize("shape", [*SHAPES, (10_000_000, 2)])
+def test_batch_norm(backend, shape):
+    # Far from 0, where the mean of the squares less the square of the mean keeps no figure.
+    x, dy = values(shape) + np.float32(100), values(shape, 1)
+    axes = (0, 2, 3)[: x.ndim - 1]
+    gamma, beta = np.ones((2, 2), np.float32)
+    _, mean, variance = backend.batch_norm(x, gamma, beta, 1e-5)
+    exact = x.astype(np.float64)
+    assert_within(mean, exact.mean(axes))
+    assert_within(variance, exact.var(axes))
+    dy += x - 100
+    _, dgamma, dbeta = backend.batch_norm_grad(dy, x, gamma, mean, variance, 1e-5)
+    assert_within(dbeta, dy.sum(axes, np.float64))
+    by_channel = [-1 if axis == 1 else 1 for axis in range(x.ndim)]
+    mean, variance = (v.astype(np.float64).reshape(by_channel) for v in (mean, variance))
+    assert_within(dgamma, (dy * ((exact - mean) / np.sqrt(variance + 1e-5))).sum(axes))
+
+
+@every_layout
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("size", [1, 3])
+def test_correlate_grad(backend, shape, size):
+    x, dy = values(shape), values(shape, 1)
+    w = values((2, 2, size, size), 2)
+    _, dw, db = backend.correlate_grad(dy, x, w, padding=size // 2)
+    assert_within(db, dy.sum((0, 2, 3), np.float64))
+    for f, c in np.ndindex(2, 2):
+        middle = (x[:, c].astype(np.float64) * dy[:, f]).sum()
+        assert_within(dw[f, c, size // 2, size // 2], middle)
+
+
+@every_backend
+@pytest.mark.parametrize("width", [1, 2])
+def test_dense(backend, width):
+    rows, dy = values((10_000_000, 1)), values((10_000_000, width), 1)
+    want = (rows.astype(np.float64) * dy).sum(axis=0)
+    _, dw, db = backend.dense_grad(dy, rows, values((1, width), 2))
+    assert_within(dw, want)
+    assert_within(db, dy.sum(0, np.float64))
+    assert_within(backend.dense(rows.reshape(1, -1), dy, np.zeros(width, np.float32)), want)
+
+
+@every_backend
+def test_average_of_a_whole_image(backend):
+    x = values((1, 1, 3163, 3163))
+    assert_within(backend.avg_pool(x, x.shape[2:]), x.mean(dtype=np.float64))
+
+
+@every_layout
+def test_loss(backend):
+    logits = values((1_000_000, 10))
+    labels = np.random.default_rng(1).integers(0, 10, len(logits))
+    exact = logits.astype(np.float64)
+    chosen = np.take_along_axis(exact, labels[:, None], axis=1)[:, 0]
+    loss, _, _ = backend.softmax_cross_entropy(logits, labels)
+    assert_within(loss, (np.log(np.exp(exact).sum(axis=1)) - chosen).mean())
