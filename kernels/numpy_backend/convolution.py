@@ -1,5 +1,7 @@
 """Correlation and its gradients with stride tricks, im2col and matrix products."""
 
+import math
+
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
@@ -55,13 +57,14 @@ def correlate_grad(dy, x, w, stride=1, padding=0, dilation=1, groups=1, need_dx=
     x, w, window, groups = checks.correlation(x, w, stride, padding, dilation, groups)
     dy = checks.output_gradient(dy, len(x), len(w), window, x.dtype)
     dx, dw = [], []
+    places = len(x) * math.prod(window.output)
     for group_dy, group_x, group_w in zip(
         np.split(dy, groups, axis=1), np.split(x, groups, axis=1), np.split(w, groups), strict=True
     ):
         windows = windows_of(pad(group_x, window), window)
-        rows = np.moveaxis(group_dy, 1, 0).reshape(group_dy.shape[1], -1)
-        places = windows.transpose(0, 2, 3, 1, 4, 5).reshape(rows.shape[1], -1)
-        dw.append(matmul_in_parts(rows, places).reshape(group_w.shape))
+        sent = np.moveaxis(group_dy, 1, 0).reshape(len(group_w), places)
+        seen = windows.transpose(0, 2, 3, 1, 4, 5).reshape(places, group_w[0].size)
+        dw.append(matmul_in_parts(sent, seen).reshape(group_w.shape))
         if need_dx:
             # Each output sends its gradient to the pixels that it saw: (N, OH, OW, C, KH, KW).
             sent = np.tensordot(group_dy, group_w, axes=((1,), (0,)))
