@@ -22,6 +22,7 @@ from kernels import get_backend
 from kernels.geometry import make_window
 from kernels.numba_backend import lanes, tape
 from kernels.numba_backend.lanes import winograd
+from kernels.numpy_backend.dense import LONGEST_SUM
 from layers import BatchNorm, Dense, Flatten, LeakyRelu
 from tests.cases import assert_close, dtypes, positive
 from tests.networks import digits, small_network
@@ -306,3 +307,17 @@ def test_numbers_that_no_kernel_made_are_not_recorded():
         inputs = x, np.zeros(1, np.float32), np.ones(1, np.float32)
         _, again = BACKEND.record(partial(function, made=made), *inputs)
         assert (again is None) == made
+
+
+@pytest.mark.parametrize(
+    ("N", "features"), [(20, (1, 2, LONGEST_SUM)), (LONGEST_SUM + 20, (1, 2, 2))]
+)
+def test_a_recorded_step_adds_up_long_sums_in_parts(N, features):
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((N, *features)), rng.integers(0, 3, N)
+    losses = {}
+    for name in ("numba", "numpy"):
+        model = Model(features, backend=name, dtype="float64")
+        model.add(Flatten()).add(Dense(17)).add(BatchNorm()).add(Dense(3)).compile(Adam())
+        losses[name] = [model.train_step(x, y) for _ in range(4)]
+    np.testing.assert_allclose(losses["numba"], losses["numpy"], rtol=1e-9)

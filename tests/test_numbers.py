@@ -50,7 +50,7 @@ def test_correlate_grad(backend, shape, size):
         assert_within(dw[f, c, size // 2, size // 2], middle)
 
 
-@every_backend
+@every_layout
 @pytest.mark.parametrize("width", [1, 2])
 def test_dense(backend, width):
     rows, dy = values((10_000_000, 1)), values((10_000_000, width), 1)
@@ -59,6 +59,8 @@ def test_dense(backend, width):
     assert_within(dw, want)
     assert_within(db, dy.sum(0, np.float64))
     assert_within(backend.dense(rows.reshape(1, -1), dy, np.zeros(width, np.float32)), want)
+    dx, _, _ = backend.dense_grad(rows.reshape(1, -1), values((1, width), 2), dy.T.copy())
+    assert_within(dx, want)
 
 
 @every_backend

@@ -133,10 +133,14 @@ def dense_grad(dy, x, w, need_dx=True, out=None):
     x, w = checks.dense(x, w)
     dy = checks.matrix(dy, "dy", x.dtype)
     checks.shape_is(dy, "dy", (len(x), w.shape[1]))
-    dx = _matmul_transposed(dy, w) if need_dx else None
+    dx = matmul_in_parts(dy, w.T, _matmul_of_rows) if need_dx else None
     dw = matmul_in_parts(np.ascontiguousarray(x).T, dy, _matmul_of_slices)
     return dx, dw, dy.sum(axis=0, dtype=np.float64).astype(dy.dtype)
 
 
 def _matmul_of_slices(a, b):
     return matmul(np.ascontiguousarray(a.T).T, np.ascontiguousarray(b))
+
+
+def _matmul_of_rows(a, b):
+    return _matmul_transposed(np.ascontiguousarray(a), np.ascontiguousarray(b.T))
