@@ -34,7 +34,7 @@ from training import (
     pictures,
     split_validation,
 )
-from training.checkpoint import is_model, is_run, remove_leftovers, to_document
+from training.checkpoint import is_model, is_run, make_folder, remove_leftovers, to_document
 from training.command_line import DEFAULT_MODEL
 from training.datasets import DownloadError, load_dataset, load_file, load_unlabelled
 from training.evaluation import class_accuracies, confusion_matrix
@@ -410,7 +410,7 @@ def prepare_target(path, of_run):
         what = "is a model, and the run would be kept there" if of_run else "keeps a run"
         raise InputError(f"--to_path {path}: {what}; name another")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         with tempfile.TemporaryFile(dir=path.parent):
             pass
     except OSError as error:

@@ -150,12 +150,12 @@ def test_a_model_cut_short(files, tmp_path):
         assert not load(path)
 
 
-def test_changed_bytes(files, tmp_path, request):
+def test_changed_bytes(files, tmp_path, long_mode):
     rng = random.Random(0)
     path = tmp_path / "m.json"
     loads = 0
     whole = files[0].read_bytes()
-    turns = 20_000 if request.config.getoption("--long") else 300
+    turns = 20_000 if long_mode else 300
     for _ in range(turns):
         data = bytearray(whole)
         for _ in range(rng.choice([1, 2, 10])):

@@ -247,8 +247,8 @@ print((kilobytes("VmHWM") - before) * 1024 / (data.images.nbytes + data.labels.n
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 @pytest.mark.parametrize("cell", ["7", "0.5"])
-def test_memory(tmp_path, request, cell):
-    rows, chunk = (2_000_000, 1 << 24) if request.config.getoption("--long") else (400_000, 1 << 20)
+def test_memory(tmp_path, long_mode, cell):
+    rows, chunk = (2_000_000, 1 << 24) if long_mode else (400_000, 1 << 20)
     line = ",".join(["{}"] + 63 * ["255"] + [cell]) + "\n"
     few = write(tmp_path, line.format(0) + line.format(1))
     many = tmp_path / "many.csv"

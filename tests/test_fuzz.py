@@ -257,14 +257,14 @@ def alike(got, want):
 
 
 @pytest.mark.parametrize("name", CALLED)
-def test_any_call_of_a_backend_is_answered(name, request):
+def test_any_call_of_a_backend_is_answered(name, long_mode):
     backend = CALLED[name]
     known = set(NUMPY.__all__) - {"record", "set_threads"}
     if backend is LANES:  # what the adapter's arguments are turned into lanes from
         known &= set(ACTIVATIONS)
     answered = {"results": 0, "errors": 0}
 
-    @settings(max_examples=LONG if request.config.getoption("--long") else SHORT, database=None)
+    @settings(max_examples=LONG if long_mode else SHORT, database=None)
     @given(data=st.data())
     def check(data):
         function, arguments = data.draw(calls(sorted(known)))
@@ -323,7 +323,7 @@ MADE = {
 
 
 @pytest.mark.parametrize("name", BACKENDS)
-def test_any_call_of_a_model_is_answered(name, request):
+def test_any_call_of_a_model_is_answered(name, long_mode):
     rng = np.random.default_rng(0)
     x = rng.integers(0, 256, (20, 1, 6, 6)).astype(np.uint8)
     y = rng.integers(0, 3, 20)
@@ -340,7 +340,7 @@ def test_any_call_of_a_model_is_answered(name, request):
     }
     answered = {"results": 0, "errors": 0}
 
-    @settings(max_examples=(LONG if request.config.getoption("--long") else SHORT), database=None)
+    @settings(max_examples=LONG if long_mode else SHORT, database=None)
     @given(data=st.data())
     def check(data):
         what = data.draw(st.sampled_from([*methods, *MADE, "train", "Model"]))

@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-KERNELS = ["tests/test_kernels.py", "tests/test_channels_last.py", "tests/test_numba_backend.py"]
+MODULES = ("kernels", "channels_last", "numba_backend", "numbers")
+KERNELS = [f"tests/test_{name}.py" for name in MODULES]
 
 
-def run_tests(request, short, *arguments, **environment):
+def run_tests(long_mode, short, *arguments, **environment):
     """Run tests of kernels in a process of their own, which they may end; return what it said."""
-    what = [*KERNELS, "-k", "not cached"] if request.config.getoption("--long") else short
+    what = [*KERNELS, "-k", "not cached"] if long_mode else short
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments, *what],
         cwd=ROOT,
@@ -31,14 +32,14 @@ def run_tests(request, short, *arguments, **environment):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's mprotect")
 @pytest.mark.parametrize("end", ["end", "start"])
-def test_no_kernel_reaches_beyond_an_array(end, request):
+def test_no_kernel_reaches_beyond_an_array(end, long_mode):
     short = ["tests/test_kernels.py", "tests/test_channels_last.py", "-k", "correlate or pool"]
-    said = run_tests(request, short, "-p", "tests.guarded", CNN_GUARD=end)
+    said = run_tests(long_mode, short, "-p", "tests.guarded", CNN_GUARD=end)
     arrays = int(said.splitlines()[-1].split()[0].replace(",", ""))
     print(f"{arrays:,} guarded arrays")
     assert arrays > 1000
 
 
-def test_no_kernel_indexes_beyond_an_array(request, tmp_path):
+def test_no_kernel_indexes_beyond_an_array(long_mode, tmp_path):
     short = ["tests/test_kernels.py", "-k", "(warp or max_pool or im2col) and numba"]
-    run_tests(request, short, NUMBA_BOUNDSCHECK="1", NUMBA_CACHE_DIR=str(tmp_path))
+    run_tests(long_mode, short, NUMBA_BOUNDSCHECK="1", NUMBA_CACHE_DIR=str(tmp_path))

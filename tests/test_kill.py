@@ -37,8 +37,8 @@ def kept(path):
     return run["epoch"], (run["underway"] or {"steps": 0})["steps"]
 
 
-def test_a_model_survives_any_kill(tmp_path, request):
-    kills = 100 if request.config.getoption("--long") else 8
+def test_a_model_survives_any_kill(tmp_path, long_mode):
+    kills = 100 if long_mode else 8
     train = write_csv(tmp_path / "train.csv", *digits(300))
     # Saves take the longer part of so short an epoch. One thread: another starts up more slowly.
     command = [sys.executable, "-u", ROOT / "run.py", "--train_data", train, "--threads", "1"]

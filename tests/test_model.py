@@ -1,6 +1,7 @@
 """Models: training on each backend, prediction, shapes, saving and loading."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -271,6 +272,17 @@ def test_a_failed_save_leaves_the_earlier_model(tmp_path, monkeypatch):
         model.save(path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="only POSIX lets folders be synced")
+def test_a_file_and_its_folders_are_synced(tmp_path, monkeypatch):
+    done, replace = [], os.replace
+    monkeypatch.setattr("os.fsync", lambda handle: done.append(os.fstat(handle).st_ino))
+    monkeypatch.setattr("os.replace", lambda *names: (done.append("renamed"), replace(*names)))
+    path = tmp_path / "new" / "too" / "m.json"
+    small_network().save(path)
+    inodes = [each.stat().st_ino for each in (tmp_path, path.parents[1], path, path.parent)]
+    assert done == [*inodes[:3], "renamed", inodes[3]]
 
 
 def test_a_layer_that_cannot_be_loaded_is_not_saved(tmp_path):

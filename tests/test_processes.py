@@ -141,8 +141,8 @@ def test_a_pool_of_processes(tmp_path):
     subprocess.run(command, env=environment, check=True, timeout=300)
 
 
-def test_many_processes_with_a_cold_cache(tmp_path, request):
-    count = 8 if request.config.getoption("--long") else 3
+def test_many_processes_with_a_cold_cache(tmp_path, long_mode):
+    count = 8 if long_mode else 3
     cache = {"NUMBA_CACHE_DIR": str(tmp_path)}
     processes = [start("check()", (-1) ** n, environment=cache) for n in range(count)]
     for process in processes:
