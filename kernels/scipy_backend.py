@@ -92,6 +92,11 @@ __all__ = [
 ]
 
 
+def _exact(x):
+    """Return float64 numbers: SciPy 1.11 sums products in the precision of its inputs."""
+    return x.astype(np.float64)
+
+
 def _spread(x, step):
     """Return 2-D planes (..., H, W) with step - 1 zeros between neighbouring pixels."""
     (sh, sw), (H, W) = step, x.shape[2:]
@@ -112,12 +117,12 @@ def correlate(x, w, b=None, stride=1, padding=0, dilation=1, groups=1, scale=Non
     x, w, window, groups = checks.correlation(x, w, stride, padding, dilation, groups)
     scale, b = checks.scale_and_bias(scale, b, len(w), x.dtype)
     sh, sw = window.stride
-    padded, spread_w = pad(x, window), _spread(w, window.dilation)
-    y = np.zeros((len(x), len(w), *window.output), x.dtype)
+    padded, spread_w = pad(_exact(x), window), _spread(_exact(w), window.dilation)
+    y = np.zeros((len(x), len(w), *window.output))
     for n in range(len(x)):
         for f, k, c in _pairs(len(w), x.shape[1], groups):
             y[n, f] += correlate2d(padded[n, c], spread_w[f, k], mode="valid")[::sh, ::sw]
-    y = activated(y.transpose(0, 2, 3, 1), scale, b, slope)
+    y = activated(y.transpose(0, 2, 3, 1).astype(x.dtype), scale, b, slope)
     return np.ascontiguousarray(y.transpose(0, 3, 1, 2))
 
 
@@ -126,9 +131,9 @@ def correlate_grad(dy, x, w, stride=1, padding=0, dilation=1, groups=1, need_dx=
     dy = checks.output_gradient(dy, len(x), len(w), window, x.dtype)
     (dh, dw_step), (H, W) = window.dilation, window.image
     (top, _), (left, _) = window.padding
-    padded, spread_w = pad(x, window), _spread(w, window.dilation)
-    spread_dy = _spread(dy, window.stride)
-    d_padded, dw = np.zeros_like(padded), np.zeros_like(w)
+    padded, spread_w = pad(_exact(x), window), _spread(_exact(w), window.dilation)
+    spread_dy = _spread(_exact(dy), window.stride)
+    d_padded, dw = np.zeros_like(padded), np.zeros(w.shape)
     # A stride may leave out the last rows and columns: what the windows cover is this part.
     rows, columns = (a + b - 1 for a, b in zip(spread_dy.shape[2:], window.extent, strict=True))
     seen = np.s_[:rows, :columns]
@@ -140,8 +145,9 @@ def correlate_grad(dy, x, w, stride=1, padding=0, dilation=1, groups=1, need_dx=
             if need_dx:
                 sent = convolve2d(spread_dy[n, f], spread_w[f, k], mode="full")
                 d_padded[n, c][seen] += sent
-    dx = np.ascontiguousarray(d_padded[:, :, top : top + H, left : left + W]) if need_dx else None
-    return dx, dw, dy.sum(axis=(0, 2, 3))
+    dx = d_padded[:, :, top : top + H, left : left + W].astype(x.dtype) if need_dx else None
+    db = dy.sum(axis=(0, 2, 3), dtype=np.float64)
+    return dx, dw.astype(x.dtype), db.astype(x.dtype)
 
 
 def warp_images(images, matrices):

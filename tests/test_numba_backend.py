@@ -1,5 +1,6 @@
 """What only the numba backend has: threads, a threading layer, a cache on disk."""
 
+import copy
 import importlib.metadata
 import os
 import shutil
@@ -23,7 +24,7 @@ from kernels.geometry import make_window
 from kernels.numba_backend import lanes, tape
 from kernels.numba_backend.lanes import winograd
 from kernels.numpy_backend.dense import LONGEST_SUM
-from layers import BatchNorm, Dense, Flatten, LeakyRelu
+from layers import BatchNorm, Conv, Dense, Flatten, LeakyRelu
 from tests.cases import assert_close, dtypes, positive
 from tests.networks import digits, small_network
 from training import Adam, Model
@@ -310,14 +311,22 @@ def test_numbers_that_no_kernel_made_are_not_recorded():
 
 
 @pytest.mark.parametrize(
-    ("N", "features"), [(20, (1, 2, LONGEST_SUM)), (LONGEST_SUM + 20, (1, 2, 2))]
+    ("N", "shape", "first"),
+    [
+        (20, (1, 3, LONGEST_SUM // 2 + 1), [Flatten()]),
+        (LONGEST_SUM + 20, (1, 2, 2), [Flatten()]),
+        (20, (1, 92, 92), [Conv(3, 91), Flatten()]),
+    ],
 )
-def test_a_recorded_step_adds_up_long_sums_in_parts(N, features):
+def test_a_model_with_sums_in_parts(N, shape, first):
     rng = np.random.default_rng(0)
-    x, y = rng.standard_normal((N, *features)), rng.integers(0, 3, N)
-    losses = {}
+    x, y = rng.standard_normal((N, *shape)), rng.integers(0, 3, N)
+    seen = {}
     for name in ("numba", "numpy"):
-        model = Model(features, backend=name, dtype="float64")
-        model.add(Flatten()).add(Dense(17)).add(BatchNorm()).add(Dense(3)).compile(Adam())
-        losses[name] = [model.train_step(x, y) for _ in range(4)]
-    np.testing.assert_allclose(losses["numba"], losses["numpy"], rtol=1e-9)
+        model = Model(shape, backend=name, dtype="float64")
+        for layer in (*copy.deepcopy(first), Dense(17), BatchNorm(), Dense(3)):
+            model.add(layer)
+        model.compile(Adam())
+        seen[name] = [model.train_step(x, y) for _ in range(4)]
+        seen[name] += [*model.predict_proba(x[:1]).ravel()]
+    np.testing.assert_allclose(seen["numba"], seen["numpy"], rtol=1e-9)

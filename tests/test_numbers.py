@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.test_kernels import every_backend, every_layout
+from tests.test_kernels import every_backend, every_layout, fast_layouts
 
 WITHIN = 1e-5
 # (N, C, H, W) of 10 million values: many small images, and few large ones.
@@ -48,6 +48,23 @@ def test_correlate_grad(backend, shape, size):
     for f, c in np.ndindex(2, 2):
         middle = (x[:, c].astype(np.float64) * dy[:, f]).sum()
         assert_within(dw[f, c, size // 2, size // 2], middle)
+
+
+@every_layout
+def test_correlate(backend):
+    x, w = values((1, 16, 791, 791)), values((1, 16, 791, 791), 1)
+    assert_within(backend.correlate(x, w), (x.astype(np.float64) * w).sum())
+
+
+@fast_layouts
+def test_the_input_gradient_of_many_filters(backend):
+    x, w, dy = (
+        values((1, 2, 1, 2)),
+        values((1_000_000, 2, 1, 1), 1),
+        values((1, 1_000_000, 1, 2), 2),
+    )
+    dx, _, _ = backend.correlate_grad(dy, x, w)
+    assert_within(dx, np.einsum("fs,fc->cs", dy[0, :, 0].astype(np.float64), w[:, :, 0, 0]))
 
 
 @every_layout

@@ -24,10 +24,12 @@ from kernels.numba_backend.planes import (
 )
 from kernels.numba_backend.tape import call
 from kernels.numba_backend.vector import add_scaled, add_scaled_4, dot, dot_4
+from kernels.numpy_backend.dense import LONGEST_SUM
 
 MOST_VECTORS = 4  # of pixels that one task covers
 # Images whose weight gradients are summed by one task. Fixed, so that the order of the sums
-# and with it every bit of the result does not depend on the number of threads.
+# and with it every bit of the result does not depend on the number of threads. Of a great many
+# images there are more parts, none too long a sum.
 MAX_BATCH_PARTS = 16
 
 
@@ -117,22 +119,35 @@ def _input_grad(dy, w, shifts, size, run, stride, start, rows, width, dx):
         k, first = c % channels, c // channels * filters
         sent = dy[n, :, :run]
         phases = np.zeros(size, dx.dtype)
+        totals = np.zeros(size if filters * taps > LONGEST_SUM else 0)
+        added = 0
         for t in range(taps):
             seen = phases[shifts[t] : shifts[t] + run]
-            for f in range(first, first + filters - 3, 4):
-                add_scaled_4(
-                    seen,
-                    sent[f],
-                    sent[f + 1],
-                    sent[f + 2],
-                    sent[f + 3],
-                    w[f, k, t],
-                    w[f + 1, k, t],
-                    w[f + 2, k, t],
-                    w[f + 3, k, t],
-                )
-            for f in range(first + filters - filters % 4, first + filters):
-                add_scaled(seen, sent[f], w[f, k, t])
+            for start in range(0, filters, LONGEST_SUM):
+                low, high = first + start, first + min(start + LONGEST_SUM, filters)
+                whole = high - (high - low) % 4
+                for f in range(low, whole, 4):
+                    add_scaled_4(
+                        seen,
+                        sent[f],
+                        sent[f + 1],
+                        sent[f + 2],
+                        sent[f + 3],
+                        w[f, k, t],
+                        w[f + 1, k, t],
+                        w[f + 2, k, t],
+                        w[f + 3, k, t],
+                    )
+                for f in range(whole, high):
+                    add_scaled(seen, sent[f], w[f, k, t])
+                added += high - low
+                if totals.size and added >= LONGEST_SUM:
+                    totals += phases
+                    phases[:] = 0
+                    added = 0
+        if totals.size:
+            totals += phases
+            phases[:] = totals
         for i in range(H):
             row = (i + top) % sh * sw * rows + (i + top) // sh
             for p in range(sw):
@@ -187,7 +202,7 @@ def correlate_grad(dy, x, w, stride=1, padding=0, dilation=1, groups=1, need_dx=
     N, F = len(x), len(w)
     planes = planes_for(window)
     sent = widen(dy, planes.width)
-    parts = max(1, min(N, MAX_BATCH_PARTS))
+    parts = max(1, min(N, MAX_BATCH_PARTS), -(-N // LONGEST_SUM))
     shifts = _tap_shifts(window, w.shape[1])
     dw = np.empty((parts, F, shifts.size), x.dtype)
     db = np.empty((parts, F), x.dtype)

@@ -12,7 +12,7 @@ from kernels.numba_backend.lanes.tile import product_tile_shape, sum_tile, sum_t
 from kernels.numba_backend.lanes.vectors import VECTOR_BYTES
 from kernels.numba_backend.memory import empty
 from kernels.numba_backend.tape import call
-from kernels.numpy_backend.dense import LONGEST_SUM, flatten, flatten_grad, matmul_in_parts
+from kernels.numpy_backend.dense import flatten, flatten_grad, matmul_in_parts
 
 MOST_VECTORS = 8  # of units that one task covers
 # The weights of many features are read in parts, each from its beginning to its end: 1.6 MB that
@@ -120,7 +120,7 @@ def dense(x, w, b=None, scale=None, slope=1.0):
     L = lanes_of(dtype)
     tile = sum_tile_shape(N, min(MOST_VECTORS, -(-M // L)))
     width = -(-M // (tile[1] * L)) * tile[1] * L
-    parts = max(min(PARTS, K) if w.size > LARGE else 1, -(-K // LONGEST_SUM))
+    parts = min(PARTS, K) if w.size > LARGE else 1
     call(
         _dense, x, w, w if width == M else empty((K, width), dtype),
         terms(K, width), terms(K, 1), *scale_and_bias(None, None, tile[0], dtype), dtype.type(1),
@@ -134,12 +134,8 @@ def dense_grad(dy, x, w, need_dx=True, out=None):
     dy = checks.matrix(dy, "dy", x.dtype)
     checks.shape_is(dy, "dy", (len(x), w.shape[1]))
     dx = matmul_in_parts(dy, w.T, _matmul_of_rows) if need_dx else None
-    dw = matmul_in_parts(np.ascontiguousarray(x).T, dy, _matmul_of_slices)
+    dw = matmul(np.ascontiguousarray(x).T, dy)
     return dx, dw, dy.sum(axis=0, dtype=np.float64).astype(dy.dtype)
-
-
-def _matmul_of_slices(a, b):
-    return matmul(np.ascontiguousarray(a.T).T, np.ascontiguousarray(b))
 
 
 def _matmul_of_rows(a, b):

@@ -15,9 +15,11 @@ from kernels.numba_backend.lanes.tile import product_tile_shape, sum_tile_shape
 from kernels.numba_backend.lanes.vectors import load, same, store
 from kernels.numba_backend.memory import empty, room
 from kernels.numba_backend.tape import call
+from kernels.numpy_backend.dense import LONGEST_SUM
 
 # The weight gradient is one task a tile. Few tiles are cut into parts of the batch as well, so
-# that all threads find work; how many does not depend on the threads, and so no bit does.
+# that all threads find work, and many pixels, that no sum is too long; how many does not depend
+# on the threads, and so no bit does.
 ENOUGH_TASKS = 64
 
 
@@ -114,7 +116,8 @@ class _Plan:
             *(channels * plane, column_step * L, lines(C * plane, row_step * width * L)),
             *(terms, OW, groups, tile),
         )
-        self.parts = min(-(-ENOUGH_TASKS // tasks), B * OH), F, terms.size
+        parts = max(-(-ENOUGH_TASKS // tasks), B * OH * OW // LONGEST_SUM)
+        self.parts = min(parts, B * OH), F, terms.size
 
         high, wide = H + eh - 1, W + ew - 1
         self.dy_ground = (B * F, high, wide, L), (eh - 1 - top, ew - 1 - left), window.stride

@@ -11,7 +11,6 @@ from kernels.numba_backend.lanes.sums import channel_sums, cover_with_sums
 from kernels.numba_backend.lanes.tile import sum_tile_shape
 from kernels.numba_backend.memory import empty, room
 from kernels.numba_backend.tape import call
-from kernels.numpy_backend.dense import LONGEST_SUM
 
 
 @lru_cache(maxsize=256)
@@ -40,48 +39,20 @@ def scale_and_bias(scale, bias, count: int, dtype: np.dtype) -> tuple[np.ndarray
     )
 
 
-@parallel
-def _add_parts(sums, scale, bias, slope, out):
-    """out (B, units, L) = scale * the sum of sums (parts, B, units, L), in float64, + bias.
-
-    What is negative is multiplied by the slope.
-    """
-    B, units, L = out.shape
-    for task in prange(B * units):
-        b, u = task // units, task % units
-        for lane in range(L):
-            total = 0.0
-            for part in range(len(sums)):
-                total += np.float64(sums[part, b, u, lane])
-            value = out.dtype.type(total) * scale[u] + bias[u]
-            out[b, u, lane] = value if value > 0 else value * slope
-
-
 def _product(x: Lanes, w, w_step: int, w_terms, units: int, scale=None, b=None, slope=1.0) -> Lanes:
     """y[u] = scale[u] * sum over t of w[u * w_step + w_terms[t]] * x[t] + b[u].
 
     The columns are blocks of images.
     """
     B, K, L = x.data.shape
-    y, x_terms = x.like(units), terms(K, L)
-    ends = (*scale_and_bias(scale, b, units, x.dtype), x.dtype.type(slope))
-    no_ends = (*scale_and_bias(None, None, units, x.dtype), x.dtype.type(1))
-
-    def sum_of(part, ends, out):
-        call(
-            cover_with_sums, x.data.reshape(-1), (0, 0, 0, K * L), x_terms[part],
-            w.reshape(-1), (0, w_step), w_terms[part], *ends,
-            out.reshape(-1), (0, 0, 0, L, units * L),
-            (1, 1, 1, units, B), sum_tile_shape(units, B),
-        )  # fmt: skip
-
-    if K <= LONGEST_SUM:
-        sum_of(slice(None), ends, y.data)
-        return y
-    sums = empty((-(-K // LONGEST_SUM), *y.data.shape), x.dtype)
-    for number, out in enumerate(sums):
-        sum_of(slice(number * LONGEST_SUM, (number + 1) * LONGEST_SUM), no_ends, out)
-    call(_add_parts, sums, *ends, y.data)
+    y = x.like(units)
+    call(
+        cover_with_sums, x.data.reshape(-1), (0, 0, 0, K * L), terms(K, L),
+        w.reshape(-1), (0, w_step), w_terms,
+        *scale_and_bias(scale, b, units, x.dtype), x.dtype.type(slope),
+        y.data.reshape(-1), (0, 0, 0, L, units * L),
+        (1, 1, 1, units, B), sum_tile_shape(units, B),
+    )  # fmt: skip
     return y
 
 
@@ -124,30 +95,10 @@ def _weight_gradient(
     channel_sums(dy, db)
 
 
-def _weight_gradient_in_parts(dy: Lanes, x: Lanes, dw, db) -> None:
-    """Write the sums over the images of dw and db, of more images than one sum should have."""
-    (N, units), features, one = dy.shape, len(dw), dy.dtype.type(1)
-    step = LONGEST_SUM // dy.lanes  # blocks of images
-    parts = -(-len(dy.data) // step)
-    dws, dbs = empty((parts, *dw.shape), dy.dtype), empty((parts, *db.shape), dy.dtype)
-    for part in range(parts):
-        blocks = slice(part * step, (part + 1) * step)
-        images = min(LONGEST_SUM, N - part * LONGEST_SUM)
-        some_dy, some_x = (Lanes(whole.data[blocks], images) for whole in (dy, x))
-        weight_gradient(some_dy, some_x, (dws[part], dbs[part]))
-    for sums, out, rows in ((dws, dw, features), (dbs, db, 1)):
-        ones, zeros = scale_and_bias(None, None, rows, dy.dtype)
-        shape = (1, rows, units)
-        call(_add_parts, sums.reshape(parts, *shape), ones, zeros, one, out.reshape(shape))
-
-
 def weight_gradient(dy: Lanes, x: Lanes, out=None):
     """Return dw (features, units) and db (units,)."""
     (N, units), L, features = dy.shape, dy.lanes, x.shape[1]
     dw, db = room(out, ((features, units), (units,)), dy.dtype)
-    if N > LONGEST_SUM:
-        _weight_gradient_in_parts(dy, x, dw, db)
-        return dw, db
     vectors = -(-units // L)
     wide = dw if units == vectors * L else empty((features, vectors * L), dy.dtype)
     call(

@@ -14,6 +14,7 @@ from functools import partial
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from kernels.numba_backend.lanes.vectors import (
@@ -25,6 +26,7 @@ from kernels.numba_backend.lanes.vectors import (
     repeat,
     store_vector,
 )
+from kernels.numpy_backend.dense import LONGEST_SUM
 
 # Rows and columns of the tiles. Measured on 28x28 pixels, 32 channels and 32 filters of 3x3 with
 # 32 registers, in GFLOP/s of 400: 8x2 306, 4x4 296, 5x4 300; with 24 sums or more LLVM runs out
@@ -138,6 +140,53 @@ class _Loop:
         return values
 
 
+def _room(builder, vector, count):
+    """Return pointers to room on the stack for so many vectors."""
+    room = cgutils.alloca_once(builder, ir.ArrayType(vector, count))
+    return [builder.gep(room, [ir.IntType(32)(0), ir.IntType(32)(at)]) for at in range(count)]
+
+
+class _Part:
+    """Part of a long sum; `close` goes on with the next one until all are added up.
+
+    The totals of a sum of several parts lie in memory, so that one of a single part, as almost
+    all are, has the registers to itself.
+    """
+
+    def __init__(self, builder, terms, whole, room):
+        before = builder.block
+        self._builder, self._terms, self._whole, self._room = builder, terms, whole, room
+        self._head = builder.append_basic_block("part")
+        builder.branch(self._head)
+        builder.position_at_end(self._head)
+        self.start = builder.phi(INT)
+        self.start.add_incoming(_integer(0), before)
+        left = builder.sub(terms, self.start)
+        fits = builder.icmp_signed("<", left, _integer(LONGEST_SUM))
+        self.count = builder.select(fits, left, _integer(LONGEST_SUM))
+
+    def close(self, sums):
+        builder, short = self._builder, self._builder.block
+        long, after = builder.append_basic_block("long"), builder.append_basic_block("summed")
+        builder.cbranch(self._whole, after, long).set_weights([1000, 1])
+        builder.position_at_end(long)
+        first = builder.icmp_signed("==", self.start, _integer(0))
+        totals = []
+        for value, place in zip(sums, self._room, strict=False):
+            total = builder.select(first, ir.Constant(value.type, None), builder.load(place))
+            totals.append(builder.fadd(total, value))
+            builder.store(totals[-1], place)
+        end = builder.add(self.start, self.count)
+        self.start.add_incoming(end, long)
+        builder.cbranch(builder.icmp_signed("<", end, self._terms), self._head, after)
+        builder.position_at_end(after)
+        phis = [builder.phi(value.type) for value in sums]
+        for phi, value, total in zip(phis, sums, totals, strict=True):
+            phi.add_incoming(value, short)
+            phi.add_incoming(total, long)
+        return phis
+
+
 def _shapes(builder, tiles, ROWS, COLUMNS):
     """Yield each shape, inside a branch that is taken when ROWS and COLUMNS name it."""
     after = builder.append_basic_block("after")
@@ -159,12 +208,15 @@ def _sum_tile(by_row, context, builder, signature, arguments):
         x, x0, x_terms, x_step, w, w0, w_terms, w_step, terms, scale, bias, first, slope,
         out, out0, out_row, out_column, ROWS, COLUMNS,
     ) = _unwrap(context, builder, signature, arguments)  # fmt: skip
+    whole = builder.icmp_signed("<=", terms, _integer(LONGEST_SUM))
+    room = _room(builder, vector, max(rows * columns for rows, columns in SUM_TILES))
     for rows, columns in _shapes(builder, SUM_TILES, ROWS, COLUMNS):
         x_columns = _moved(builder, x, x0, x_step, columns)
         w_rows = _moved(builder, w, w0, w_step, rows)
-        loop = _Loop(builder, terms, [ir.Constant(vector, None)] * (rows * columns))
-        x_term = builder.load(builder.gep(x_terms, [loop.index]))
-        w_term = builder.load(builder.gep(w_terms, [loop.index]))
+        part = _Part(builder, terms, whole, room)
+        loop = _Loop(builder, part.count, [ir.Constant(vector, None)] * (rows * columns))
+        x_term = builder.load(builder.gep(x_terms, [builder.add(part.start, loop.index)]))
+        w_term = builder.load(builder.gep(w_terms, [builder.add(part.start, loop.index)]))
         pixels = [load_vector(builder, vector, column, x_term) for column in x_columns]
         sums = []
         for r in range(rows):
@@ -172,7 +224,7 @@ def _sum_tile(by_row, context, builder, signature, arguments):
             for c in range(columns):
                 total = loop.values[r * columns + c]
                 sums.append(_multiply_add(builder, vector, pixels[c], weight, total))
-        sums = loop.close(sums)
+        sums = part.close(loop.close(sums))
         affine = []
         for at in range(rows if by_row else columns):
             if by_row:
@@ -212,7 +264,8 @@ def sum_tile(
 ):  # fmt: skip
     """out[r, c] = scale[r] * sum over t of w[r, t] * x[t, c] + bias[r], a vector each.
 
-    What is negative is multiplied by the slope: that of a leaky ReLU, or 1.
+    What is negative is multiplied by the slope: that of a leaky ReLU, or 1. Parts of LONGEST_SUM
+    terms are summed each, and then added up: see `matmul_in_parts`.
 
     All arrays are flat. Behind the names stand these elements:
 
