@@ -3,9 +3,14 @@
 import numpy as np
 import pytest
 
-from tests.test_kernels import every_backend, every_layout, fast_layouts
+from kernels import get_backend
+from tests.lanes import LANES
+from tests.test_kernels import every_backend, every_layout
 
 WITHIN = 1e-5
+# SciPy's loops would take minutes.
+FAST = [*map(get_backend, ("numpy", "numba")), LANES]
+without_scipy = pytest.mark.parametrize("backend", FAST, ids=["numpy", "numba", "in lanes"])
 # (N, C, H, W) of 10 million values: many small images, and few large ones.
 SHAPES = [(12_756, 2, 28, 28), (16, 2, 791, 791)]
 
@@ -38,6 +43,21 @@ def test_batch_norm(backend, shape):
 
 
 @every_layout
+@pytest.mark.parametrize("shape", [(37, 2, 28, 28), (37, 2), (3, 2, 5, 1)])
+@pytest.mark.parametrize("spread", [0, 1e-3])
+def test_batch_norm_far_from_0(backend, shape, spread):
+    """A mean that is off by its last bit must not be taken for a deviation."""
+    x = np.random.default_rng(0).normal(1000.1, spread, shape).astype(np.float32)
+    gamma, beta = np.ones((2, 2), np.float32)
+    y, mean, variance = backend.batch_norm(x, gamma, beta, 1e-5)
+    axes = (0, 2, 3)[: x.ndim - 1]
+    assert_within(mean, x.mean(axes, np.float64))
+    np.testing.assert_allclose(variance, x.astype(np.float64).var(axes), 1e-5, 1e-20)
+    if not spread:
+        np.testing.assert_array_equal(y, np.ones_like(y))
+
+
+@every_layout
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("size", [1, 3])
 def test_correlate_grad(backend, shape, size):
@@ -56,7 +76,7 @@ def test_correlate(backend):
     assert_within(backend.correlate(x, w), (x.astype(np.float64) * w).sum())
 
 
-@fast_layouts
+@without_scipy
 def test_the_input_gradient_of_many_filters(backend):
     x, w, dy = (
         values((1, 2, 1, 2)),
@@ -80,10 +100,25 @@ def test_dense(backend, width):
     assert_within(dx, want)
 
 
+@pytest.mark.parametrize("backend", FAST[1:], ids=["numba", "in lanes"])  # NumPy's im2col: 15 GB
+def test_the_gradient_of_a_large_filter(backend):
+    x, dy, w = values((16, 1, 791, 791)), values((16, 1, 772, 772), 1), values((1, 1, 20, 20), 2)
+    _, dw, _ = backend.correlate_grad(dy, x, w, need_dx=False)
+    assert_within(dw[0, 0, 19, 19], (x[:, :, 19:, 19:].astype(np.float64) * dy).sum())
+
+
+@every_layout
+@pytest.mark.parametrize("shape", [(4, 1, 1581, 1581), (1, 1, 500_000, 2)])
+def test_average_of_a_whole_image(backend, shape):
+    x = values(shape)
+    assert_within(backend.avg_pool(x, x.shape[2:]), x.mean((1, 2, 3), np.float64))
+
+
 @every_backend
-def test_average_of_a_whole_image(backend):
-    x = values((1, 1, 3163, 3163))
-    assert_within(backend.avg_pool(x, x.shape[2:]), x.mean(dtype=np.float64))
+@pytest.mark.parametrize("shape", [(1, 1, 3163, 3163), (1, 1, 10_000_000, 1)])
+def test_average_of_ten_million_pixels(backend, shape):
+    x = values(shape)
+    assert_within(backend.avg_pool(x, x.shape[2:]), x.mean((1, 2, 3), np.float64))
 
 
 @every_layout

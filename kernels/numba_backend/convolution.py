@@ -170,21 +170,24 @@ def _weight_grad(dy, x, shifts, groups, run, dw, db):
         for n in range(part * N // parts, (part + 1) * N // parts):
             image, sent = x[n, f * groups // F], dy[n, f, :run]
             bias += _sum(sent)
-            for t in range(0, taps - 3, 4):
-                s0, s1, s2, s3 = shifts[t], shifts[t + 1], shifts[t + 2], shifts[t + 3]
-                t0, t1, t2, t3 = dot_4(
-                    sent,
-                    image[s0 : s0 + run],
-                    image[s1 : s1 + run],
-                    image[s2 : s2 + run],
-                    image[s3 : s3 + run],
-                )
-                total[t] += t0
-                total[t + 1] += t1
-                total[t + 2] += t2
-                total[t + 3] += t3
-            for t in range(taps - taps % 4, taps):
-                total[t] += dot(sent, image[shifts[t] : shifts[t] + run])
+            for start in range(0, run, LONGEST_SUM):
+                some = sent[start : start + LONGEST_SUM]
+                seen = image[start:]
+                for t in range(0, taps - 3, 4):
+                    s0, s1, s2, s3 = shifts[t], shifts[t + 1], shifts[t + 2], shifts[t + 3]
+                    t0, t1, t2, t3 = dot_4(
+                        some,
+                        seen[s0 : s0 + some.size],
+                        seen[s1 : s1 + some.size],
+                        seen[s2 : s2 + some.size],
+                        seen[s3 : s3 + some.size],
+                    )
+                    total[t] += t0
+                    total[t + 1] += t1
+                    total[t + 2] += t2
+                    total[t + 3] += t3
+                for t in range(taps - taps % 4, taps):
+                    total[t] += dot(some, seen[shifts[t] : shifts[t] + some.size])
         db[part, f] = bias
 
 

@@ -78,7 +78,7 @@ def _avg_pool(x, y, size, stride, start):
             top, bottom = clip(i * stride[0] - start[0], size[0], H)
             for j in range(OW):
                 left, right = clip(j * stride[1] - start[1], size[1], W)
-                total = image[top, left] - image[top, left]
+                total = 0.0
                 for p in range(top, bottom):
                     for q in range(left, right):
                         total += image[p, q]

@@ -54,28 +54,37 @@ def _sum(x, at, count, step, mask):
 
 
 @inlined
-def _sum_of_squares(x, at, count, step, mask, centre):
-    """Return the sum of the squared deviations of some vectors' images from a centre."""
-    one = same(x.dtype.type(0))
-    two, middle = one, same(centre)
+def _deviations(x, at, count, step, mask, centre):
+    """Return the sums of the deviations of some vectors' images from a centre, and of squares."""
+    nothing, middle = same(x.dtype.type(0)), same(centre)
+    one, two, one_squared, two_squared = nothing, nothing, nothing, nothing
     for p in range(0, count - 1, 2):
         away = load(x, at + p * step) - middle
-        one += away * away
+        one += away
+        one_squared += away * away
         away = load(x, at + (p + 1) * step) - middle
-        two += away * away
+        two += away
+        two_squared += away * away
     if count % 2:
         away = load(x, at + (count - 1) * step) - middle
-        one += away * away
-    return np.float64(total(where(mask, one + two, same(x.dtype.type(0)))))
+        one += away
+        one_squared += away * away
+    plain, squares = (
+        where(mask, one + two, nothing),
+        where(mask, one_squared + two_squared, nothing),
+    )
+    return np.float64(total(plain)), np.float64(total(squares))
 
 
 @inlined
-def _part_sum(x, c, first, last, N, masks, centre):
-    """Return the sum over one channel of some blocks of x (B, C, S, L), or, around a centre, of
-    the squared deviations."""
+def _part_sums(x, c, first, last, N, masks, centre):
+    """Return sums over one channel of some blocks of x (B, C, S, L).
+
+    Those of the deviations from a centre and of their squares, or of x alone where it is None.
+    """
     _, C, S, L = x.shape
     flat = x.reshape(-1)
-    sums = 0.0
+    plain, squares = 0.0, 0.0
     # Rows (S = 1) have a vector a block: those of all whole blocks make one run.
     whole = min(last, N // L) if S == 1 else first
     runs = last - whole + (whole > first)
@@ -88,24 +97,32 @@ def _part_sum(x, c, first, last, N, masks, centre):
         for s in range(0, length, CHUNK):
             at, count = (b * C + c) * S * L + s * step, min(CHUNK, length - s)
             if centre is None:
-                sums += _sum(flat, at, count, step, mask)
+                plain += _sum(flat, at, count, step, mask)
             else:
-                sums += _sum_of_squares(flat, at, count, step, mask, x.dtype.type(centre))
-    return sums
+                more, more_squares = _deviations(flat, at, count, step, mask, centre)
+                plain += more
+                squares += more_squares
+    return plain, squares
 
 
 @parallel
 def _moments(x, N, masks, means, deviations):
-    """x (B, C, S, L): mean and summed squared deviation of each part of a channel, (parts, C)."""
+    """x (B, C, S, L): mean and summed squared deviation of each part of a channel, (parts, C).
+
+    The centre is a mean that float32 sums have rounded. What is left of it in the deviations is
+    taken out: the corrected two-pass algorithm of Chan, Golub, LeVeque (1983). Without it, a
+    constant channel of 1000.1 had a variance.
+    """
     B, C, S, L = x.shape
     parts = len(means)
     for task in prange(parts * C):
         part, c = task // C, task % C
         first, last = part * B // parts, (part + 1) * B // parts
         count = S * (min(last * L, N) - first * L)
-        centre = _part_sum(x, c, first, last, N, masks, None) / count
-        means[part, c] = centre
-        deviations[part, c] = _part_sum(x, c, first, last, N, masks, centre)
+        centre = x.dtype.type(_part_sums(x, c, first, last, N, masks, None)[0] / count)
+        plain, squares = _part_sums(x, c, first, last, N, masks, centre)
+        means[part, c] = centre + plain / count
+        deviations[part, c] = max(squares - plain * plain / count, 0.0)
 
 
 @serial

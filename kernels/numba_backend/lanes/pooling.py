@@ -6,6 +6,7 @@ from numba import prange
 from kernels.geometry import Window
 from kernels.numba_backend.jit import inlined, parallel
 from kernels.numba_backend.lanes.layout import Lanes
+from kernels.numba_backend.lanes.sums import CHUNK
 from kernels.numba_backend.lanes.vectors import (
     load,
     load_like,
@@ -93,9 +94,14 @@ def _avg_pool(x, y, size, stride, start):
             for j in range(OW):
                 left, right = clip(j * stride[1] - start[1], size[1], W)
                 mean = same(real(0))
-                for r in range(top, bottom):
-                    for q in range(left, right):
-                        mean += load(x_flat, ((p * H + r) * W + q) * L)
+                for first in range(top, bottom, CHUNK):
+                    lines = same(real(0))
+                    for r in range(first, min(first + CHUNK, bottom)):
+                        line = same(real(0))  # added up first, that no sum is too long
+                        for q in range(left, right):
+                            line += load(x_flat, ((p * H + r) * W + q) * L)
+                        lines += line
+                    mean += lines
                 count = same(real((bottom - top) * (right - left)))
                 store(y_flat, ((p * OH + i) * OW + j) * L, mean / count)
 
