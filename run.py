@@ -209,7 +209,10 @@ def prepare(args, data):
         data.images, data.labels, args.validation_split, model.seed
     )
     if args.from_path is None and not args.resume:
-        model.fit_normalization(training[0])
+        try:
+            model.fit_normalization(training[0])
+        except ValueError as error:
+            raise InputError(f"{data.source}: {error}") from None
     optimizer = AdamW(args.learning_rate, weight_decay=args.weight_decay, clip_norm=args.clip_norm)
     return model.compile(optimizer, args.label_smoothing), training, validation
 

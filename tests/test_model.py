@@ -25,7 +25,7 @@ from layers import (
     Softmax,
 )
 from tests.networks import digits, small_network
-from training import Adam, InputError, Model, checkpoint
+from training import Adam, DivergedError, InputError, Model, checkpoint
 
 every_backend = pytest.mark.parametrize("backend", list(BACKENDS))
 
@@ -292,6 +292,64 @@ def test_a_layer_that_cannot_be_loaded_is_not_saved(tmp_path):
     model = Model((1, 4, 4), backend="numpy").add(Flatten()).add(Mine()).add(Dense(2))
     with pytest.raises(ValueError, match="add Mine to LAYER_TYPES"):
         model.save(tmp_path / "m.json")
+
+
+@every_backend
+def test_a_refused_compile_changes_nothing(backend):
+    images, labels = digits(64)
+    model, same = (small_network(backend, dropout=0) for _ in range(2))
+    with pytest.raises(ValueError, match="make a new one"):
+        model.compile(model.optimizer)
+    for _ in range(3):
+        assert model.train_step(images, labels) == same.train_step(images, labels)
+
+
+@every_backend
+def test_a_batch_that_diverges_changes_nothing(backend):
+    images, labels = digits(64)
+    model, same = (small_network(backend, dropout=0) for _ in range(2))
+    bad = images.astype(np.float32)
+    bad[0, 0, 0, 0] = np.nan
+    for step in range(3):
+        with pytest.raises(DivergedError, match="nan"):
+            model.train_step(bad, labels)
+        assert model.train_step(images, labels) == same.train_step(images, labels), step
+    np.testing.assert_array_equal(model.predict_proba(images), same.predict_proba(images))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "scale"), [("float32", 1e39), ("float32", 1e-60), ("float32", 1e-40), (float, 1e200)]
+)
+def test_pixels_that_cannot_be_normalised(dtype, scale):
+    images = np.random.default_rng(0).random((20, 1, 4, 4)) * scale
+    model = Model((1, 4, 4), backend="numpy", dtype=dtype)
+    with pytest.raises(ValueError, match=f"pixels from .* for {model.dtype}: scale them"):
+        model.fit_normalization(images)
+    np.testing.assert_array_equal(model.mean, [0])
+
+
+def test_weights_too_large_for_the_precision(tmp_path):
+    model = Model((1, 2, 2), dtype="float64", backend="numpy").add(Flatten()).add(Dense(2))
+    model.layers[1].params["weights"][0] = 1e300
+    model.save(tmp_path / "m.json")
+    Model.load(tmp_path / "m.json", "numpy")
+    with pytest.raises(InputError, match="its weights holds numbers that are not finite in float3"):
+        Model.load(tmp_path / "m.json", "numpy", "float32")
+
+
+def test_a_normalization_that_could_not_be_loaded_is_not_saved(tmp_path):
+    model = small_network()
+    for std in (0, np.nan, np.inf):
+        model.std[:] = std
+        with pytest.raises(ValueError, match="normalization"):
+            model.save(tmp_path / "m.json")
+
+
+def test_a_learning_rate_of_numpy_can_be_saved(tmp_path):
+    model = small_network()
+    model.optimizer.learning_rate = np.float32(0.01)
+    model.train(*digits(20), 1, to_path=tmp_path / "m.json")
+    assert Model.load(tmp_path / "m.json").history == model.history
 
 
 def changed(path, change):

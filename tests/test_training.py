@@ -501,3 +501,10 @@ def test_reporter_writes_lines_and_a_log(tmp_path, capsys):
         assert word in printed[0]
     logged = (tmp_path / "training.log").read_text().splitlines()
     assert [line.split(" ", 2)[2] for line in logged] == printed
+
+
+@pytest.mark.parametrize("name", ["augmenter", "schedule", "reporter", "run_file"])
+def test_train_takes_training_s_own(name):
+    model = small_network(backend="numpy")
+    with pytest.raises(TypeError, match=f"{name} must be one of training's, got 5"):
+        model.train(*digits(40), epochs=1, **{name: 5})

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import tempfile
+import threading
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from training.pixels import Pixels
 if TYPE_CHECKING:
     from training.model import Model
 
+_umask_lock = threading.Lock()
 FORMAT = "cnn-model"
 VERSION = 1
 
@@ -33,8 +35,11 @@ def encode_array(array: np.ndarray) -> dict[str, Any]:
     }
 
 
-def decode_array(entry: dict[str, Any], shape: tuple[int, ...]) -> np.ndarray:
-    """Return a saved array, which must have this shape; its numbers must be finite."""
+def decode_array(entry: dict[str, Any], shape: tuple[int, ...], into: Any = None) -> np.ndarray:
+    """Return a saved array, which must have this shape; its numbers must be finite.
+
+    ``into`` is the dtype that they are to have, None the one that they were saved with.
+    """
     if entry["shape"] != list(shape):
         raise ValueError(f"has shape {entry['shape']} where the layer needs {list(shape)}")
     if entry["dtype"] not in ("float32", "float64"):
@@ -44,17 +49,22 @@ def decode_array(entry: dict[str, Any], shape: tuple[int, ...]) -> np.ndarray:
     if len(data) != math.prod(shape) * dtype.itemsize:
         raise ValueError(f"has {len(data)} bytes where its shape needs {math.prod(shape)} numbers")
     array = np.frombuffer(data, dtype).reshape(shape)
+    # In another precision than it was saved with, a number may be too large.
+    with np.errstate(over="ignore"):
+        array = array.astype(into or dtype, copy=False)
     if not np.isfinite(array).all():
-        raise ValueError("holds numbers that are not finite")
+        raise ValueError(f"holds numbers that are not finite in {array.dtype}")
     return array
 
 
 def not_finite(model: "Model") -> str | None:
-    """Return in words which array of a model holds infinite numbers or NaN, or None."""
+    """Return in words which numbers of a model are infinite or NaN, or None."""
     for layer in model.layers:
         for name, array in layer.arrays.items():
             if not np.isfinite(array).all():
                 return f"{name} of layer {layer} holds numbers that are not finite"
+    if not np.isfinite([*model.mean, *model.std]).all() or not (model.std > 0).all():
+        return "the normalization holds numbers that are not finite, or a std that is not above 0"
     return None
 
 
@@ -181,8 +191,9 @@ def is_run(path: Path) -> bool:
 
 def _umask() -> int:
     """Return the mask for new files, which mkstemp leaves out of account."""
-    mask = os.umask(0)
-    os.umask(mask)
+    with _umask_lock:  # in between, other threads' files would be anyone's to write
+        mask = os.umask(0)
+        os.umask(mask)
     return mask
 
 
@@ -290,7 +301,7 @@ def _add(model: "Model", entry: dict[str, Any]) -> None:
         if name not in entries:
             raise ValueError(f"its {name} is missing")
         try:
-            return decode_array(entries[name], shape)
+            return decode_array(entries[name], shape, model.dtype)
         except KeyError as error:
             raise ValueError(f"the entry {error} of its {name} is missing") from None
         except ValueError as error:

@@ -138,6 +138,8 @@ def train(
     for name, value, kind in (
         ("augmenter", augmenter, Augmenter),
         ("schedule", schedule, Schedule),
+        ("reporter", reporter, Reporter),
+        ("run_file", run_file, RunFile),
     ):
         if not isinstance(value, (kind, type(None))):
             raise TypeError(f"{name} must be one of training's, got {value!r}")
@@ -287,7 +289,7 @@ class _Epochs:
                 reporter.batch_skipped(len(labels))
                 continue
             self._pace.set(epoch, seen / len(order))
-            rate = self._pace.optimizer.learning_rate
+            rate = float(self._pace.optimizer.learning_rate)
             try:
                 loss, correct = model.step(images, labels)
             except DivergedError as error:

@@ -41,7 +41,8 @@ class Model:
         kernel calls of a step are recorded once and made again. The numbers are the same.
 
     What a layer is made of (its slope, rate, momentum) is fixed once it is in a model; numbers in
-    its arrays may be changed in place at any time.
+    its arrays may be changed in place at any time. Several threads may predict with a model, but
+    none while another one trains it.
 
     Attributes
     ----------
@@ -77,7 +78,7 @@ class Model:
         self._recorded: dict[Any, Callable[..., Any] | None] = {}
         self._head = Softmax()
         self.optimizer: Optimizer | None = None
-        self.label_smoothing = 0.0
+        self._label_smoothing = 0.0
         self.history: dict[str, list] = {}
         self.mean = np.zeros(C, self.dtype)
         self.std = np.ones(C, self.dtype)
@@ -164,29 +165,41 @@ class Model:
             raise TypeError(f"optimizer must be one such as Adam(), got {optimizer!r}")
         if self.classes < 2:
             raise ValueError("the model needs at least two classes at its end")
-        self.label_smoothing = smoothing(label_smoothing)
+        optimizer.check_free()
+        self._label_smoothing = smoothing(label_smoothing)
         self.parameters = Parameters(self.layers, self.dtype)
         self._recorded.clear()
         optimizer.bind(self.parameters, self.backend)
         self.optimizer = optimizer
         return self
 
+    @property
+    def label_smoothing(self) -> float:
+        """Share of each label that is spread over all classes; `compile` sets it."""
+        return self._label_smoothing
+
     def fit_normalization(self, images: np.ndarray) -> "Model":
         """Take the mean and standard deviation of each channel from training images."""
         images, _, _ = self._check_images(images)
         if len(images) == 0 or not np.isfinite(images).all():
             raise ValueError("normalization needs at least one image, and finite pixels")
+        pixels = Pixels.of(images)
         mean = images.mean(axis=(0, 2, 3), dtype=np.float64)
         squares = np.zeros_like(mean)
-        for start in range(0, len(images), 1024):  # in parts: the whole in float64 is 8 times uint8
-            part = images[start : start + 1024] - mean[:, None, None]
-            squares += np.square(part).sum(axis=(0, 2, 3))
-        std = np.sqrt(squares / (images.size / len(mean)))
-        self.mean = mean.astype(self.dtype)
-        # What rounding leaves of a constant channel's deviation must not be divided by.
-        constant = std <= 1e-7 * np.abs(mean)
-        self.std = np.where(constant, 1, std).astype(self.dtype)
-        self.pixels = Pixels.of(images)
+        with np.errstate(over="ignore", divide="ignore"):
+            for start in range(0, len(images), 1024):  # in parts: all in float64 is 8 times uint8
+                part = images[start : start + 1024] - mean[:, None, None]
+                squares += np.square(part).sum(axis=(0, 2, 3))
+            std = np.sqrt(squares / (images.size / len(mean)))
+            # What rounding leaves of a constant channel's deviation must not be divided by.
+            std = np.where(std <= 1e-7 * np.abs(mean), 1, std).astype(self.dtype)
+            mean, limits = mean.astype(self.dtype), np.array(pixels[:2]).astype(self.dtype)
+            if not np.isfinite([*mean, *std, *(1 / std), *limits]).all():
+                raise ValueError(
+                    f"pixels from {pixels.low:g} to {pixels.high:g} are too large or too close to "
+                    f"each other for {self.dtype}: scale them, to 0 to 255, say"
+                )
+        self.mean, self.std, self.pixels = mean, std, pixels
         return self
 
     def compute_gradients(self, x: np.ndarray, y: np.ndarray) -> tuple[float, int]:
@@ -235,7 +248,7 @@ class Model:
         activations = self.backend.load_images(images, mean, std, self.dtype)
         for layer in self._steps:
             activations = layer.forward(activations, training=True)
-        loss, correct, gradient = self._head.loss(activations, labels, self.label_smoothing)
+        loss, correct, gradient = self._head.loss(activations, labels, self._label_smoothing)
         for layer in reversed(self._steps):
             gradient = layer.backward(gradient)
         return loss, correct
@@ -246,12 +259,14 @@ class Model:
         Raises
         ------
         DivergedError
-            When the loss is no finite number; the parameters are left as they were.
+            When the loss is no finite number; weights and running averages are as they were.
         """
         if self.optimizer is None:
             raise RuntimeError("call compile(optimizer=...) before training")
+        averages = self.parameters.buffers.copy()
         loss, correct = self.compute_gradients(x, y)
         if not math.isfinite(loss):
+            self.parameters.buffers[:] = averages
             raise DivergedError(
                 f"the loss became {loss}: try a smaller learning rate than "
                 f"{self.optimizer.learning_rate:g}"

@@ -47,16 +47,13 @@ class Optimizer(ABC):
         self.steps = 0
         self._parameters: Parameters | None = None
 
-    def bind(self, parameters: Parameters, backend: Backend) -> None:
-        """Start on these parameters.
-
-        Raises
-        ------
-        ValueError
-            When the optimizer works on a model already.
-        """
+    def check_free(self) -> None:
+        """Raise ValueError when the optimizer works on a model already."""
         if self._parameters is not None:
             raise ValueError("the optimizer works on a model already; make a new one")
+
+    def bind(self, parameters: Parameters, backend: Backend) -> None:
+        """Start on these parameters; `check_free` comes first."""
         self._parameters, self._backend, self.steps = parameters, backend, 0
         self.state = {slot: np.zeros_like(parameters.values) for slot in self.slots}
 
