@@ -31,16 +31,21 @@ def check():
         np.testing.assert_array_equal(fast.leaky_relu(x, 0.1), plain.leaky_relu(x, 0.1))
         np.testing.assert_array_equal(fast.max_pool(x, 2), plain.max_pool(x, 2))
 """
+# Alarms end what would wait for ever.
 FORK = """
-import os
-check()
+import os, signal
+from numba.core import event
 child = os.fork()
 if child == 0:
+    signal.alarm(60)
     try:
-        check()
+        with event.install_recorder("numba:compile") as compiled:
+            check()
     except RuntimeError as error:
         print(error, flush=True)
         os._exit(3)
+    if compiled.buffer:
+        print("compiled", flush=True)
     os._exit(0)
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
@@ -116,15 +121,34 @@ def finish(process, code=0):
     return out
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.fixture(scope="module")
+def warm_cache():
+    finish(start("check()"))
+
+
+forking = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+
+
+@forking
+@pytest.mark.usefixtures("warm_cache")
+@pytest.mark.parametrize("called", ["", "fast.leaky_relu(np.ones((2, 3, 4, 4)), 0.1)", "check()"])
 @pytest.mark.parametrize("layer", layers())
-def test_a_forked_child_computes_or_says_why_not(layer):
-    process = start(FORK, environment={"NUMBA_THREADING_LAYER": layer})
-    out = finish(process, 3 if layer == "omp" else 0)
-    assert ("get_context('spawn')" in out) == (layer == "omp")
+def test_a_forked_child_computes_or_says_why_not(layer, called):
+    """It loads the kernels that its parent had not called, in place of compiling them."""
+    refused = layer == "omp" and called
+    process = start(called + FORK, environment={"NUMBA_THREADING_LAYER": layer})
+    out = finish(process, 3 if refused else 0)
+    assert ("get_context('spawn')" in out) == bool(refused)
+    assert "compiled" not in out
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@forking
+def test_a_fork_that_python_does_not_see_only_costs_the_cache():
+    """Such as a C library's: a child that has no lock compiles for itself."""
+    finish(start("import ctypes" + FORK.replace("os.fork", "ctypes.PyDLL(None).fork")))
+
+
+@forking
 def test_a_process_may_fork_before_it_loads_the_kernels():
     finish(start("check()", before=EARLY_FORK))
 

@@ -81,7 +81,12 @@ class _Cache(FunctionCache):
     the other (Numba's issues 4807 and 7872). What cannot be read or written is compiled again.
     """
 
-    _lock = filelock.FileLock(CACHE / ".lock", timeout=60)
+    _lock: filelock.BaseFileLock
+
+    @classmethod
+    def make_lock(cls):
+        """Make the lock anew, for it works only in the process that made it."""
+        cls._lock = filelock.FileLock(CACHE / ".lock", timeout=60)
 
     def load_overload(self, sig, target_context):
         try:
@@ -98,8 +103,13 @@ class _Cache(FunctionCache):
                 except (EOFError, pickle.UnpicklingError):
                     self.flush()  # the index is damaged: begin a new one
                     super().save_overload(sig, data)
-        except (OSError, filelock.Timeout):
+        except (OSError, filelock.Timeout, RuntimeError):  # the last: a fork unknown to Python
             return
+
+
+_Cache.make_lock()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_Cache.make_lock)
 
 
 def _compiler(**options: Any):
