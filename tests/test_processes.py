@@ -49,6 +49,26 @@ if child == 0:
     os._exit(0)
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
+BUSY_FORK = """
+import os, signal
+from threading import Thread
+x = np.ones((64, 8, 32, 32), np.float32)
+
+def compute():
+    while True:
+        fast.leaky_relu(x, 0.1)
+
+fast.leaky_relu(x, 0.1)
+Thread(target=compute, daemon=True).start()
+signal.alarm(60)
+for _ in range(20):
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        fast.leaky_relu(x, 0.1)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+"""
 EARLY_FORK = """
 import os, sys
 child = os.fork()
@@ -146,6 +166,11 @@ def test_a_forked_child_computes_or_says_why_not(layer, called):
 def test_a_fork_that_python_does_not_see_only_costs_the_cache():
     """Such as a C library's: a child that has no lock compiles for itself."""
     finish(start("import ctypes" + FORK.replace("os.fork", "ctypes.PyDLL(None).fork")))
+
+
+@forking
+def test_a_fork_while_another_thread_computes_in_numbas_queue():
+    finish(start(BUSY_FORK, environment={"NUMBA_THREADING_LAYER": "workqueue"}))
 
 
 @forking

@@ -61,6 +61,11 @@ def guard(functions: dict) -> None:
         os.register_at_fork(after_in_child=after_fork)
     if _takes_one_thread():
         lock = threading.RLock()
+        # A child has no thread that would give the lock back: fork only while none computes.
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(
+                before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release
+            )
         for name in functions["__all__"]:
             functions[name] = _one_at_a_time(functions[name], lock)
         Tape.__call__ = _one_at_a_time(Tape.__call__, lock)  # type: ignore[method-assign]
