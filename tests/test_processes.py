@@ -91,6 +91,15 @@ with ThreadPoolExecutor(3) as pool:
 for other in others:
     np.testing.assert_array_equal(other, first)
 """
+NO_TBB = "import sys; sys.modules['numba.np.ufunc.tbbpool'] = None"
+OLD_TBB = """
+from numba.np.ufunc import parallel
+
+def refuse():
+    raise ImportError
+
+parallel._check_tbb_version_compatible = refuse
+"""
 POOL = """
 import multiprocessing
 from tests.networks import digits, small_network
@@ -181,6 +190,14 @@ def test_a_process_may_fork_before_it_loads_the_kernels():
 @pytest.mark.parametrize("layer", layers())
 def test_three_threads_at_once(layer):
     finish(start(THREADS, environment={"NUMBA_THREADING_LAYER": layer}))
+
+
+@pytest.mark.parametrize(
+    ("name", "before"),
+    [("forksafe", NO_TBB), ("forksafe", OLD_TBB), ("WorkQueue", "")],
+)
+def test_three_threads_where_a_name_leads_to_numbas_queue(name, before):
+    finish(start(THREADS, before=before, environment={"NUMBA_THREADING_LAYER": name}))
 
 
 def test_a_pool_of_processes(tmp_path):

@@ -2,11 +2,13 @@
 
 import importlib
 import os
+import sys
 import threading
 from functools import wraps
 
 import numba
 from numba import config
+from numba.np.ufunc import parallel
 
 from kernels.numba_backend.tape import Tape
 
@@ -29,20 +31,32 @@ def _one_at_a_time(function, lock):
     return locked
 
 
-def _takes_one_thread() -> bool:
-    """Return whether Numba will take its own queue, which ends the process at a second thread."""
-    layer = config.THREADING_LAYER  # type: ignore[attr-defined]
-    modules = {"omp": "omppool", "tbb": "tbbpool"}
-    layers = config.THREADING_LAYER_PRIORITY if layer == "default" else [layer]  # type: ignore[attr-defined]
-    for name in layers:
-        if name == "workqueue":
-            return True
-        try:
-            importlib.import_module(f"numba.np.ufunc.{modules.get(name, name)}")
-        except ImportError:
-            continue
+def _loads(layer: str) -> bool:
+    """Return whether Numba can load TBB or OpenMP; it passes over a TBB that is too old."""
+    try:
+        if layer == "tbb":
+            parallel._check_tbb_version_compatible()
+        importlib.import_module(f"numba.np.ufunc.{layer}pool")
+    except ImportError:
         return False
-    return False
+    return True
+
+
+def _takes_one_thread() -> bool:
+    """Return whether Numba will take its own queue, which ends the process at a second thread.
+
+    Numba takes the first layer that loads of those that a name stands for. The names "safe" and
+    "threadsafe" never stand for the queue.
+    """
+    on_linux = sys.platform.startswith("linux")
+    name = str(config.THREADING_LAYER).lower()  # type: ignore[attr-defined]
+    layers = {
+        "default": config.THREADING_LAYER_PRIORITY,  # type: ignore[attr-defined]
+        "forksafe": ["tbb", "workqueue"] if on_linux else ["tbb", "omp", "workqueue"],
+    }.get(name, [name])
+    if "workqueue" not in layers:
+        return False
+    return not any(map(_loads, layers[: layers.index("workqueue")]))
 
 
 def guard(functions: dict) -> None:
