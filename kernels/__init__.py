@@ -21,7 +21,7 @@ def get_backend(name: str) -> Backend:
     ValueError
         When there is no such backend.
     ImportError
-        When the package that it needs is not installed.
+        When the package that it needs is not installed, or Numba must not compile.
     """
     if not isinstance(name, str) or name not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {name!r}")

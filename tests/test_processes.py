@@ -243,6 +243,21 @@ def test_a_damaged_cache_is_compiled_anew(tmp_path):
     finish(start("check()", environment=cache))
 
 
+def test_without_the_compiler_the_answer_is_one_message(tmp_path):
+    done = subprocess.run(
+        [sys.executable, ROOT / "run.py", "--dataset", "mnist-5k", "--epochs", "1"],
+        cwd=tmp_path,
+        env=os.environ | {"NUMBA_DISABLE_JIT": "1"},
+        text=True,
+        capture_output=True,
+        timeout=60,
+    )
+    assert done.returncode == 2, done.stderr
+    assert done.stderr == (
+        "run.py: backend 'numba' cannot compile: unset NUMBA_DISABLE_JIT, or take backend 'numpy'\n"
+    )
+
+
 def limit_files():
     resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
 

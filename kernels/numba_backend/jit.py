@@ -20,6 +20,11 @@ from numba.core.caching import FunctionCache
 
 from kernels import checks
 
+if config.DISABLE_JIT:  # type: ignore[attr-defined]
+    raise ImportError(
+        "backend 'numba' cannot compile: unset NUMBA_DISABLE_JIT, or take backend 'numpy'"
+    )
+
 # Sums may be reordered, so that they fill vectors. NaN and infinity keep their meaning.
 FASTMATH = {"reassoc", "contract", "nsz", "arcp"}
 OPTIONS: dict[str, Any] = {
