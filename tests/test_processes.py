@@ -232,6 +232,15 @@ def test_another_processor_or_numba_takes_no_kernel_of_this_one(tmp_path):
     assert any(seen[2][path] != time for path, time in seen[1].items())
 
 
+def test_a_relative_cache_stays_where_it_was(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    before = f"import os; os.chdir({str(tmp_path)!r})"
+    program = "os.chdir('elsewhere'); fast.leaky_relu(np.ones((2, 3, 4, 4)), 0.1)"
+    finish(start(program, before=before, environment={"NUMBA_CACHE_DIR": "cache"}))
+    assert list((tmp_path / "cache").rglob("*.nbc"))
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
 def test_a_damaged_cache_is_compiled_anew(tmp_path):
     cache = {"NUMBA_CACHE_DIR": str(tmp_path)}
     finish(start("check()", environment=cache))

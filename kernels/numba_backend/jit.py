@@ -71,7 +71,7 @@ def _choose_cache() -> Path:
         for stale in folder.glob("kernels-*"):
             if stale.name != name:
                 shutil.rmtree(stale, ignore_errors=True)
-    return folder / name
+    return (folder / name).absolute()  # the working directory may change
 
 
 CACHE = _choose_cache()
