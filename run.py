@@ -34,10 +34,11 @@ from training import (
     pictures,
     split_validation,
 )
-from training.checkpoint import is_model, is_run, make_folder, remove_leftovers, to_document
+from training.checkpoint import is_model, is_run, to_document
 from training.command_line import DEFAULT_MODEL
 from training.datasets import DownloadError, load_dataset, load_file, load_unlabelled
 from training.evaluation import class_accuracies, confusion_matrix
+from training.files import make_folder, remove_leftovers
 from training.rate_finder import find_learning_rate
 
 LOG_NAME = "training.log"
@@ -225,7 +226,7 @@ def train(args):
     lock = filelock.FileLock(run_path.parent / f".{run_path.name}.lock", timeout=0)
     try:
         with lock:
-            for path in (args.to_path, run_path):
+            for path in (args.to_path, run_path, command_line.beside(args.to_path, "history.csv")):
                 remove_leftovers(path)
             train_alone(args)
     except filelock.Timeout:
@@ -451,7 +452,10 @@ def main(argv=None):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except (InputError, ShapeError, DivergedError, ImportError, OSError) as error:
-        print(f"run.py: {error}", file=sys.stderr)
+        message = str(error)
+        if isinstance(error, OSError) and error.errno:  # not one of ours, which say all
+            message = f"{error.filename or 'what is printed'}: {error.strerror}"
+        print(f"run.py: {message}", file=sys.stderr)
         return 2
     except MemoryError as error:
         print(f"run.py: out of memory: {error}; use fewer or smaller images", file=sys.stderr)

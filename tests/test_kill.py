@@ -17,7 +17,8 @@ import pytest
 from tests.networks import digits
 from tests.test_cli import write_csv
 from tests.unprivileged import drop_rights
-from training import Model, RunFile
+from training import Model, RunFile, pictures
+from training.reporting import write_history
 
 ROOT = Path(__file__).parents[1]
 
@@ -104,6 +105,25 @@ def test_a_full_disk_leaves_the_earlier_model(tmp_path):
     assert done.stderr.startswith(f"run.py: {tmp_path / 'm.json'}: cannot be saved: File too large")
     assert len(done.stderr.splitlines()) == 1
     assert (tmp_path / "m.json").read_bytes() == before
+    assert not list(tmp_path.glob(".*.tmp"))
+
+
+def test_a_full_disk_spoils_no_other_file(tmp_path, monkeypatch):
+    """Where the model fits, but its history or a picture does not."""
+    history, picture = tmp_path / "m-history.csv", tmp_path / "m-curves.png"
+    write_history({"loss": [1.0]}, history)
+    pictures.curves({"loss": [1.0]}, picture)
+    before = history.read_bytes(), picture.read_bytes()
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, limit[1]))
+    try:
+        with pytest.raises(OSError, match=rf"^{history}: cannot be saved: File too large"):
+            write_history({"loss": [1.0, 2.0]}, history)
+        with pytest.raises(OSError, match=rf"^{picture}: cannot be drawn: File too large.*--no_pl"):
+            pictures.curves({"loss": [1.0, 2.0]}, picture)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert history.read_bytes() == before[0]
     assert not list(tmp_path.glob(".*.tmp"))
 
 

@@ -3,10 +3,6 @@
 import base64
 import json
 import math
-import os
-import tempfile
-import threading
-import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +10,13 @@ import numpy as np
 
 from kernels.geometry import integer, number
 from layers import LAYER_TYPES
+from training import files
 from training.errors import InputError
 from training.pixels import Pixels
 
 if TYPE_CHECKING:
     from training.model import Model
 
-_umask_lock = threading.Lock()
 FORMAT = "cnn-model"
 VERSION = 1
 
@@ -112,64 +108,13 @@ def to_document(model: "Model") -> dict[str, Any]:
 
 
 def save(model: "Model", path: str | Path) -> None:
-    """Write a model; see `write`."""
+    """Write a model; see `files.replace`."""
     write(to_document(model), path)
 
 
 def write(document: dict[str, Any], path: str | Path) -> None:
-    """Write a document to a temporary file beside ``path``, sync it, and rename it.
-
-    Whoever reads ``path`` sees the old one or the whole new one, whenever the machine stops.
-
-    Raises
-    ------
-    OSError
-        With a message for the user, when the disk is full, say; what was there is untouched.
-    """
-    path = Path(path)
-    text = json.dumps(document, indent=1)
-    try:
-        _replace(path, text)
-    except OSError as error:
-        raise OSError(
-            f"{path}: cannot be saved: {error.strerror or error}; what was there is as it was: "
-            "make room, or name another place"
-        ) from error
-
-
-def _replace(path: Path, text: str) -> None:
-    make_folder(path.parent)
-    handle, name = tempfile.mkstemp(prefix=_prefix(path), suffix=".tmp", dir=path.parent)
-    try:
-        with open(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o666 & ~_umask())
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    _sync_directory(path.parent)
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder and those that it lies in, where they are missing, to outlast a power cut."""
-    if not folder.is_dir():
-        make_folder(folder.parent)
-        folder.mkdir(exist_ok=True)
-        _sync_directory(folder.parent)
-
-
-def _prefix(path: Path) -> str:
-    """Return what temporary files for a path begin with, however long its name is."""
-    return f".saving-{zlib.crc32(os.fsencode(path.name)):08x}-"
-
-
-def remove_leftovers(path: Path) -> None:
-    """Delete what killed processes left of their writing to a path; none may be writing now."""
-    for left in path.parent.glob(f"{_prefix(path)}*.tmp"):
-        left.unlink(missing_ok=True)
+    """Write a document; see `files.replace`."""
+    files.replace(path, json.dumps(document, indent=1))
 
 
 def is_model(path: Path) -> bool:
@@ -187,24 +132,6 @@ def is_run(path: Path) -> bool:
         return "run" in read(path)
     except InputError:
         return False
-
-
-def _umask() -> int:
-    """Return the mask for new files, which mkstemp leaves out of account."""
-    with _umask_lock:  # in between, other threads' files would be anyone's to write
-        mask = os.umask(0)
-        os.umask(mask)
-    return mask
-
-
-def _sync_directory(directory: Path) -> None:
-    """Make a rename last through a power cut, where the system lets directories be synced."""
-    if hasattr(os, "O_DIRECTORY"):
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def read(path: str | Path) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Pictures of a training and of what came out of it, with matplotlib."""
 
+import io
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,18 @@ def _figure(width: float, height: float) -> Any:
     return Figure(figsize=(width, height), layout="constrained", dpi=110)
 
 
+def _save(figure: Any, path: Path) -> None:
+    """Write a picture, which is drawn in memory first: a full disk spoils none that is there."""
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png")
+    try:
+        path.write_bytes(picture.getvalue())
+    except OSError as error:
+        raise OSError(
+            f"{path}: cannot be drawn: {error.strerror}: make room, or say --no_plots"
+        ) from None
+
+
 def curves(history: dict[str, list], path: Path) -> None:
     """Draw accuracy and loss by epoch."""
     figure = _figure(10, 4)
@@ -41,7 +54,7 @@ def curves(history: dict[str, list], path: Path) -> None:
         axes.legend()
         if name == "accuracy":
             axes.yaxis.set_major_formatter("{x:.1%}")
-    figure.savefig(path)
+    _save(figure, path)
 
 
 def rates(rates: np.ndarray, losses: np.ndarray, best: float, path: Path) -> None:
@@ -54,7 +67,7 @@ def rates(rates: np.ndarray, losses: np.ndarray, best: float, path: Path) -> Non
     axes.set_ylim(0, 1.2 * losses[0])
     axes.grid(alpha=0.3)
     axes.legend()
-    figure.savefig(path)
+    _save(figure, path)
 
 
 def confusion(matrix: np.ndarray, path: Path) -> None:
@@ -79,7 +92,7 @@ def confusion(matrix: np.ndarray, path: Path) -> None:
                     color="white" if dark else "0.5" if i == j else "black",
                 )  # fmt: skip
     figure.colorbar(image, ax=axes, label="mistakes", shrink=0.8)
-    figure.savefig(path)
+    _save(figure, path)
 
 
 def _show(axes: Any, image: np.ndarray) -> None:
@@ -110,7 +123,7 @@ def mistakes(
         guess = probabilities[place].argmax()
         certainty = probabilities[place, guess]
         axes.set_title(f"{labels[place]} -> {guess} ({certainty:.0%})", fontsize=8)
-    figure.savefig(path)
+    _save(figure, path)
 
 
 def filters(weights: np.ndarray, path: Path, most: int = 64) -> None:
@@ -128,7 +141,7 @@ def filters(weights: np.ndarray, path: Path, most: int = 64) -> None:
             axes.imshow(kernel.transpose(1, 2, 0) / (2 * limit) + 0.5)
         else:
             axes.imshow(kernel.mean(axis=0), cmap="RdBu_r", vmin=-limit, vmax=limit)
-    figure.savefig(path)
+    _save(figure, path)
 
 
 def draw_all(

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import io
 import logging
 import sys
 import threading
@@ -12,6 +13,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from training import files
 from training.errors import InputError
 
 COMPILING = "compiling the kernels for this machine, once: the next start finds them ready"
@@ -20,18 +22,18 @@ COMPILING = "compiling the kernels for this machine, once: the next start finds 
 def write_history(history: dict[str, list], path: str | Path) -> None:
     """Write a CSV file with a row an epoch; what an epoch did not measure stays empty."""
     epochs = max(map(len, history.values()), default=0)
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file)
-        rows.writerow(["epoch", *history])
-        for epoch in range(epochs):
-            # What was measured for some epochs only was measured for the last ones.
-            places = (epoch - epochs + len(numbers) for numbers in history.values())
-            numbers = [
-                numbers[place] if place >= 0 else ""
-                for numbers, place in zip(history.values(), places, strict=True)
-            ]
-            rows.writerow([epoch + 1, *numbers])
+    text = io.StringIO()
+    rows = csv.writer(text)
+    rows.writerow(["epoch", *history])
+    for epoch in range(epochs):
+        # What was measured for some epochs only was measured for the last ones.
+        places = (epoch - epochs + len(numbers) for numbers in history.values())
+        numbers = [
+            numbers[place] if place >= 0 else ""
+            for numbers, place in zip(history.values(), places, strict=True)
+        ]
+        rows.writerow([epoch + 1, *numbers])
+    files.replace(path, text.getvalue())
 
 
 def _open_events(directory: str | Path) -> Any:
