@@ -85,12 +85,16 @@ def number(value: Any, name: str, minimum: float = -math.inf, below: float = mat
     """Return ``value`` as a finite float from ``minimum`` to below ``below``; no bool will do."""
     if not isinstance(value, numbers.Real) or isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name} must be a number, got {value!r}")
-    if not (math.isfinite(value) and minimum <= float(value) < below):
+    try:
+        checked = float(value)
+    except OverflowError:  # such an integer may also be too long to be shown
+        checked, value = math.inf, "a number beyond any float"
+    if not (math.isfinite(checked) and minimum <= checked < below):
         least = "finite" if minimum == -math.inf else f"at least {minimum:g}"
         upper = "finite" if below == math.inf else f"below {below:g}"
         wanted = least if least == upper else f"{least} and {upper}"
         raise ValueError(f"{name} must be {wanted}, got {value!r}")
-    return float(value)
+    return checked
 
 
 def pair(value: Any, name: str, minimum: int = 1) -> Pair:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kernels import BACKENDS, get_backend
-from kernels.geometry import make_window
+from kernels.geometry import make_window, number
 from tests.cases import assert_close
 
 NUMPY = get_backend("numpy")
@@ -103,6 +103,7 @@ X, W = np.zeros((2, 4, 6, 6)), np.zeros((4, 4, 3, 3))
         ("softmax_cross_entropy", (X[0, 0], np.arange(1, 7)), ValueError, "labels must be 0 to 5"),
         ("softmax_cross_entropy", (X[0, 0], np.full(6, -1)), ValueError, "labels must be 0 to 5"),
         ("softmax_cross_entropy", (X[0, 0], np.zeros(6)), TypeError, "labels must be integers"),
+        ("leaky_relu", (X, 10**400), ValueError, "slope must be finite"),
         ("set_threads", (0,), ValueError, "threads must be at least 1"),
         ("set_threads", (10**6,), ValueError, "threads must be 1 to"),
     ],
@@ -161,3 +162,18 @@ def test_padding_is_read_the_same_whatever_came_before():
 def test_unknown_backend():
     with pytest.raises(ValueError, match="one of numba, scipy, numpy"):
         get_backend("cuda")
+
+
+@pytest.mark.parametrize("value", [10**400, -(10**400), 10**5000], ids=["400", "-400", "5000"])
+def test_a_number_beyond_any_float_is_answered(value):
+    with pytest.raises(ValueError, match="rate must be at least 0 and below 1"):
+        number(value, "rate", 0, 1)
+
+
+V = np.full(4, 0.5)
+GRADIENTS = {  # the arguments before `out`, of which the last arrays are parameters
+    "correlate_grad": (X[:, :, :4, :4], X, W, 1, 0, 1, 1, True),
+    "dense_grad": (X[0, 0, :, :4], X[0, 0], np.ones((6, 4)), True),
+    "batch_norm_grad": (X, X, V, V, V, 1e-5),
+    "batch_norm_relu_grad": (X, X, V, V, V, V, 1e-5, 0.1),
+}

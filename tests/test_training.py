@@ -394,6 +394,18 @@ def test_schedules_by_progress():
     for make in (lambda: OneCycle(1.0), lambda: Cosine(start=2), lambda: Steps((1.5,))):
         with pytest.raises(ValueError, match="must be 0 to"):
             make()
+    for make in (
+        lambda: Cosine(10**400),
+        lambda: Steps((10**400,)),
+        lambda: ReduceOnPlateau(factor=10**400),
+        lambda: ReduceOnPlateau(minimum=10**400),
+        lambda: ReduceOnPlateau(minimum=float("nan")),
+    ):
+        with pytest.raises(ValueError, match="must be"):
+            make()
+    for make in (lambda: Cosine("0.1"), lambda: Steps((None,)), lambda: ReduceOnPlateau(2, "x")):
+        with pytest.raises(TypeError, match="must be a number"):
+            make()
 
 
 def test_the_schedule_sets_each_step_and_gives_the_rate_back():

@@ -3,14 +3,14 @@
 import math
 from abc import ABC, abstractmethod
 
-from kernels.geometry import integer
+from kernels.geometry import integer, number
 
 
 def _share(name: str, value: float, low: float = 0.0, high: float = 1.0) -> float:
-    number = float(value)
-    if not low <= number <= high:
+    share = number(value, name)
+    if not low <= share <= high:
         raise ValueError(f"{name} must be {low:g} to {high:g}, got {value!r}")
-    return number
+    return share
 
 
 class Schedule(ABC):
@@ -118,9 +118,9 @@ class ReduceOnPlateau(Schedule):
 
     def __init__(self, patience: int = 2, factor: float = 0.5, minimum: float = 1e-3):
         self.patience = integer(patience, "patience", 0)
-        if not 0 < factor < 1:
+        self.cut, self.minimum = number(factor, "factor"), number(minimum, "minimum")
+        if not 0 < self.cut < 1:
             raise ValueError(f"factor must be between 0 and 1, got {factor!r}")
-        self.cut, self.minimum = float(factor), float(minimum)
         self._factor, self._lowest, self._waited = 1.0, math.inf, 0
 
     def factor(self, progress):
