@@ -358,6 +358,13 @@ def warping(images: Any, matrices: Any) -> tuple[np.ndarray, np.ndarray]:
         raise TypeError(f"images must be uint8, float32 or float64, got {images.dtype}")
     if images.ndim != 4 or 0 in images.shape[1:]:
         raise ValueError(f"images must be (N, C, H, W), got shape {images.shape}")
+    H, W = images.shape[2:]
+    # float32 numbers tell places apart up to 2**23; one more row and column are added to an image.
+    if max(H, W) > 2**23 or (H + 1) * (W + 1) >= 2**31:
+        raise ValueError(
+            f"images of {(H, W)} pixels are too large to be warped: "
+            "sides may have 2**23, and all together must be fewer than 2**31"
+        )
     matrices = np.asarray(matrices)
     if matrices.dtype.kind not in "iuf":
         raise TypeError(f"matrices must be real numbers, got {matrices.dtype}")

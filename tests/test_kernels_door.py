@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kernels import BACKENDS, get_backend
+from kernels import BACKENDS, checks, get_backend
 from kernels.geometry import make_window, number
 from tests.cases import assert_close
 
@@ -168,6 +168,20 @@ def test_unknown_backend():
 def test_a_number_beyond_any_float_is_answered(value):
     with pytest.raises(ValueError, match="rate must be at least 0 and below 1"):
         number(value, "rate", 0, 1)
+
+
+@every_backend
+@pytest.mark.parametrize("shape", [(2**23 + 1, 1), (1, 2**23 + 1)])
+def test_images_whose_places_no_float32_holds_are_not_warped(backend, shape):
+    images, matrix = np.ones((1, 1, *shape), np.uint8), np.eye(2, 3)[None]
+    with pytest.raises(ValueError, match=r"images of .* pixels are too large"):
+        backend.warp_images(images, matrix)
+
+
+def test_images_whose_places_no_int32_holds_are_not_warped():
+    images = np.broadcast_to(np.uint8(1), (1, 1, 2**16, 2**15 - 1))
+    with pytest.raises(ValueError, match=r"images of .* pixels are too large"):
+        checks.warping(images, np.eye(2, 3)[None])
 
 
 V = np.full(4, 0.5)
