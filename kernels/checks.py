@@ -4,6 +4,8 @@ The kernels run on raw memory, so whatever passes this module must be safe to ru
 """
 
 import math
+from collections.abc import Iterable, Sequence
+from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -211,11 +213,39 @@ def vectors(**values: Any) -> None:
     """Check vectors that an optimizer works on in place: alike, and none to be copied."""
     first: np.ndarray | None = None
     for name, value in values.items():
-        checked = array(value, name, 1, None if first is None else first.dtype)
-        if checked is not value:  # a copy, or a view of a subclass
-            raise ValueError(f"{name} must be contiguous, aligned and writable")
+        in_place(value, name, 1, None if first is None else first.dtype)
         first = value if first is None else first
         shape_is(value, name, first.shape)
+    for (one, a), (other, b) in combinations(values.items(), 2):
+        if np.may_share_memory(a, b):
+            raise ValueError(f"{one} and {other} share memory: each must have its own")
+
+
+def in_place(value: Any, name: str, ndim: int, dtype: np.dtype | None) -> None:
+    """Check an array that is to be written into, so that no copy of it will do."""
+    if array(value, name, ndim, dtype) is not value:  # a copy, or a view of a subclass
+        raise ValueError(f"{name} must be contiguous, aligned and writable")
+
+
+def room(out: Any, shapes: Sequence[tuple[int, ...]], read: Iterable[np.ndarray]) -> Any:
+    """Return what gradients are to be written into, as it is; None stands for no room.
+
+    A gradient must not be written over parameters that are still to be read, nor over another.
+    """
+    if out is None:
+        return None
+    if not isinstance(out, tuple) or len(out) != len(shapes):
+        raise ValueError(f"out must be {len(shapes)} arrays, got {out!r}")
+    taken = list(read)
+    for place, (value, shape) in enumerate(zip(out, shapes, strict=True)):
+        if value is not None:
+            name = f"out[{place}]"
+            in_place(value, name, len(shape), taken[0].dtype)
+            shape_is(value, name, shape)
+            if any(np.may_share_memory(value, other) for other in taken):
+                raise ValueError(f"{name} shares memory with another array of the call")
+            taken.append(value)
+    return out
 
 
 def sgd(learning_rate: Any, l2: Any) -> tuple[float, float]:

@@ -3,7 +3,8 @@
 Shapes: N images (or rows) in a batch, C channels, H rows and W columns of pixels. Plain
 arrays are C-contiguous float32 or float64; other strides and byte orders are copied.
 Every function that takes arrays raises TypeError for a wrong type or dtype and ValueError
-for a wrong shape or size, and says which argument it was and what would be right.
+for a wrong shape or size, and says which argument it was and what would be right. What is
+written into (`out`, and the vectors of optimizers and averages) shares no memory with the rest.
 
 Activations that one of these functions returned are opaque to the layers, but for their
 `shape`: only functions of the same backend look into them, so that a backend may keep a

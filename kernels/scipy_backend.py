@@ -129,6 +129,7 @@ def correlate(x, w, b=None, stride=1, padding=0, dilation=1, groups=1, scale=Non
 def correlate_grad(dy, x, w, stride=1, padding=0, dilation=1, groups=1, need_dx=True, out=None):
     x, w, window, groups = checks.correlation(x, w, stride, padding, dilation, groups)
     dy = checks.output_gradient(dy, len(x), len(w), window, x.dtype)
+    checks.room(out, (w.shape, w.shape[:1]), (w,))
     (dh, dw_step), (H, W) = window.dilation, window.image
     (top, _), (left, _) = window.padding
     padded, spread_w = pad(_exact(x), window), _spread(_exact(w), window.dilation)

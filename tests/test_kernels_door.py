@@ -6,10 +6,18 @@ import pytest
 from kernels import BACKENDS, checks, get_backend
 from kernels.geometry import make_window, number
 from tests.cases import assert_close
+from tests.lanes import LANES
 
 NUMPY = get_backend("numpy")
 every_backend = pytest.mark.parametrize(
     "backend", [pytest.param(get_backend(name), id=name) for name in BACKENDS]
+)
+every_layout = pytest.mark.parametrize(
+    "backend",
+    [
+        *(pytest.param(get_backend(name), id=name) for name in BACKENDS),
+        pytest.param(LANES, id="numba in lanes"),
+    ],
 )
 
 
@@ -191,3 +199,55 @@ GRADIENTS = {  # the arguments before `out`, of which the last arrays are parame
     "batch_norm_grad": (X, X, V, V, V, 1e-5),
     "batch_norm_relu_grad": (X, X, V, V, V, V, 1e-5, 0.1),
 }
+
+
+@every_layout
+@pytest.mark.parametrize("function", GRADIENTS)
+def test_room_for_gradients_is_checked(backend, function):
+    arguments = GRADIENTS[function]
+    parameter = arguments[2]
+    double = np.zeros(2 * parameter.size)
+    first, second = double[: parameter.size], double[parameter.size :]
+    gradient, vector = first.reshape(parameter.shape), second[:4]
+
+    def call(out):
+        return getattr(backend, function)(*arguments, out)
+
+    want = call(None)
+    for out in ((gradient, vector), (None, vector), (None, None)):
+        for one, other in zip(call(out), want, strict=True):
+            assert_close(one, other)
+    for out in ("nonsense", (), (gradient,), [gradient, vector], True, (gradient, vector, None)):
+        with pytest.raises(ValueError, match="out must be 2 arrays"):
+            call(out)
+    for out, error, message in (
+        ((gradient, vector[:3]), ValueError, r"out\[1\] must have shape \(4,\)"),
+        ((gradient.astype("f4"), None), TypeError, r"out\[0\] is float32"),
+        ((None, double[:8:2]), ValueError, r"out\[1\] must be contiguous"),
+        ((parameter, None), ValueError, r"out\[0\] shares memory"),
+        ((gradient, first[:4]), ValueError, r"out\[1\] shares memory"),
+    ):
+        with pytest.raises(error, match=message):
+            call(out)
+
+
+@every_backend
+@pytest.mark.parametrize(
+    ("function", "count", "numbers"),
+    [
+        ("sgd_step", 2, (0.1, 0.0)),
+        ("momentum_step", 3, (0.1, 0.9, True, 0.0)),
+        ("adam_step", 4, (1, 0.1, 0.9, 0.99, 1e-8, 0.0, 0.0)),
+        ("average", 4, (0.9,)),
+    ],
+)
+def test_vectors_that_share_memory_are_answered(backend, function, count, numbers):
+    for one, other in [(0, 1), (count - 2, count - 1), (0, count - 1)]:
+        for shift in (0, 1):
+            line = np.ones(6)
+            vectors = [np.ones(5) for _ in range(count)]
+            vectors[one], vectors[other] = line[:5], line[shift : shift + 5]
+            with pytest.raises(ValueError, match="share memory"):
+                getattr(backend, function)(*vectors, *numbers)
+    halves = np.ones((count, 5))  # neighbours that do not overlap
+    getattr(backend, function)(*halves, *numbers)

@@ -202,6 +202,7 @@ def _sum(x):
 def correlate_grad(dy, x, w, stride=1, padding=0, dilation=1, groups=1, need_dx=True, out=None):
     x, w, window, groups = checks.correlation(x, w, stride, padding, dilation, groups)
     dy = checks.output_gradient(dy, len(x), len(w), window, x.dtype)
+    checks.room(out, (w.shape, w.shape[:1]), (w,))
     N, F = len(x), len(w)
     planes = planes_for(window)
     sent = widen(dy, planes.width)

@@ -133,6 +133,7 @@ def dense_grad(dy, x, w, need_dx=True, out=None):
     x, w = checks.dense(x, w)
     dy = checks.matrix(dy, "dy", x.dtype)
     checks.shape_is(dy, "dy", (len(x), w.shape[1]))
+    checks.room(out, (w.shape, w.shape[1:]), (w,))
     dx = matmul_in_parts(dy, w.T, _matmul_of_rows) if need_dx else None
     dw = matmul(np.ascontiguousarray(x).T, dy)
     return dx, dw, dy.sum(axis=0, dtype=np.float64).astype(dy.dtype)

@@ -88,6 +88,7 @@ def batch_norm_grad(dy, x, gamma, mean, variance, epsilon, out=None):
     checks.batch(x)
     epsilon = checks.epsilon(epsilon)
     gamma, mean, variance = checks.channel_vectors(x, gamma=gamma, mean=mean, variance=variance)
+    checks.room(out, [gamma.shape] * 2, (gamma, mean, variance))
     sums = np.empty((2, *x.shape[:2]))
     _gradient_sums(_rows(dy), _rows(x), mean, sums)
     count = x.size // x.shape[1]
@@ -137,7 +138,8 @@ def batch_norm_relu(x, gamma, beta, epsilon, slope):
 def batch_norm_relu_grad(dy, x, gamma, beta, mean, variance, epsilon, slope, out=None):
     y = batch_norm_inference(x, gamma, beta, mean, variance, epsilon)
     dy = leaky_relu_grad(dy, y, slope)
-    return batch_norm_grad(dy, x, gamma, mean, variance, epsilon)
+    checks.room(out, [gamma.shape] * 2, (beta,))
+    return batch_norm_grad(dy, x, gamma, mean, variance, epsilon, out)
 
 
 def batch_norm_relu_inference(x, gamma, beta, mean, variance, epsilon, slope):
@@ -155,7 +157,7 @@ def batch_norm_relu_pool_grad(
 ):
     x = checks.images(x, "x")
     dy = max_pool_grad(dy, index, x.shape, pool_size)
-    return batch_norm_relu_grad(dy, x, gamma, beta, mean, variance, epsilon, slope)
+    return batch_norm_relu_grad(dy, x, gamma, beta, mean, variance, epsilon, slope, out)
 
 
 @parallel

@@ -56,6 +56,7 @@ def correlate(x, w, b=None, stride=1, padding=0, dilation=1, groups=1, scale=Non
 def correlate_grad(dy, x, w, stride=1, padding=0, dilation=1, groups=1, need_dx=True, out=None):
     x, w, window, groups = checks.correlation(x, w, stride, padding, dilation, groups)
     dy = checks.output_gradient(dy, len(x), len(w), window, x.dtype)
+    checks.room(out, (w.shape, w.shape[:1]), (w,))
     dx, dw = [], []
     places = len(x) * math.prod(window.output)
     for group_dy, group_x, group_w in zip(

@@ -31,6 +31,7 @@ def batch_norm_grad(dy, x, gamma, mean, variance, epsilon, out=None):
     checks.batch(x)
     epsilon = checks.epsilon(epsilon)
     gamma, mean, variance = checks.channel_vectors(x, gamma=gamma, mean=mean, variance=variance)
+    checks.room(out, [gamma.shape] * 2, (gamma, mean, variance))
     axes = _all_but_channel(x)
     scale = 1 / np.sqrt(variance + x.dtype.type(epsilon))
     x_hat = (x - _per_channel(mean, x)) * _per_channel(scale, x)
@@ -77,7 +78,8 @@ def batch_norm_relu(x, gamma, beta, epsilon, slope):
 def batch_norm_relu_grad(dy, x, gamma, beta, mean, variance, epsilon, slope, out=None):
     y = batch_norm_inference(x, gamma, beta, mean, variance, epsilon)
     dy = leaky_relu_grad(dy, y, slope)
-    return batch_norm_grad(dy, x, gamma, mean, variance, epsilon)
+    checks.room(out, [gamma.shape] * 2, (beta,))
+    return batch_norm_grad(dy, x, gamma, mean, variance, epsilon, out)
 
 
 def batch_norm_relu_inference(x, gamma, beta, mean, variance, epsilon, slope):
@@ -95,7 +97,7 @@ def batch_norm_relu_pool_grad(
 ):
     x = checks.images(x, "x")
     dy = max_pool_grad(dy, index, x.shape, pool_size)
-    return batch_norm_relu_grad(dy, x, gamma, beta, mean, variance, epsilon, slope)
+    return batch_norm_relu_grad(dy, x, gamma, beta, mean, variance, epsilon, slope, out)
 
 
 def dropout_mask(shape, dtype, rate, rng):

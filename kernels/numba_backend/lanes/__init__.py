@@ -76,7 +76,7 @@ def correlate_grad(
     w, groups = door.filters(w, x.shape, x.dtype, groups)
     window = make_window(x.shape[2:], w.shape[2:], stride, padding, dilation)
     door.alike("dy", dy, x, (len(w), *window.output))
-    out = door.room(out, w.shape, w.shape[:1], dtype=x.dtype)
+    out = checks.room(out, (w.shape, w.shape[:1]), (w,))
     dw, db = convolution.weight_gradient(dy, x, w.shape, window, groups, out)
     return convolution.input_gradient(dy, w, window, groups) if need_dx else None, dw, db
 
@@ -125,7 +125,7 @@ def batch_norm_relu_grad(
 ):
     door.alike("x", x, dy)
     vectors = door.vectors(x, gamma=gamma, beta=beta, mean=mean, variance=variance)
-    out = door.room(out, *[x.shape[1:2]] * 2, dtype=x.dtype)
+    out = checks.room(out, [x.shape[1:2]] * 2, vectors)
     epsilon, slope = checks.epsilon(epsilon), checks.slope(slope, x.dtype)
     return normalization.batch_norm_relu_grad(dy, x, *vectors, epsilon, slope, out)
 
@@ -162,23 +162,12 @@ def batch_norm_relu_pool_grad(
     taps, largest = taken
     door.taken(taps, dy, window)
     door.alike("taken", largest, dy)
-    gamma, beta, mean, variance = door.vectors(
-        x, gamma=gamma, beta=beta, mean=mean, variance=variance
-    )
-    out = door.room(out, *[x.shape[1:2]] * 2, dtype=x.dtype)
+    vectors = door.vectors(x, gamma=gamma, beta=beta, mean=mean, variance=variance)
+    gamma, beta, mean, variance = vectors
+    out = checks.room(out, [x.shape[1:2]] * 2, vectors)
     epsilon, slope = checks.epsilon(epsilon), checks.slope(slope, x.dtype)
     return normalization.batch_norm_relu_pool_grad(
-        dy,
-        x,
-        taken,
-        gamma,
-        beta,
-        mean,
-        variance,
-        epsilon,
-        slope,
-        window,
-        out,
+        dy, x, taken, gamma, beta, mean, variance, epsilon, slope, window, out
     )
 
 
@@ -194,7 +183,7 @@ def dense_grad(dy: Lanes, x: Lanes, w, need_dx=True, out=None):
     door.rows(x)
     w = door.weights(w, x.shape[1], x.dtype)
     door.alike("dy", dy, x, w.shape[1:])
-    out = door.room(out, w.shape, w.shape[1:], dtype=x.dtype)
+    out = checks.room(out, (w.shape, w.shape[1:]), (w,))
     return products.dense_grad(dy, x, w, bool(need_dx), out)
 
 

@@ -65,21 +65,6 @@ def vectors(x: Lanes, **values: Any) -> list[np.ndarray]:
     return checked
 
 
-def room(out: Any, *shapes: tuple[int, ...], dtype: np.dtype):
-    """Return what gradients are to be written into, as it is; None stands for no room."""
-    if out is None:
-        return None
-    if not isinstance(out, tuple) or len(out) != len(shapes):
-        raise ValueError(f"out must be {len(shapes)} arrays, got {out!r}")
-    for place, (value, shape) in enumerate(zip(out, shapes, strict=True)):
-        if value is not None:
-            name = f"out[{place}]"
-            if checks.array(value, name, len(shape), dtype) is not value:
-                raise ValueError(f"{name} must be contiguous, aligned and writable")
-            checks.shape_is(value, name, shape)
-    return out
-
-
 def taken(value: Any, y: Lanes, window) -> np.ndarray:
     """Check what a max pooling noted of the pixels that were the largest."""
     large = window.size[0] * window.size[1] > 256
