@@ -3,8 +3,8 @@
 The kernels run on raw memory, so whatever passes this module must be safe to run.
 """
 
-import math
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from itertools import combinations
 from typing import Any, NamedTuple
 
@@ -144,7 +144,10 @@ def output_gradient(
 
 
 def pool(image: tuple[int, int], pool_size: Any, stride: Any, padding: Any) -> Window:
-    """Return the window of a pooling; every place of it holds at least one real pixel."""
+    """Return the window of a pooling; every place of it holds at least one real pixel.
+
+    It may be smaller than was asked for where some of the pool never sees a pixel.
+    """
     stride = pool_size if stride is None else stride
     window = make_window(image, pool_size, stride, padding, name="pool_size")
     for size, sides in zip(window.size, window.padding, strict=True):
@@ -153,9 +156,25 @@ def pool(image: tuple[int, int], pool_size: Any, stride: Any, padding: Any) -> W
                 f"padding {window.padding} must be smaller than the pool {window.size}: "
                 "a window must not lie in the padding alone"
             )
-    if math.prod(window.image) >= 2**31:
-        raise ValueError(f"images of {window.image} pixels are too large: positions have 32 bits")
-    return window
+    (KH, KW), (H, W) = window.size, window.image
+    return _trimmed(window) if KH > H or KW > W else window
+
+
+@lru_cache(maxsize=256)
+def _trimmed(window: Window) -> Window:
+    """Return a window without the taps that lie in the padding at every place of it.
+
+    A pool of 10^8 pixels on an image of 8 would otherwise take as long as one that sees so many.
+    """
+    size, padding = [], []
+    for length, taps, step, places, (before, after) in zip(
+        window.image, window.size, window.stride, window.output, window.padding, strict=True
+    ):
+        first = max(before - (places - 1) * step, 0)  # of the last place, which begins furthest on
+        last = max(taps - before - length, 0)  # of the first place, which ends furthest back
+        size.append(taps - first - last)
+        padding.append((before - first, after - last))
+    return make_window(window.image, size, window.stride, padding)
 
 
 def matrix(value: Any, name: str, dtype: np.dtype | None = None) -> np.ndarray:

@@ -141,6 +141,11 @@ def _window(
             _same_padding(image[1], extent[1], stride[1]),
         )
     window = Window(image, size, stride, padding, dilation)
+    if max(math.prod(window.extent), math.prod(window.padded)) >= 2**31:
+        raise ValueError(
+            f"windows of {window.extent} pixels on images of {window.padded} (padding included) "
+            "are too large: positions have 32 bits, so there must be fewer than 2**31 pixels"
+        )
     if window.extent[0] > window.padded[0] or window.extent[1] > window.padded[1]:
         raise ValueError(
             f"a window of {window.extent[0]}x{window.extent[1]} pixels does not fit into an image "

@@ -21,7 +21,7 @@ class _Pool(Layer):
     def _build(self, input_shape):
         C, H, W = expect_image(input_shape)
         window = pool((H, W), self.pool_size, self.stride, self.padding)
-        self._sliding = (self.pool_size, self.stride, window.padding)
+        self._sliding = (window.size, self.stride, window.padding)
         return C, *window.output
 
     def config(self):
@@ -40,7 +40,7 @@ class MaxPool(_Pool):
     @property
     def side_by_side(self) -> bool:
         """Whether the windows neither overlap nor leave gaps nor reach over the border."""
-        return self.stride == self.pool_size and self._sliding[2] == ((0, 0), (0, 0))
+        return self._sliding == (self.pool_size, self.pool_size, ((0, 0), (0, 0)))
 
     def _forward(self, x, training):
         y, index = self.backend.max_pool(x, *self._sliding)

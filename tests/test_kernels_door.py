@@ -192,6 +192,68 @@ def test_images_whose_places_no_int32_holds_are_not_warped():
         checks.warping(images, np.eye(2, 3)[None])
 
 
+@pytest.mark.parametrize(
+    ("image", "size", "sliding"),
+    [
+        ((8, 8), 1, {"padding": 2**30}),
+        ((8, 8), 1, {"padding": 2**30, "stride": 2**30}),
+        ((8, 8), (1, 2**29), {"padding": "same"}),
+        ((8, 8), 2, {"padding": "same", "dilation": 2**31 - 1}),
+        ((2**16, 2**15), 1, {}),
+    ],
+)
+def test_windows_over_more_pixels_than_32_bits_count_are_answered(image, size, sliding):
+    with pytest.raises(ValueError, match=r"2\*\*31"):
+        make_window(image, size, **sliding)
+
+
+@every_layout
+def test_endless_padding_is_answered(backend):
+    for stride in (1, 2**30):
+        with pytest.raises(ValueError, match=r"2\*\*31"):
+            backend.correlate(X, np.ones((4, 4, 1, 1)), stride=stride, padding=2**30)
+
+
+@every_layout
+@pytest.mark.parametrize("stride", [1, 2, 20])
+@pytest.mark.parametrize("padding", ["same", ((9, 3), (8, 8)), ((0, 8), (2, 5))])
+def test_a_pool_larger_than_the_image(backend, stride, padding):
+    x = draw_array((3, 2, 5, 4), np.float64)
+    window = make_window((5, 4), (12, 9), stride, padding)
+    places = list(np.ndindex(*window.output))
+
+    def seen(planes, i, j):
+        top, left = (p * stride - sides[0] for p, sides in zip((i, j), window.padding, strict=True))
+        return planes[..., max(top, 0) : top + 12, max(left, 0) : left + 9]
+
+    y, index = backend.max_pool(x, (12, 9), stride, padding)
+    mean = backend.avg_pool(x, (12, 9), stride, padding)
+    dy = draw_array(y.shape, np.float64, 1)
+    wanted = np.zeros_like(x), np.zeros_like(x)
+    for i, j in places:
+        part = seen(x, i, j)
+        assert_close(y[..., i, j], part.max(axis=(2, 3)))
+        assert_close(mean[..., i, j], part.mean(axis=(2, 3)))
+        sent = dy[..., i, j, None, None]
+        seen(wanted[0], i, j)[...] += sent * (part == part.max(axis=(2, 3), keepdims=True))
+        seen(wanted[1], i, j)[...] += sent / (part.shape[2] * part.shape[3])
+    assert_close(backend.max_pool_grad(dy, index, x.shape, (12, 9), stride, padding), wanted[0])
+    assert_close(backend.avg_pool_grad(dy, x.shape, (12, 9), stride, padding), wanted[1])
+
+
+def test_a_pool_is_as_large_as_what_it_sees():
+    assert checks.pool((8, 8), (1, 10**8 + 1), 1, "same").size == (1, 15)
+    assert checks.pool((8, 8), (8, 10**8 + 1), 8, "same").size == (8, 8)
+    assert checks.pool((8, 8), (3, 8), 2, 2).size == (3, 8)  # as it was
+
+
+@every_layout
+def test_a_giant_pool_takes_no_longer_than_the_image(backend):
+    x = draw_array((1, 1, 8, 8), np.float32)
+    y, _ = backend.max_pool(x, (1, 10**8 + 1), 1, "same")
+    assert_close(y, np.broadcast_to(x.max(axis=3, keepdims=True), x.shape))
+
+
 V = np.full(4, 0.5)
 GRADIENTS = {  # the arguments before `out`, of which the last arrays are parameters
     "correlate_grad": (X[:, :, :4, :4], X, W, 1, 0, 1, 1, True),
