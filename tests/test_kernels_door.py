@@ -313,3 +313,16 @@ def test_vectors_that_share_memory_are_answered(backend, function, count, number
                 getattr(backend, function)(*vectors, *numbers)
     halves = np.ones((count, 5))  # neighbours that do not overlap
     getattr(backend, function)(*halves, *numbers)
+
+
+@every_layout
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_hits_are_those_of_argmax(backend, dtype):
+    rows = draw_array((64, 4), dtype)
+    for n in range(1, 64):
+        rows[n, [k for k in range(4) if n % 16 >> k & 1]] = np.nan  # NaN in each set of places
+    for label in range(4):
+        labels = np.full(64, label)
+        with np.errstate(invalid="ignore"):
+            _, hits, _ = backend.softmax_cross_entropy(rows, labels)
+        assert hits == np.count_nonzero(rows.argmax(axis=1) == labels)

@@ -6,7 +6,7 @@ import numpy as np
 from numba import prange
 
 from kernels import checks
-from kernels.numba_backend.jit import parallel, serial
+from kernels.numba_backend.jit import inlined, parallel, serial
 from kernels.numba_backend.tape import call
 
 
@@ -51,6 +51,12 @@ def softmax_grad_kernel(dy, y, dx):
             dx[n, k] = y[n, k] * (dy[n, k] - mean)
 
 
+@inlined
+def stays_largest(largest, number):
+    """Return whether NumPy's argmax stays with a number: with the first NaN, or of equal ones."""
+    return largest >= number or largest != largest
+
+
 @serial
 def _cross_entropy(logits, labels, smoothing, dlogits):
     N, K = logits.shape
@@ -59,8 +65,7 @@ def _cross_entropy(logits, labels, smoothing, dlogits):
     for n in range(N):
         best = 0
         for k in range(1, K):
-            # The first of the largest, and NaN before everything, as NumPy's argmax.
-            best = best if logits[n, best] >= logits[n, k] else k
+            best = best if stays_largest(logits[n, best], logits[n, k]) else k
         largest = logits[n, best]
         total = 0.0
         for k in range(K):

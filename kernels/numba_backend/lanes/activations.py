@@ -80,8 +80,8 @@ def _cross_entropy(logits, labels, smoothing, dlogits):
             continue
         best = 0
         for k in range(1, K):
-            # The first of the largest, and NaN before everything, as NumPy's argmax.
-            best = best if logits[b, best, 0, lane] >= logits[b, k, 0, lane] else k
+            largest = logits[b, best, 0, lane]
+            best = best if plain.stays_largest(largest, logits[b, k, 0, lane]) else k
         largest = logits[b, best, 0, lane]
         total = 0.0
         for k in range(K):
