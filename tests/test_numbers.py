@@ -121,6 +121,13 @@ def test_average_of_ten_million_pixels(backend, shape):
     assert_within(backend.avg_pool(x, x.shape[2:]), x.mean((1, 2, 3), np.float64))
 
 
+def test_average_of_columns_in_numpy():
+    x = values((1, 1, 10_000_000, 2))
+    y = get_backend("numpy").avg_pool(x, (10_000_000, 1))
+    assert y.dtype == np.float32
+    assert_within(y, x.mean(axis=2, dtype=np.float64))
+
+
 @every_layout
 def test_loss(backend):
     logits = values((1_000_000, 10))

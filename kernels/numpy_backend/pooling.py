@@ -47,7 +47,9 @@ def real_pixels(window: Window, dtype):
 def avg_pool(x, pool_size, stride=None, padding=0):
     x = checks.images(x, "x")
     window = checks.pool(x.shape[2:], pool_size, stride, padding)
-    return windows_of(pad(x, window), window).sum(axis=(4, 5)) / real_pixels(window, x.dtype)
+    # float64 sums: in float32 a window of 10^7 pixels loses its last three digits.
+    total = windows_of(pad(x, window), window).sum(axis=(4, 5), dtype=np.float64)
+    return (total / real_pixels(window, total.dtype)).astype(x.dtype)
 
 
 def avg_pool_grad(dy, x_shape, pool_size, stride=None, padding=0):
