@@ -8,6 +8,7 @@ import numpy as np
 
 from kernels import Backend, get_backend
 from kernels.checks import float_dtype
+from kernels.geometry import integer
 
 Shape = tuple[int, ...]
 
@@ -41,6 +42,8 @@ class Layer(ABC):
     """
 
     def __init__(self, name: str | None = None):
+        if name is not None and not isinstance(name, str):  # a file keeps it as text
+            raise TypeError(f"a layer's name must be text or None, got {name!r}")
         self.name = name
         self.built = False
         self.in_model = False
@@ -80,17 +83,23 @@ class Layer(ABC):
         ------
         ShapeError
             When the layer cannot take the shape; it names the layer and both shapes.
+        ValueError
+            When the layer is in a model already, which would go on with the old parameters.
         """
+        if self.in_model:
+            raise ValueError(f"layer {self} is in a model already; make a new one")
         self.backend: Backend = get_backend(backend) if isinstance(backend, str) else backend
         self.dtype = float_dtype(dtype)
         self.rng = np.random.default_rng(rng)
-        self.input_shape = tuple(input_shape)
         self.params, self.grads, self.buffers = {}, {}, {}
         self._given = saved
         try:
+            self.input_shape = tuple(integer(size, "input_shape", 1) for size in input_shape)
+            if len(self.input_shape) not in (1, 3):
+                raise ShapeError("it expects images (C, H, W) or rows (features,)")
             self.output_shape = self._build(self.input_shape)
         except (ValueError, TypeError) as error:
-            raise ShapeError(f"layer {self} cannot take {self.input_shape}: {error}") from error
+            raise ShapeError(f"layer {self} cannot take {input_shape}: {error}") from error
         finally:
             self._given = None
         self.built = True
@@ -109,10 +118,16 @@ class Layer(ABC):
         training : bool
             Whether batch statistics and dropout are at work and `backward` will follow.
         """
+        try:
+            shape, dtype = x.shape[1:], x.dtype
+        except AttributeError:
+            raise TypeError(
+                f"layer {self} takes a NumPy array (N, *input_shape), got {type(x).__name__}"
+            ) from None
         if not self.built:
-            self.build(x.shape[1:], dtype=x.dtype)
-        if tuple(x.shape[1:]) != self.input_shape:
-            raise ShapeError(f"layer {self} is built for {self.input_shape}, got {x.shape[1:]}")
+            self.build(shape, dtype=dtype)
+        if tuple(shape) != self.input_shape:
+            raise ShapeError(f"layer {self} is built for {self.input_shape}, got {shape}")
         y, saved = self._forward(x, training)
         self._saved, self._can_go_back = (saved if training else None), training
         return y

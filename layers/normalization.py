@@ -3,7 +3,7 @@
 import numpy as np
 
 from kernels.geometry import number
-from layers.base import Layer, ShapeError
+from layers.base import Layer
 
 
 class BatchNorm(Layer):
@@ -30,8 +30,6 @@ class BatchNorm(Layer):
         self.epsilon = number(epsilon, "epsilon", 1e-30, 1e30)
 
     def _build(self, input_shape):
-        if len(input_shape) not in (1, 3):
-            raise ShapeError("it expects images (C, H, W) or rows (features,)")
         C = input_shape[0]
         self.add_param("gamma", (C,), np.ones)
         self.add_param("beta", (C,))

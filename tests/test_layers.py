@@ -19,6 +19,7 @@ from layers import (
     ShapeError,
     Softmax,
 )
+from training import SGD, Model
 
 every_backend = pytest.mark.parametrize("backend", list(BACKENDS))
 
@@ -204,11 +205,63 @@ def test_backward_without_forward_is_answered():
         (lambda: GlobalAvgPool(), (9,), "images"),
         (lambda: Softmax(), (4, 7, 6), "Flatten"),
         (lambda: BatchNorm(), (4, 7), "images .* or rows"),
+        (lambda: Flatten(), (2, 3), "images .* or rows"),
+        (lambda: Relu(), (), "images .* or rows"),
+        (lambda: MaxPool((30, 2**28), padding="same"), (4, 7, 6), r"2\*\*31"),
     ],
 )
 def test_shapes_are_checked(make, shape, message):
     with pytest.raises(ShapeError, match=message):
         make().build(shape, backend="numpy")
+
+
+@pytest.mark.parametrize("shape", [(0, 6, 6), (-1, 6, 6), (1.5, 6, 6), ("a", 6, 6), (0,), 5, None])
+@pytest.mark.parametrize(
+    "make",
+    [
+        *(lambda kind=kind: kind(2) for kind in (Dense, MaxPool, AvgPool)),
+        lambda: Conv(2, 3),
+        lambda: Dropout(0.5),
+        *(BatchNorm, Flatten, GlobalAvgPool, LeakyRelu, Relu, Softmax),
+    ],
+)
+def test_sizes_are_whole_numbers_of_1_or_more(make, shape):
+    with pytest.raises(ShapeError, match=r"cannot take .*: (input_shape|'\w+' object is not)"):
+        make().build(shape, backend="numpy")
+
+
+def test_a_layer_of_a_model_is_not_built_again():
+    model = Model((1, 6, 6), backend="numpy").add(Flatten()).add(Dense(3))
+    weights = model.layers[1].params["weights"]
+    with pytest.raises(ValueError, match="'dense_1' is in a model already"):
+        model.layers[1].build((36,), "numpy")
+    assert model.layers[1].params["weights"] is weights
+
+
+@pytest.mark.parametrize("name", [5, b"x", True, ("a",)])
+def test_names_are_text(name):
+    with pytest.raises(TypeError, match="name must be text"):
+        Flatten(name=name)
+
+
+@pytest.mark.parametrize("x", [[1.0], None, 1.5, "x"])
+@pytest.mark.parametrize("built", [False, True])
+def test_what_is_no_array_is_answered(x, built):
+    layer = Relu().build((3,), "numpy") if built else Relu()
+    with pytest.raises(TypeError, match=r"'Relu' takes a NumPy array \(N, .*, got"):
+        layer.forward(x)
+    layer.forward(np.ones((1, 3), np.float32))
+
+
+@every_backend
+def test_a_pool_larger_than_the_image_side_by_side(backend):
+    # Alone in a model's fused step it would have no padding that its windows may lie in.
+    model = Model((2, 5, 4), backend=backend)
+    model.add(BatchNorm()).add(Relu()).add(MaxPool(9, padding="same")).add(Flatten()).add(Dense(2))
+    assert model.layers[2].output_shape == (2, 1, 1)
+    model.compile(SGD(0.1))
+    images = np.random.default_rng(0).random((20, 2, 5, 4), np.float32)
+    assert np.isfinite(model.train_step(images, np.arange(20) % 2))
 
 
 @pytest.mark.parametrize(
@@ -218,6 +271,7 @@ def test_shapes_are_checked(make, shape, message):
         (lambda: Conv(3, 0), "kernel_size must be at least 1"),
         (lambda: Conv(3, 3, initializer="zero"), "initializer must be one of he, glorot"),
         (lambda: Dense(-1), "units must be at least 1"),
+        (lambda: Dropout(10**400), "rate must be at least 0 and below 1"),
         (lambda: Dropout(1), "rate must be at least 0 and below 1"),
         (lambda: BatchNorm(momentum=1), "momentum must be at least 0 and below 1"),
         (lambda: BatchNorm(epsilon=0), "epsilon must be at least"),
