@@ -22,11 +22,11 @@ SHORT, LONG = 500, 20_000
 
 # -- what is put in the place of a right argument --------------------------------------------------
 NO_ARRAYS = [
-    None, True, np.bool_(True), 0, -1, 2, 7, 2**31, 2**63, 10**30, 1.5, -0.1, float("nan"),
-    float("inf"), 1e308, 1j, np.float32(0.5), np.int8(1), np.uint64(2), "same", "x", "", b"1", [],
-    (), {}, [1, 2], (1, 2, 3), (2, 2), ((0, 1), (1, 0)), ((1,), (1,)), [[1], 2], object(), int,
-    np.array(1), np.array([1, 2]), np.array("a"), np.datetime64("2020"), range(3), slice(1),
-    np.random.default_rng(0),
+    None, True, np.bool_(True), 0, -1, 2, 7, 2**30, 2**31, 2**63, 10**30, 10**400, 1.5, -0.1,
+    float("nan"), float("inf"), 1e308, 1j, np.float32(0.5), np.int8(1), np.uint64(2), "same",
+    "x", "", b"1", [], (), {}, [1, 2], (1, 2, 3), (2, 2), ((0, 1), (1, 0)), ((1,), (1,)), [[1], 2],
+    object(), int, np.array(1), np.array([1, 2]), np.array("a"), np.datetime64("2020"), range(3),
+    slice(1), np.random.default_rng(0),
 ]  # fmt: skip
 
 
@@ -126,7 +126,7 @@ def calls(draw, names):
         arguments += [floats(F), 0.1] if name == "correlate" else []
     elif name == "correlate_grad":
         dy = floats(N, F, *fits((H, W), kernel, stride, padding).output)
-        arguments = [dy, x, w, stride, padding, 1, 1, True]
+        arguments = [dy, x, w, stride, padding, 1, 1, True, None]
     elif name == "im2col":
         arguments = [x, kernel, stride, padding, 1]
     elif name == "col2im":
@@ -160,7 +160,7 @@ def calls(draw, names):
         arguments = [vectors[0].copy(), *vectors, 1e-5]
     elif name in ("dense", "dense_grad"):
         arguments = [rows, floats(C * H * W, F), b, b.copy(), 0.1]
-        arguments = arguments if name == "dense" else [floats(N, F), *arguments[:2], True]
+        arguments = arguments if name == "dense" else [floats(N, F), *arguments[:2], True, None]
     elif name == "flatten":
         arguments = [x]
     elif name == "flatten_grad":
@@ -309,17 +309,26 @@ def test_any_call_of_a_backend_is_answered(name, long_mode):
 
 # -- layers and models ----------------------------------------------------------------------------
 MADE = {
-    layers.Conv: [2, 3, 1, "same", 1, 1, True, "he"],
-    layers.Dense: [3, True, "he"],
-    layers.BatchNorm: [0.9, 1e-5],
-    layers.Dropout: [0.3],
-    layers.MaxPool: [2, 2, 0],
-    layers.AvgPool: [2, 2, 0],
+    layers.Conv: [2, 3, 1, "same", 1, 1, True, "he", None],
+    layers.Dense: [3, True, "he", "name"],
+    layers.BatchNorm: [0.9, 1e-5, None],
+    layers.Dropout: [0.3, None],
+    layers.MaxPool: [2, 2, 0, None],
+    layers.AvgPool: [2, 2, 0, None],
+    layers.GlobalAvgPool: ["name"],
+    layers.Flatten: [None],
+    layers.Relu: [None],
+    training.Cosine: [0.1, 0.04, 0.0],
+    training.Steps: [(0.5, 0.75), 0.1],
+    training.ReduceOnPlateau: [2, 0.5, 1e-3],
     training.SGD: [0.1, 0.0, None],
     training.Momentum: [0.1, 0.9, True, 0.0, 1.0],
     training.Adam: [1e-3, 0.9, 0.999, 1e-8, 0.0, None],
     training.AdamW: [1e-3, 0.9, 0.999, 1e-8, 0.0, None],
 }
+
+
+NO_SHAPES = [(0, 6, 6), (-1, 6, 6), (1.5, 6, 6), ("a", 6, 6), (2, 3), (1, 2**30, 2**30), (None,)]
 
 
 @pytest.mark.parametrize("name", BACKENDS)
@@ -359,9 +368,13 @@ def test_any_call_of_a_model_is_answered(name, long_mode):
             arguments, same = data.draw(changes(MADE[what]))
             made = outcome(what, arguments)
             if isinstance(made, layers.Layer):
-                shape = data.draw(st.sampled_from([(1, 6, 6), (4,), (3, 1, 1)]))
+                shape = data.draw(
+                    st.sampled_from([(1, 6, 6), (4,), (3, 1, 1), *NO_ARRAYS, *NO_SHAPES])
+                )
                 if getattr(made, "filters", 1) * getattr(made, "units", 1) < 10**4:
                     made, same = outcome(made.build, [shape, name]), False
+            if isinstance(made, layers.Layer) and made.built:
+                assert all(isinstance(size, int) and size > 0 for size in made.output_shape)
         answered["errors" if isinstance(made, Exception) else "results"] += 1
         assert not (same and isinstance(made, Exception)), made
         for layer in model.layers:  # images with a NaN or 1e30 in them leave no use of a model
