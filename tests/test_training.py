@@ -520,3 +520,9 @@ def test_train_takes_training_s_own(name):
     model = small_network(backend="numpy")
     with pytest.raises(TypeError, match=f"{name} must be one of training's, got 5"):
         model.train(*digits(40), epochs=1, **{name: 5})
+
+
+def test_an_epoch_has_an_end():
+    model = small_network(backend="numpy")
+    with pytest.raises(ValueError, match="augmenter_ratio 1073741824 is too large"):
+        model.train(*digits(40), epochs=1, augmenter_ratio=2**30)

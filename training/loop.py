@@ -129,6 +129,10 @@ def train(
             raise TypeError("validation_data must be a pair (images, labels)")
         validation_data = model.check_data(*validation_data)
     ratio = integer(augmenter_ratio, "augmenter_ratio", 1)
+    if ratio * len(x) >= 2**31:
+        raise ValueError(
+            f"augmenter_ratio {ratio} is too large: an epoch has {len(x)} times as many"
+        )
     if patience is not None:
         patience = integer(patience, "patience", 1)
     if save_every is not None:
