@@ -5,7 +5,9 @@
 
 import copy
 import json
+import os
 import random
+import signal
 import tracemalloc
 
 import numpy as np
@@ -13,7 +15,9 @@ import pytest
 
 from layers import BatchNorm, Conv, Dense, Dropout, Flatten, GlobalAvgPool, LeakyRelu, MaxPool, Relu
 from tests.networks import digits
-from training import AdamW, InputError, Model, OneCycle, Reporter, RunFile
+from training import AdamW, InputError, Model, OneCycle, Reporter, RunFile, checkpoint
+from training.datasets import load_file, load_unlabelled
+from training.pixels import Pixels
 
 WRONG = [None, True, -1, 0, 1.5, 1e300, 10**12, 10**30, float("nan"), "", "x", [], {}, [None], [[]]]
 MOST_BYTES = 30 << 20
@@ -170,6 +174,37 @@ def test_changed_bytes(files, tmp_path, long_mode):
         loads += load(path)
     print(f"{turns} files, {loads} of them loaded")
     assert loads < turns
+
+
+def too_late(*_):
+    raise TimeoutError("waits for the pipe")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes with names")
+@pytest.mark.parametrize(
+    "read",
+    [
+        Model.load,
+        RunFile.open,
+        load_file,
+        lambda path: load_unlabelled(path, (1, 8, 8), Pixels()),
+        lambda path: load_unlabelled(path.rename(path.with_suffix(".png")), (1, 8, 8), Pixels()),
+    ],
+)
+def test_a_pipe_is_not_waited_for(tmp_path, read):
+    path = tmp_path / "m.json"
+    os.mkfifo(path)
+    signal.signal(signal.SIGALRM, too_late)
+    signal.alarm(20)
+    try:
+        assert not checkpoint.is_model(path)
+        with pytest.raises(
+            InputError, match=r"m\.\w+: is no file but a pipe or a device: give a file"
+        ):
+            read(path)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
 
 BIG = 10**6

@@ -119,6 +119,8 @@ def write(document: dict[str, Any], path: str | Path) -> None:
 
 def is_model(path: Path) -> bool:
     """Return whether a file begins as `save` writes it."""
+    if not path.is_file():  # opening a pipe waits for a writer
+        return False
     try:
         with open(path, "rb") as file:
             return f'"format": "{FORMAT}"'.encode() in file.read(100)
@@ -137,6 +139,7 @@ def is_run(path: Path) -> bool:
 def read(path: str | Path) -> dict[str, Any]:
     """Return what `write` wrote; InputError when it is no model or of another version."""
     path = Path(path)
+    files.refuse_endless(path)
     try:
         document = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_without_repeats)
     except FileNotFoundError:

@@ -1,12 +1,24 @@
 """Files that are there whole or not at all, whenever the machine stops."""
 
+import contextlib
 import os
+import stat
 import tempfile
 import threading
 import zlib
 from pathlib import Path
 
+from training.errors import InputError
+
 _umask_lock = threading.Lock()
+
+
+def refuse_endless(path: Path) -> None:
+    """Raise InputError for a pipe or a device: reading one may never end, nor begin anew."""
+    with contextlib.suppress(OSError):  # whoever opens it says what is wrong
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+            raise InputError(f"{path}: is no file but a pipe or a device: give a file")
 
 
 def replace(path: str | Path, text: str) -> None:

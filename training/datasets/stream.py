@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from training.errors import InputError
+from training.files import refuse_endless
 
 GZIP_MAGIC = b"\x1f\x8b"
 # A gzip file may unpack to a thousand times its size, and then to more than a machine holds. Images
@@ -49,6 +50,7 @@ def open_stream(path: Path) -> Iterator[BinaryIO]:
     InputError
         The file cannot be opened, or its gzip data is damaged; the latter while reading.
     """
+    refuse_endless(path)
     try:
         with open(path, "rb") as file:
             is_gzip = file.read(2) == GZIP_MAGIC

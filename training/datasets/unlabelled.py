@@ -12,6 +12,7 @@ import numpy as np
 from training.datasets.csv_file import read_pixels
 from training.datasets.stream import open_stream
 from training.errors import InputError
+from training.files import refuse_endless
 from training.pixels import Pixels, outline
 
 # Only formats that are decoded as data: Pillow hands others, such as EPS, to other programs.
@@ -119,6 +120,7 @@ def _read(path: Path, channels: int) -> np.ndarray:
 
     if channels not in (1, 3):
         raise InputError(f"{path}: is a picture, and the model's images have {channels} channels")
+    refuse_endless(path)
     try:
         with warnings.catch_warnings():
             # A small file may hold a picture that fills the memory.
