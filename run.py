@@ -1,11 +1,14 @@
 """Train and test a convolutional network from the command line: run.py --help."""
 
-import csv
-import math
 import os
 import signal
 import sys
-import tempfile
+
+if __name__ == "__main__":  # until `main` begins: loading what follows takes half a second
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(143))
+
+import math
 import time
 
 import filelock
@@ -34,14 +37,20 @@ from training import (
     pictures,
     split_validation,
 )
-from training.checkpoint import is_model, is_run, to_document
-from training.command_line import DEFAULT_MODEL
+from training.checkpoint import to_document
+from training.command_line import DEFAULT_MODEL, in_a_line
 from training.datasets import DownloadError, load_dataset, load_file, load_unlabelled
 from training.evaluation import class_accuracies, confusion_matrix
-from training.files import make_folder, remove_leftovers
+from training.files import remove_leftovers
 from training.rate_finder import find_learning_rate
+from training.targets import (
+    LOG_NAME,
+    check_output,
+    prepare_folder,
+    prepare_training,
+    write_table,
+)
 
-LOG_NAME = "training.log"
 MOST_NAMED = 30  # classes whose accuracies are printed
 
 
@@ -162,7 +171,13 @@ def check_shape(data, shape, owner):
 def build_model(function, shape, classes, **options):
     """Build a network by one of ours, or by a function of the user's, which may go wrong."""
     if function in ARCHITECTURES.values():
-        return function(shape, classes, **options)
+        try:
+            return function(shape, classes, **options)
+        except ShapeError as error:
+            raise InputError(
+                f"--arch {function.__name__}: images of {tuple(shape)} (channels, rows, columns) "
+                f"do not fit: {error}"
+            ) from None
     try:
         model = function(shape, classes, **options)
         if not isinstance(model, Model) or model.input_shape != tuple(shape):
@@ -170,8 +185,8 @@ def build_model(function, shape, classes, **options):
         if model.classes != classes:
             raise ValueError(f"the model tells {model.classes} classes apart, not {classes}")
         to_document(model)  # what cannot be saved is not trained
-    except Exception as error:
-        raise InputError(f"--arch: {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise InputError(f"--arch: {in_a_line(error)}") from error
     return model
 
 
@@ -206,23 +221,25 @@ def prepare(args, data):
     """Return a compiled model on the chosen threads, and its training and validation images."""
     model = get_model(args, data)
     set_threads(model, args)
-    training, validation = split_validation(
-        data.images, data.labels, args.validation_split, model.seed
-    )
-    if args.from_path is None and not args.resume:
-        try:
+    try:
+        training, validation = split_validation(
+            data.images, data.labels, args.validation_split, model.seed
+        )
+        if args.from_path is None and not args.resume:
             model.fit_normalization(training[0])
-        except ValueError as error:
-            raise InputError(f"{data.source}: {error}") from None
+    except ValueError as error:
+        raise InputError(f"{data.source}: {error}") from None
     optimizer = AdamW(args.learning_rate, weight_decay=args.weight_decay, clip_norm=args.clip_norm)
     return model.compile(optimizer, args.label_smoothing), training, validation
 
 
 def train(args):
     """Train a model, while no other run writes to the same place."""
+    if args.to_path.is_symlink():  # the file that it leads to is replaced, and not the link
+        args.to_path = args.to_path.resolve()
+    given = [args.train_data, args.test_data, args.from_path]
+    prepare_training(args.to_path, given, not args.no_plots)
     run_path = command_line.run_path(args.to_path)
-    for path, of_run in ((args.to_path, False), (run_path, True)):
-        prepare_target(path, of_run)
     lock = filelock.FileLock(run_path.parent / f".{run_path.name}.lock", timeout=0)
     try:
         with lock:
@@ -296,6 +313,9 @@ def train_alone(args):
 
 def find_lr(args):
     """Print a good learning rate for a new network, and draw how it was found."""
+    path = command_line.beside(args.to_path, "find_lr.png")
+    if not args.no_plots:
+        prepare_folder(path)
     data, _ = load_data(args)
     model, (images, labels), _ = prepare(args, data)
     rates, losses, best = find_learning_rate(
@@ -305,9 +325,7 @@ def find_lr(args):
         f"tried {len(rates)} steps from {rates[0]:g} to {rates[-1]:.2g}; the loss is lowest, "
         f"{losses.min():.3f}, at {2 * best:.2g}\nsuggestion: --learning_rate {best:.2g}"
     )
-    path = command_line.beside(args.to_path, "find_lr.png")
     if can_draw(args.no_plots, print):
-        path.parent.mkdir(parents=True, exist_ok=True)
         pictures.rates(rates, losses, best, path)
         print(f"picture: {path}")
 
@@ -360,17 +378,13 @@ def test(args):
     summarize(model, data.images, data.labels, "test", path, args.no_plots, print, history=False)
 
 
-def same(path, other):
-    return path.exists() and other.exists() and path.samefile(other)
-
-
 def predict(args):
     """Label images, as a table or into a CSV file."""
     path = args.from_path or DEFAULT_MODEL
     model = Model.load(path, args.backend, args.dtype)
     set_threads(model, args)
-    if args.output is not None and (is_model(args.output) or same(args.output, args.predict)):
-        raise InputError(f"--output {args.output}: would be overwritten; name another")
+    if args.output is not None:
+        check_output(args.output, [args.predict, path])
     names, images, labels = load_unlabelled(
         args.predict, model.input_shape, model.pixels, args.image_shape, model.classes
     )
@@ -386,11 +400,7 @@ def predict(args):
         for name, guess, share in rows:
             print(f"{name:<{width}}  {guess:>5}  {share:>11}")
     else:
-        try:
-            with open(args.output, "w", newline="", encoding="utf-8") as file:
-                csv.writer(file).writerows([("image", "label", "probability"), *rows])
-        except OSError as error:
-            raise InputError(f"--output {args.output}: {error.strerror}: name another") from None
+        write_table([("image", "label", "probability"), *rows], args.output)
         print(f"{len(rows):,} labels by {path} in {args.output}")
     if labels is not None:
         print(f"{(guesses == labels).mean():.2%} are labelled so in {args.predict}")
@@ -401,26 +411,7 @@ def set_threads(model, args):
         try:
             model.backend.set_threads(args.threads)
         except ValueError as error:
-            raise InputError(f"--{error}") from None
-
-
-def prepare_target(path, of_run):
-    """Find out before the training, not after it, that it could not be saved there."""
-    if path.is_dir():
-        raise InputError(f"--to_path {path}: is a directory; name a file in it")
-    if path.name == LOG_NAME or (path.exists() and not is_model(path)):
-        raise InputError(f"--to_path {path}: is no model, and would be overwritten; name another")
-    if path.exists() and is_run(path) != of_run:
-        what = "is a model, and the run would be kept there" if of_run else "keeps a run"
-        raise InputError(f"--to_path {path}: {what}; name another")
-    try:
-        make_folder(path.parent)
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise InputError(
-            f"--to_path {path}: cannot be written: {error.strerror}; name a path that can"
-        ) from None
+            raise InputError(f"--threads {args.threads}: {error}") from None
 
 
 class Terminated(KeyboardInterrupt):
@@ -436,6 +427,7 @@ def main(argv=None):
 
     0, 2 for bad input, 130 after Ctrl-C, 143 after SIGTERM, 141 when what it prints is not read.
     """
+    prepare_output()
     try:
         args = command_line.parse(argv, ARCHITECTURES)
         if args.test:
@@ -453,16 +445,40 @@ def main(argv=None):
         return 141
     except (InputError, ShapeError, DivergedError, ImportError, OSError) as error:
         message = str(error)
-        if isinstance(error, OSError) and error.errno:  # not one of ours, which say all
+        # Those that are not ours do not say all.
+        if isinstance(error, OSError) and error.errno:
             message = f"{error.filename or 'what is printed'}: {error.strerror}"
-        print(f"run.py: {message}", file=sys.stderr)
+        elif isinstance(error, ImportError) and error.name:
+            message = f"the package {error.name!r} is missing: pip install {error.name}"
+        complain(message)
         return 2
     except MemoryError as error:
-        print(f"run.py: out of memory: {error}; use fewer or smaller images", file=sys.stderr)
+        complain(f"out of memory: {error}; use fewer or smaller images")
         return 2
     return 0
 
 
+def prepare_output():
+    """See that what is printed neither ends the program nor is lost where it need not be."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by whoever started the program
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def complain(message):
+    try:
+        print(f"run.py: {message}", file=sys.stderr, flush=True)
+    except OSError:  # no one can be told; Python would try it again at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+
+
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, terminate)
-    sys.exit(main())
+    code = main()
+    for number in (signal.SIGINT, signal.SIGTERM):  # all is done: a second one changes nothing
+        signal.signal(number, signal.SIG_IGN)
+    sys.exit(code)

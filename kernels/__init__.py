@@ -31,6 +31,10 @@ def get_backend(name: str) -> Backend:
         raise ImportError(
             f"backend {name!r} needs the package {error.name!r}: pip install {error.name}"
         ) from error
+    except ImportError:
+        raise
+    except Exception as error:  # whatever a package does that does not fit to the others
+        raise ImportError(f"backend {name!r} cannot be loaded: {error}") from error
 
 
 __all__ = ["BACKENDS", "Backend", "get_backend"]

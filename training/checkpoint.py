@@ -223,8 +223,8 @@ def _add(model: "Model", entry: dict[str, Any]) -> None:
     kind = entry["type"]
     if kind not in LAYER_TYPES:
         raise ValueError(f"unknown layer type {kind!r}; known are {', '.join(LAYER_TYPES)}")
-    if not isinstance(entry["name"], str):
-        raise TypeError(f"the name of a layer must be text, got {entry['name']!r}")
+    if not isinstance(entry["name"], str) or not entry["name"].isprintable():
+        raise TypeError(f"the name of a layer must be text to print, got {entry['name']!r}")
     entries = entry["arrays"]
 
     def saved(name: str, shape: tuple[int, ...]) -> np.ndarray:

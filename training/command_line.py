@@ -36,6 +36,11 @@ not_negative = _number(float, lambda x: 0 <= x <= 10, "a number from 0 to 10")
 below_one = _number(float, lambda x: 0 <= x < 1, "a number of at least 0 and below 1")
 
 
+def in_a_line(error):
+    """Return the type and the message of an error of the user's code in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
 def find_architecture(name, architectures):
     """Return a function that builds a network: one of ours, or one from the user's own file.
 
@@ -55,8 +60,8 @@ def find_architecture(name, architectures):
         raise ValueError(f"there is no file {file!r}")
     try:
         found = runpy.run_path(file)  # leaves no compiled file beside it, as import would
-    except Exception as error:
-        raise ValueError(f"{file!r} cannot be run: {type(error).__name__}: {error}") from None
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"{file!r} cannot be run: {in_a_line(error)}") from None
     function = found.get(function_name)
     if not callable(function):
         raise ValueError(f"{file!r} has no function {function_name!r}")
@@ -325,6 +330,11 @@ def parse(argv, architectures):
 TAKES = {
     "test": {"dataset", "data_dir", "test_data", "image_shape", "no_plots"},
     "predict": {"image_shape", "output"},
+    "find_lr": {
+        *("dataset", "data_dir", "train_data", "image_shape", "to_path", "arch", "no_plots"),
+        *("batch_size", "weight_decay", "label_smoothing", "clip_norm", "augment"),
+        *("validation_split", "seed"),
+    },
 }
 for _flags in TAKES.values():
     _flags |= {"from_path", "backend", "dtype", "threads"}
@@ -359,6 +369,8 @@ def _check_conflicts(parser, args, given):
         parser.error("--output is for the labels of --predict")
     if args.image_shape and not (args.train_data or args.test_data or args.predict):
         parser.error("--image_shape is for a CSV file, of --train_data, --test_data or --predict")
+    if args.data_dir and args.dataset == "mnist-5k":
+        parser.error("--data_dir is where a data set is looked for, and mnist-5k is always here")
     if args.data_dir and (args.train_data or (args.test and args.test_data)):
         parser.error("--data_dir is where a --dataset is looked for, and your own files are named")
     for action, flags in TAKES.items():

@@ -40,7 +40,10 @@ def split_validation(
         raise InputError(f"the validation split must be between 0 and 1, got {fraction!r}")
     count = round(len(x) * fraction)
     if not 0 < count < len(x):
-        raise InputError(f"{len(x)} images are too few to set {fraction:g} of them aside")
+        raise InputError(
+            f"{len(x)} images are too few to set {fraction:g} of them aside: "
+            "give more images, or another validation split"
+        )
     order = np.random.default_rng(seed).permutation(len(x))
     held, rest = np.sort(order[:count]), np.sort(order[count:])
     return (x[rest], y[rest]), (x[held], y[held])

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 MOST_CLASSES = 30  # of which each gets its name and number in the confusion matrix
 INSTALL = "pip install matplotlib"
+NAMES = ("curves", "confusion", "mistakes", "filters")
 
 
 def can_draw() -> bool:
@@ -157,15 +158,12 @@ def draw_all(
     Parameters
     ----------
     pattern : path
-        With {} where each picture has its own name: curves, confusion, mistakes, filters.
+        With {} where each picture has its own of NAMES.
     history : bool
         Whether to draw the curves too.
     """
     shares = model.probabilities(logits)
-    paths = {
-        name: pattern.with_name(pattern.name.replace("{}", name))
-        for name in ("curves", "confusion", "mistakes", "filters")
-    }
+    paths = {name: pattern.with_name(pattern.name.replace("{}", name)) for name in NAMES}
     drawn = []
     if history and model.history.get("loss"):
         curves(model.history, paths["curves"])

@@ -3,7 +3,6 @@
 import itertools
 
 import numpy as np
-from scipy.ndimage import gaussian_filter1d
 
 from kernels.geometry import integer
 from training.augmentation import Augmenter, NoAugmenter
@@ -74,5 +73,7 @@ def find_learning_rate(
             break
     if not losses:
         raise DivergedError(f"the loss is not finite even at a learning rate of {LOWEST:g}")
+    from scipy.ndimage import gaussian_filter1d  # takes long to load, for this alone
+
     smoothed = gaussian_filter1d(losses, SMOOTHING)
     return rates[: len(losses)], smoothed, float(rates[smoothed.argmin()]) / 2

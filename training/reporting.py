@@ -91,7 +91,7 @@ class Reporter:
         self._first_batch = compiling
         self._log = logging.Logger("training")
         if log_path is not None:
-            handler = _LogFile(log_path, encoding="utf-8")
+            handler = _LogFile(log_path, encoding="utf-8", errors="backslashreplace")
             handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
             self._log.addHandler(handler)
 

@@ -115,6 +115,9 @@ class RunFile:
             raise InputError(f"{path}: is a model, and no run that was interrupted")
         if not all(isinstance(text, str) for text in run["settings"].values()):
             raise InputError(f"{path}: is not a valid run: its settings must be text")
+        for name in ("epoch", "images", "optimizer", "schedule", "random", "best"):
+            if name not in run:
+                raise InputError(f"{path}: is not a valid run: the entry {name!r} is missing")
         made = cls(path, run["settings"])
         made._run, made.resumed, made.kept = run, True, True
         return made
@@ -207,7 +210,7 @@ class RunFile:
         score = run["best"]["score"]
         if score is not None:
             accuracy, negative_loss = score
-            score = float(accuracy), float(negative_loss)
+            score = number(accuracy, "accuracy"), number(negative_loss, "loss")
         waited = integer(run["best"]["waited"], "waited", 0)
         # Older files, which lack the entry, were written at the end of an epoch.
         saved = flag(run["best"].get("saved", True), "saved")
