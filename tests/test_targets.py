@@ -221,3 +221,18 @@ def test_a_signal_after_the_end_changes_nothing(folder, number):
     )
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_events_need_a_folder(folder, capsys):
+    pytest.importorskip("tensorboardX")
+    command = ["--train_data", "data.csv", "--to_path", "m.json", *FLAGS]
+    code, said = answer(capsys, *command, "--tensorboard", "data.csv")
+    assert (code, said) == (2, "run.py: --tensorboard data.csv: Not a directory: name a folder\n")
+
+
+def test_a_byte_order_mark_before_a_model(folder):
+    Path("model.json").write_bytes(b"\xef\xbb\xbf" + Path("model.json").read_bytes())
+    Model.load("model.json", "numpy")
+    Path("model.json").write_text("{")
+    with pytest.raises(ValueError, match=r"; copy the file once more, or train again$"):
+        Model.load("model.json", "numpy")

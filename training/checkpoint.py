@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 FORMAT = "cnn-model"
 VERSION = 1
+REMEDY = "; copy the file once more, or train again"
 
 
 def encode_array(array: np.ndarray) -> dict[str, Any]:
@@ -141,13 +142,15 @@ def read(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     files.refuse_endless(path)
     try:
-        document = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_without_repeats)
+        document = json.loads(
+            path.read_text(encoding="utf-8-sig"), object_pairs_hook=_without_repeats
+        )
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such model; train one first") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: is not a model in JSON: {error}") from None
+        raise InputError(f"{path}: is not a model in JSON: {error}{REMEDY}") from None
     except MemoryError:
         raise InputError(f"{path}: is larger than this machine's memory") from None
     if not isinstance(document, dict) or document.get("format") != FORMAT:
@@ -177,9 +180,9 @@ def load(cls: "type[Model]", path: str | Path, backend: str, dtype: Any) -> "Mod
     except ImportError:
         raise
     except KeyError as error:
-        raise InputError(f"{path}: the entry {error} is missing") from None
+        raise InputError(f"{path}: the entry {error} is missing{REMEDY}") from None
     except (ValueError, TypeError, AttributeError, OverflowError, MemoryError) as error:
-        raise InputError(f"{path}: is not a valid model: {error}") from None
+        raise InputError(f"{path}: is not a valid model: {error}{REMEDY}") from None
 
 
 def _from_document(cls, document: dict[str, Any], backend: str, dtype: Any) -> "Model":

@@ -41,7 +41,10 @@ def _open_events(directory: str | Path) -> Any:
         from tensorboardX import SummaryWriter
     except ImportError:
         raise InputError("--tensorboard needs a package: pip install tensorboardX") from None
-    return SummaryWriter(str(directory))
+    try:
+        return SummaryWriter(str(directory))
+    except OSError as error:
+        raise InputError(f"--tensorboard {directory}: {error.strerror}: name a folder") from None
 
 
 class _LogFile(logging.FileHandler):
