@@ -87,8 +87,25 @@ def test_many_classes(tmp_path):
     np.testing.assert_array_equal(read.labels, np.arange(300))
 
 
-def test_trailing_comma_on_the_third_line_only(tmp_path):
-    assert load_file(write(tmp_path, ROWS + "0,1,1,1,1,\n")).images.shape == (3, 1, 2, 2)
+@pytest.mark.parametrize("commas", [",", ",,", ", ,,,", ',"",'])
+def test_trailing_commas_on_one_line_only(tmp_path, commas):
+    path = write(tmp_path, (3 * ROWS)[:-1] + commas + "\n")
+    assert load_file(path).images.shape == (6, 1, 2, 2)
+
+
+def test_refuses_endless_commas(tmp_path):
+    path = write(tmp_path, 2 * ROWS + "0,1,1,1,1" + "," * 20_000)
+    with pytest.raises(InputError, match=r"csv, line 5: has 20000 commas .* end: delete them$"):
+        load_file(path)
+
+
+def test_no_reason_of_several_lines_comes_through(tmp_path, monkeypatch):
+    def fail(path, layout):
+        raise csv_file.BadRowsError(0, "one\n  two\n")
+
+    monkeypatch.setattr(csv_file, "_parse_narrowest", fail)
+    with pytest.raises(InputError, match=r"cannot be read as CSV \(one two\): write"):
+        load_file(write(tmp_path, ROWS))
 
 
 def test_no_byte_to_spare(tmp_path):
@@ -120,7 +137,7 @@ def as_csv(labels, pixels):
 
 @pytest.mark.parametrize("chunk_rows", [1, 7, 20, 50])
 def test_chunks(tmp_path, monkeypatch, chunk_rows):
-    monkeypatch.setattr(csv_file, "CHUNK_BYTES", chunk_rows * 10)
+    monkeypatch.setattr(csv_file, "CHUNK_BYTES", chunk_rows * 11)
     labels, pixels = random_rows(20)
     read = load_file(write(tmp_path, as_csv(labels, pixels)))
     np.testing.assert_array_equal(read.images.reshape(20, 9), pixels)
@@ -130,7 +147,7 @@ def test_chunks(tmp_path, monkeypatch, chunk_rows):
 @pytest.mark.parametrize("chunk_rows", [1, 7, 50])
 @pytest.mark.parametrize("header", ["", "label" + ",x" * 9 + "\n\n"])
 def test_bad_cell_in_a_later_chunk(tmp_path, monkeypatch, chunk_rows, header):
-    monkeypatch.setattr(csv_file, "CHUNK_BYTES", chunk_rows * 10)
+    monkeypatch.setattr(csv_file, "CHUNK_BYTES", chunk_rows * 11)
     lines = as_csv(*random_rows(20)).splitlines(keepends=True)
     lines[15] = "0,1,2,3,4,oops,6,7,8,9\n"
     line = 16 + header.count("\n")

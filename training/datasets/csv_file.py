@@ -6,7 +6,7 @@ import csv
 import io
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +18,7 @@ from training.errors import InputError
 
 BLOCK = 1 << 20
 LONGEST_LINE = 1 << 24  # bytes: an image of 4 million pixels
+MOST_SPARE = 1 << 14  # the columns of a spreadsheet, which may export empty ones; each takes memory
 # MNIST's 47 million cells take pandas 1.2 s in one chunk, 1.3 s in chunks of this many bytes and
 # 1.7 s in chunks a quarter of this size: a chunk has some 20 ms of bookkeeping.
 CHUNK_BYTES = 1 << 24
@@ -141,9 +142,22 @@ def _inspect(path: Path) -> Layout:
     for number_below, cells in top[1:]:
         if len(_filled(cells)) != n_columns:
             raise _ragged(path, number_below, cells, n_columns)
-    n_spare = max(1, *(len(cells) - n_columns for _, cells in top))
+    n_spare = _count_spare(path, n_columns, top)
     max_rows = (n_bytes + 1) // (2 * n_columns)  # a cell is a digit and a comma at least
     return Layout(n_columns, n_spare, number if has_header else 0, max_rows)
+
+
+def _count_spare(path: Path, n_columns: int, rows: Iterable[tuple[int, list[str]]]) -> int:
+    """Count the empty cells that follow the cells of a row at most, but one at least."""
+    n_spare = 1
+    for number, cells in rows:
+        if len(cells) > n_columns + n_spare and len(_filled(cells)) <= n_columns:
+            n_spare = len(cells) - n_columns
+            if n_spare > MOST_SPARE:
+                raise InputError(
+                    f"{path}, line {number}: has {n_spare} commas at its end: delete them"
+                )
+    return n_spare
 
 
 def _count_bytes(path: Path) -> int:
@@ -232,7 +246,15 @@ def _read(path: Path, layout: Layout, n_classes: int | None) -> tuple[np.ndarray
     try:
         return _parse_narrowest(path, layout)
     except BadRowsError as error:
-        raise _diagnose(path, layout, n_classes, error.first_row, str(error)) from None
+        first_row, reason = error.first_row, str(error)
+    # Any line may end in more commas than the first two did. Only those that have more commas are
+    # split into cells, which takes far longer than the counting.
+    n_commas = layout.n_columns + layout.n_spare
+    rows = ((number, _cells(line)) for number, line in _lines(path) if line.count(",") >= n_commas)
+    n_spare = _count_spare(path, layout.n_columns, rows)
+    if n_spare > layout.n_spare:
+        return _read(path, layout._replace(n_spare=n_spare), n_classes)
+    raise _diagnose(path, layout, n_classes, first_row, reason)
 
 
 def _parse_narrowest(path: Path, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
@@ -263,7 +285,7 @@ def _parse(path: Path, layout: Layout, dtype: type) -> tuple[np.ndarray, np.ndar
                 names=list(types),
                 dtype=types,
                 skiprows=n_skipped,
-                chunksize=max(1, CHUNK_BYTES // (n_columns * np.dtype(pixel).itemsize)),
+                chunksize=max(1, CHUNK_BYTES // (len(types) * np.dtype(pixel).itemsize)),
                 na_filter=False,
                 encoding="utf-8-sig",
             ):
@@ -316,7 +338,7 @@ def _diagnose(
             if fault:
                 return InputError(f"{path}, line {number}, column {column}: {cell[:40]!r} {fault}")
     return InputError(
-        f"{path}: cannot be read as CSV ({reason}): write one image a line, "
+        f"{path}: cannot be read as CSV ({' '.join(reason.split())}): write one image a line, "
         "label,pixel,pixel,... in plain numbers"
     )
 
