@@ -22,6 +22,7 @@ MOST_SPARE = 1 << 14  # the columns of a spreadsheet, which may export empty one
 # MNIST's 47 million cells take pandas 1.2 s in one chunk, 1.3 s in chunks of this many bytes and
 # 1.7 s in chunks a quarter of this size: a chunk has some 20 ms of bookkeeping.
 CHUNK_BYTES = 1 << 24
+SPACES = " \t\r\n\v\f"  # that pandas skips about a number; Python's strip() takes off more
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
@@ -194,14 +195,14 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """Yield the lines that are not blank, each with its number."""
     with open_stream(path) as stream, io.TextIOWrapper(stream, "utf-8-sig") as text:
         for number, line in enumerate(text, start=1):
-            if line.strip():
+            if line.strip(" \t\r\n"):
                 yield number, line
 
 
 def _cells(line: str) -> list[str]:
     """Split one line, so that an open quote does not swallow the lines after it."""
     try:
-        return [cell.strip() for cell in next(csv.reader([line]))]
+        return [cell.strip(SPACES) for cell in next(csv.reader([line]))]
     except csv.Error:
         return line.split(",")
 
@@ -215,11 +216,12 @@ def _filled(cells: list[str]) -> list[str]:
 
 
 def _is_number(cell: str) -> bool:
+    """Tell whether pandas reads a number: float() also takes 1_0, other scripts and spaces."""
     try:
         float(cell)
     except ValueError:
         return False
-    return "_" not in cell
+    return cell.isascii() and cell.isprintable() and "_" not in cell
 
 
 def _image_shape(
@@ -297,7 +299,7 @@ def _parse(path: Path, layout: Layout, dtype: type) -> tuple[np.ndarray, np.ndar
                     labels[rows] = chunk[0]
                     if (labels[rows] != chunk[0]).any():
                         raise ValueError("labels must be whole numbers")
-                if any(chunk[column].str.strip().ne("").any() for column in spare):
+                if any(chunk[column].str.strip(SPACES).ne("").any() for column in spare):
                     raise ValueError("lines must have the same number of cells")
                 fits = pixels == cells if dtype is np.uint8 else np.isfinite(pixels)
                 if not fits.all():
@@ -362,6 +364,8 @@ def _label_fault(cell: str, n_classes: int | None) -> str:
     label = float(cell)
     if label < 0 or label != int(label):
         return "is no label: labels are whole numbers from 0"
+    if label >= 2**63:  # what int64 holds
+        return "is no label, but too large: number the classes from 0"
     if n_classes is not None and label >= n_classes:
         return f"is no label: there are {n_classes} classes, 0 to {n_classes - 1}"
     return ""
