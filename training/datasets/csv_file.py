@@ -55,7 +55,8 @@ def read_csv(
     Parameters
     ----------
     path : Path
-        UTF-8 text, gzip or not. A first line whose first cell is no number is a header.
+        UTF-8 text, gzip or not. A first line is a header if its first cell is no number and
+        most others are none, or count up from 0 or 1.
     image_shape : (C, H, W), optional
         Shape of an image; without it, images are square and have one channel.
     n_classes : int, optional
@@ -129,7 +130,7 @@ def _inspect(path: Path) -> Layout:
     if not top:
         raise InputError(f"{path}: is empty: write one image a line, label,pixel,pixel,...")
     number, first = top[0]
-    has_header = not _is_number(first[0])
+    has_header = _is_header(first)
     if has_header and len(top) == 1:
         raise InputError(
             f"{path}, line {number}: no image follows the header: write one image a line, "
@@ -150,6 +151,16 @@ def _inspect(path: Path) -> Layout:
         n_letters -= _count_letters(",".join(first).encode())
     n_skipped = number if has_header else 0
     return Layout(n_columns, n_spare, n_skipped, max_rows, has_words=n_letters > 0)
+
+
+def _is_header(cells: list[str]) -> bool:
+    """Tell names of columns from an image whose label is mistyped."""
+    others = _filled(cells)[1:]
+    n_numbers = sum(map(_is_number, others))
+    # Pixels may be named by their numbers: those count up by one from the first to the last, from 0
+    # or 1, which the pixels of no real image do.
+    counts = any(others == [str(start + i) for i in range(len(others))] for start in (0, 1))
+    return not _is_number(cells[0]) and (counts or 2 * n_numbers <= len(others))
 
 
 def _count_letters(text: bytes) -> int:
@@ -350,8 +361,8 @@ def _diagnose(
             return _ragged(path, number, cells, layout.n_columns)
         for column, cell in enumerate(_filled(cells), start=1):
             fault = _number_fault(cell)
-            if column <= layout.n_labels:
-                fault = fault or _label_fault(cell, n_classes)
+            if column <= layout.n_labels and _is_number(cell):
+                fault = _label_fault(cell, n_classes)
             if fault:
                 return InputError(f"{path}, line {number}, column {column}: {cell[:40]!r} {fault}")
     return InputError(
@@ -377,7 +388,7 @@ def _number_fault(cell: str) -> str:
 
 def _label_fault(cell: str, n_classes: int | None) -> str:
     label = float(cell)
-    if label < 0 or label != int(label):
+    if not 0 <= label < math.inf or label != int(label):
         return "is no label: labels are whole numbers from 0"
     if label >= 2**63:  # what int64 holds
         return "is no label, but too large: number the classes from 0"
