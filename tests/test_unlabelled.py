@@ -95,6 +95,23 @@ def test_sixteen_bits(tmp_path):
     np.testing.assert_allclose(images[0, 0], drawing(), atol=1e-3)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.int32])
+def test_more_than_sixteen_bits_are_refused(tmp_path, dtype):
+    path = save(tmp_path / "a.tif", drawing().astype(dtype) * 1000)
+    with pytest.raises(InputError, match=r"a\.tif: .* save it with 8 or 16 bits$"):
+        load(path)
+
+
+def test_a_cut_off_tiff_is_answered_without_a_warning(tmp_path, recwarn):
+    path = save(tmp_path / "a.tif", drawing())
+    whole = path.read_bytes()
+    for n_bytes in range(8, 200, 10):
+        path.write_bytes(whole[:n_bytes])
+        with pytest.raises(InputError, match=r"a\.tif: cannot be read as a picture: "):
+            load(path)
+    assert not recwarn.list
+
+
 def test_colours(tmp_path):
     array = np.random.default_rng(0).integers(0, 255, (8, 12, 3), np.uint8)
     path = save(tmp_path / "a.png", array)
@@ -109,6 +126,7 @@ def test_a_folder_in_the_order_of_its_numbers(tmp_path):
         save(tmp_path / name, drawing())
     for name in ("notes.txt", "._1.jpg"):
         (tmp_path / name).write_text("no picture")
+    (tmp_path / "folder.png").mkdir()
     names, images, _ = load(tmp_path)
     assert names == ["1.jpg", "9.PNG", "10.png", "a.bmp", "\u00b2.png"]
     np.testing.assert_allclose(images[2, 0], drawing(), atol=1e-4)

@@ -64,6 +64,7 @@ def load_unlabelled(
     if path.is_dir():
         files = [file for file in path.iterdir() if file.suffix.lower() in SUFFIXES]
         files = [file for file in files if not file.name.startswith(".")]  # macOS's, of no content
+        files = [file for file in files if not file.is_dir()]
         if not files:
             raise InputError(f"{path}: holds no picture ({', '.join(sorted(SUFFIXES))})")
         files.sort(key=lambda file: [int(p) if p.isdecimal() else p for p in _split(file.name)])
@@ -123,16 +124,24 @@ def _read(path: Path, channels: int) -> np.ndarray:
     refuse_endless(path)
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of damage, which is told by what follows
             # A small file may hold a picture that fills the memory.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             picture: Any = ImageOps.exif_transpose(Image.open(path, formats=list(FORMATS)))
-            if picture.mode.startswith("I"):  # 16 bits a pixel
+            if picture.mode[0] in "IF":  # 16 bits a pixel, or more
+                low, high = np.min(picture), np.max(picture)
+                if picture.mode == "F" or low < 0 or high > 65535:
+                    raise InputError(
+                        f"{path}: has pixels of more than 16 bits: save it with 8 or 16 bits"
+                    )
                 grey = np.asarray(picture, np.float32) / 65535
                 return np.repeat(grey[np.newaxis], channels, axis=0)
             if picture.has_transparency_data:
                 ground = Image.new("RGBA", picture.size, "white")
                 picture = Image.alpha_composite(ground, picture.convert("RGBA"))
             array = np.asarray(picture.convert("L" if channels == 1 else "RGB"), np.float32) / 255
+    except InputError:
+        raise
     except FileNotFoundError:
         raise InputError(f"{path}: no such file: give a picture, a folder or a CSV file") from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
