@@ -184,7 +184,7 @@ def _count_spare(path: Path, n_columns: int, rows: Iterable[tuple[int, list[str]
 def _count_bytes(path: Path) -> tuple[int, int]:
     """Count the bytes of the (unpacked) file, and the letters of words; refuse what is no text.
 
-    It takes 0.1 s for 110 MB.
+    It takes 0.2 s for 110 MB.
     """
     n_bytes = n_letters = line_bytes = 0
     decoder = codecs.getincrementaldecoder("utf-8")()
@@ -206,8 +206,10 @@ def _count_bytes(path: Path) -> tuple[int, int]:
                         "a line, label,pixel,pixel,..."
                     )
             decoder.decode(b"", final=True)
-    except UnicodeDecodeError:
-        raise _binary(path) from None
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path}: is neither IDX nor text in UTF-8 ({error.reason}): save it as CSV in UTF-8"
+        ) from None
     return n_bytes, n_letters
 
 

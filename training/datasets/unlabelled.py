@@ -1,5 +1,6 @@
 """Images to be labelled: pictures in any size, or a CSV file, made like the training images."""
 
+import contextlib
 import os
 import re
 import warnings
@@ -123,11 +124,12 @@ def _read(path: Path, channels: int) -> np.ndarray:
         raise InputError(f"{path}: is a picture, and the model's images have {channels} channels")
     refuse_endless(path)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), contextlib.ExitStack() as stack:
             warnings.simplefilter("ignore")  # of damage, which is told by what follows
             # A small file may hold a picture that fills the memory.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            picture: Any = ImageOps.exif_transpose(Image.open(path, formats=list(FORMATS)))
+            opened = stack.enter_context(Image.open(path, formats=list(FORMATS)))
+            picture: Any = ImageOps.exif_transpose(opened)
             if picture.mode[0] in "IF":  # 16 bits a pixel, or more
                 low, high = np.min(picture), np.max(picture)
                 if picture.mode == "F" or low < 0 or high > 65535:
