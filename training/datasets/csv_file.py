@@ -194,7 +194,9 @@ def _count_bytes(path: Path) -> tuple[int, int]:
                 if n_bytes == 0 and block.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
                     raise InputError(f"{path}: is UTF-16 text: save it as CSV in UTF-8")
                 if b"\0" in block:
-                    raise _binary(path)
+                    raise InputError(
+                        f"{path}: is neither IDX nor text: save the images as CSV in UTF-8"
+                    )
                 decoder.decode(block)
                 n_bytes += len(block)
                 n_letters += _count_letters(block)
@@ -211,10 +213,6 @@ def _count_bytes(path: Path) -> tuple[int, int]:
             f"{path}: is neither IDX nor text in UTF-8 ({error.reason}): save it as CSV in UTF-8"
         ) from None
     return n_bytes, n_letters
-
-
-def _binary(path: Path) -> InputError:
-    return InputError(f"{path}: is neither IDX nor text: save the images as CSV in UTF-8")
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
