@@ -1,7 +1,9 @@
 """Models: training on each backend, prediction, shapes, saving and loading."""
 
+import errno
 import json
 import os
+import stat
 from pathlib import Path
 
 import numpy as np
@@ -283,6 +285,29 @@ def test_a_file_and_its_folders_are_synced(tmp_path, monkeypatch):
     small_network().save(path)
     inodes = [each.stat().st_ino for each in (tmp_path, path.parents[1], path, path.parent)]
     assert done == [*inodes[:3], "renamed", inodes[3]]
+
+
+@pytest.mark.skipif(not hasattr(os, "O_DIRECTORY"), reason="only POSIX lets folders be synced")
+@pytest.mark.parametrize("name", ["open", "fsync"])
+def test_a_folder_that_cannot_be_synced_keeps_no_model_from_being_saved(
+    tmp_path, monkeypatch, name
+):
+    """As on some network drives, and where a folder may be written to but not read."""
+    call = getattr(os, name)
+
+    def refuse(target, *rest, **options):
+        is_folder = (
+            os.path.isdir(target) if name == "open" else stat.S_ISDIR(os.fstat(target).st_mode)
+        )
+        if is_folder:
+            code = errno.EACCES if name == "open" else errno.EINVAL
+            raise OSError(code, os.strerror(code))
+        return call(target, *rest, **options)
+
+    monkeypatch.setattr(os, name, refuse)
+    path = tmp_path / "new" / "m.json"
+    small_network().save(path)
+    assert Model.load(path)
 
 
 def test_a_layer_that_cannot_be_loaded_is_not_saved(tmp_path):

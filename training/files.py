@@ -1,6 +1,7 @@
 """Files that are there whole or not at all, whenever the machine stops."""
 
 import contextlib
+import errno
 import os
 import stat
 import tempfile
@@ -86,9 +87,16 @@ def _umask() -> int:
 
 def _sync_directory(directory: Path) -> None:
     """Make a rename last through a power cut, where the system lets directories be synced."""
-    if hasattr(os, "O_DIRECTORY"):
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    try:
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    except PermissionError:  # a folder that may be written to, and not read
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems'
+            raise
+    finally:
+        os.close(descriptor)

@@ -16,6 +16,7 @@ from training.errors import DivergedError
 from training.optimizers import Optimizer
 from training.parameters import Parameters
 from training.pixels import Pixels
+from training.turns import Turns, changes, reads
 
 INFERENCE_BATCH = 256
 RECORDED = 8  # batch sizes that are kept recorded; each holds its activations
@@ -42,7 +43,7 @@ class Model:
 
     What a layer is made of (its slope, rate, momentum) is fixed once it is in a model; numbers in
     its arrays may be changed in place at any time. Several threads may predict with a model, but
-    none while another one trains it.
+    none while another one trains it: that is a RuntimeError.
 
     Attributes
     ----------
@@ -72,6 +73,7 @@ class Model:
         self.seed = integer(seed, "seed", 0)
         self.rng = np.random.default_rng(self.seed)
         self.fused = fused
+        self.turns = Turns()
         self.layers: list[Layer] = []
         self._steps: list[Layer] = []
         self._predicting: list[Layer] = []
@@ -84,6 +86,7 @@ class Model:
         self.std = np.ones(C, self.dtype)
         self.pixels = Pixels()
 
+    @changes
     def add(self, layer: Layer, saved: Callable | None = None) -> "Model":
         """Append a layer; it is built at once on the shape that it finds.
 
@@ -151,6 +154,7 @@ class Model:
             )
         return self.output_shape[0]
 
+    @changes
     def compile(self, optimizer: Optimizer, label_smoothing: float = 0.0) -> "Model":
         """Get ready to train.
 
@@ -178,6 +182,7 @@ class Model:
         """Share of each label that is spread over all classes; `compile` sets it."""
         return self._label_smoothing
 
+    @changes
     def fit_normalization(self, images: np.ndarray) -> "Model":
         """Take the mean and standard deviation of each channel from training images."""
         images, _, _ = self._check_images(images)
@@ -202,6 +207,7 @@ class Model:
         self.mean, self.std, self.pixels = mean, std, pixels
         return self
 
+    @changes
     def compute_gradients(self, x: np.ndarray, y: np.ndarray) -> tuple[float, int]:
         """Run one batch forward and back; the gradients are left in `parameters.grads`.
 
@@ -253,6 +259,7 @@ class Model:
             gradient = layer.backward(gradient)
         return loss, correct
 
+    @changes
     def step(self, x: np.ndarray, y: np.ndarray) -> tuple[float, int]:
         """Train on one batch; return its mean loss and how many were right before.
 
@@ -285,12 +292,14 @@ class Model:
         """
         return self.step(x, y)[0]
 
+    @changes
     def train(
         self, x: np.ndarray, y: np.ndarray, epochs: int = 10, batch_size: int = 64, **options
     ):
         """Train for some epochs; return the history. `training.loop.train` has the options."""
         return loop.train(self, x, y, epochs, batch_size, **options)
 
+    @reads
     def logits(self, x: np.ndarray) -> np.ndarray:
         """Return the numbers (N, classes) before the softmax."""
         images, mean, std = self._check_images(x)
@@ -325,6 +334,7 @@ class Model:
         loss, correct, _ = self._head.loss(self.logits(x), y)
         return loss, correct / len(x)
 
+    @reads
     def save(self, path: str | Path) -> None:
         """Write the model as JSON; a file that is there is replaced only by a whole new one."""
         checkpoint.save(self, path)

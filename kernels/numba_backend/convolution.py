@@ -123,8 +123,8 @@ def _input_grad(dy, w, shifts, size, run, stride, start, rows, width, dx):
         added = 0
         for t in range(taps):
             seen = phases[shifts[t] : shifts[t] + run]
-            for start in range(0, filters, LONGEST_SUM):
-                low, high = first + start, first + min(start + LONGEST_SUM, filters)
+            for low in range(first, first + filters, LONGEST_SUM):
+                high = min(low + LONGEST_SUM, first + filters)
                 whole = high - (high - low) % 4
                 for f in range(low, whole, 4):
                     add_scaled_4(
