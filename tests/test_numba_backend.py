@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from kernels import get_backend
 from kernels.geometry import make_window
-from kernels.numba_backend import lanes, tape
+from kernels.numba_backend import lanes, memory, tape
 from kernels.numba_backend.lanes import winograd
 from kernels.numpy_backend.dense import LONGEST_SUM
 from layers import BatchNorm, Conv, Dense, Flatten, LeakyRelu
@@ -251,6 +251,36 @@ def test_a_step_allocates_nothing_large():
         tracemalloc.stop()
     activations = 64 * 4 * 8 * 8 * 4  # bytes of the first layer's output
     assert peak < activations / 4
+
+
+def use(arena, sizes):
+    """Take so many MB at once, and give them back."""
+    return len([arena.empty((size << 18,), np.dtype(np.float32)) for size in sizes])
+
+
+def test_memory_waits_for_the_next_who_asks(monkeypatch):
+    arena = memory.Arena()
+    for _ in range(2):
+        for sizes in ([100, 40, 7], [60, 60], [90]):  # more than is ever in use at once
+            use(arena, sizes)
+    monkeypatch.delattr(memory, "_new_block")
+    for sizes in ([100, 40, 7], [60, 60], [90]):
+        use(arena, sizes)
+
+
+def test_memory_of_sizes_that_are_past_is_given_back():
+    arena, before = memory.Arena(), sys.getallocatedblocks()
+    tracemalloc.start()
+    try:
+        use(arena, [300, 500])
+        for size in range(1, 80):
+            use(arena, [size, size])
+        held, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert 2 * 79 < held >> 20 <= 3 * 2 * 79
+    assert peak >> 20 <= 2 * 800
+    assert sys.getallocatedblocks() - before < 1500  # nothing is remembered of what is gone
 
 
 def test_two_python_threads_at_once():
