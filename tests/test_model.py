@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import stat
 from pathlib import Path
 
@@ -307,6 +308,19 @@ def test_a_folder_that_cannot_be_synced_keeps_no_model_from_being_saved(
     monkeypatch.setattr(os, name, refuse)
     path = tmp_path / "new" / "m.json"
     small_network().save(path)
+    assert Model.load(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "O_DIRECTORY"), reason="only POSIX lets folders be synced")
+def test_a_folder_that_fails_is_told_after_the_model_is_there(tmp_path, monkeypatch):
+    def fail(handle):
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr("os.fsync", fail)
+    path = tmp_path / "m.json"
+    with pytest.raises(OSError, match=f"^{re.escape(str(tmp_path))}: cannot be synced: Input"):
+        small_network().save(path)
     assert Model.load(path)
 
 

@@ -1,6 +1,11 @@
 """One model in several threads: right results, or a refusal."""
 
+import contextlib
+import os
+import signal
+import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -10,6 +15,7 @@ from kernels import BACKENDS
 from layers import Flatten, Layer
 from tests.networks import digits, small_network
 from training import SGD, Model
+from training.turns import Turns, changes, reads
 
 x, y = digits(64)
 
@@ -111,6 +117,111 @@ def test_an_error_leaves_the_model_free(gate, model, other):
             call(x, y + 100)
     other.submit(model.train_step, x, y).result(60)
     other.submit(model.evaluate, x, y).result(60)
+
+
+@pytest.mark.parametrize("refused", ["predict", "train_step"])
+def test_who_is_refused_breaks_no_one_elses_work(gate, model, other, refused):
+    """However the threads change places."""
+    arguments = [x] if refused == "predict" else [x, y]
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        training = other.submit(model.train, x, y, epochs=20, batch_size=4)
+        assert gate.reached.wait(60)
+        gate.open.set()
+        while not training.done():
+            with contextlib.suppress(RuntimeError):
+                getattr(model, refused)(*arguments)
+        training.result()
+    finally:
+        sys.setswitchinterval(before)
+
+
+def test_a_refused_trainer_keeps_no_one_from_reading(gate, model, other):
+    predicting = other.submit(model.predict, x)
+    assert gate.reached.wait(60)
+    tried, stop = [], threading.Event()
+
+    def try_to_train():
+        while not stop.is_set():
+            with pytest.raises(RuntimeError, match="another thread uses the model"):
+                model.train_step(x, y)
+            tried.append(1)
+
+    trainer = threading.Thread(target=try_to_train)
+    trainer.start()
+    for _ in range(20_000):
+        reads(lambda _: None)(model)
+    stop.set()
+    trainer.join()
+    gate.open.set()
+    predicting.result(60)
+    assert tried
+
+
+def interrupt(function, model, seconds=2.0):
+    """Send Ctrl-C again and again while a function of a model is called again and again."""
+    end, count = time.monotonic() + seconds, 0
+
+    def raise_it(*_):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, raise_it)
+    try:
+        while time.monotonic() < end:
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 1e-4 + 1e-5 * (count % 17))
+                while True:
+                    function(model)
+            except KeyboardInterrupt:
+                count += 1
+                yield count
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="this system has no alarms")
+@pytest.mark.parametrize("turn", [changes, reads])
+def test_ctrl_c_at_any_moment_leaves_the_model_free(turn):
+    class Used:
+        turns = Turns()
+
+    used = Used()
+    for count in interrupt(turn(lambda _: None), used):
+        assert used.turns.changer is None, count
+        assert not used.turns.readers, count
+    assert count > 100
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.parametrize("doing", ["predict", "train"])
+def test_a_forked_child_has_no_threads_to_wait_for(gate, model, other, doing):
+    begun = other.submit(getattr(model, doing), *([x] if doing == "predict" else [x, y]))
+    assert gate.reached.wait(60)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)
+        gate.open.set()
+        answers = set()
+        for _ in range(3):  # other threads too, which may have the numbers of those that are gone
+            try:
+                with ThreadPoolExecutor(1) as pool:
+                    pool.submit(model.train_step, x, y).result()
+                model.train_step(x, y)
+                answers.add("right")
+            except RuntimeError as error:
+                answers.add(str(error))
+        lost = answers == {
+            "another thread was changing the model when this process was forked: make it anew"
+        }
+        right = lost if doing == "train" else answers == {"right"}
+        os._exit(0 if right else 1)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    gate.open.set()
+    begun.result(60)
+    assert status == 0
+    model.train_step(x, y)
 
 
 @pytest.mark.parametrize("backend", list(BACKENDS))

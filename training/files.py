@@ -40,6 +40,7 @@ def replace(path: str | Path, text: str) -> None:
             f"{path}: cannot be saved: {error.strerror or error}; what was there is as it was: "
             "make room, or name another place"
         ) from error
+    _sync_directory(path.parent)
 
 
 def _replace(path: Path, text: str) -> None:
@@ -55,7 +56,6 @@ def _replace(path: Path, text: str) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
-    _sync_directory(path.parent)
 
 
 def make_folder(folder: Path) -> None:
@@ -97,6 +97,6 @@ def _sync_directory(directory: Path) -> None:
         os.fsync(descriptor)
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems'
-            raise
+            raise OSError(f"{directory}: cannot be synced: {error.strerror}") from error
     finally:
         os.close(descriptor)

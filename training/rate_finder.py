@@ -9,12 +9,14 @@ from training.augmentation import Augmenter, NoAugmenter
 from training.errors import DivergedError
 from training.loop import batches
 from training.model import Model
+from training.turns import changes
 
 LOWEST, HIGHEST, STEPS = 1e-6, 10.0, 200  # each rate is 8 % above the last
 SMOOTHING = 8.0  # steps; with 4, the lowest point moved twice as far from seed to seed
 BLOWN_UP = 3.0  # times the first loss: larger rates are of no interest
 
 
+@changes
 def find_learning_rate(
     model: Model,
     x: np.ndarray,

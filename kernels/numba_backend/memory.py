@@ -6,10 +6,11 @@ wait here for the next one who asks. Where the sizes change, those of long ago a
 """
 
 import contextlib
-import itertools
 import math
+import os
 import threading
 import weakref
+from collections import deque
 
 import numpy as np
 
@@ -17,10 +18,15 @@ ALIGNMENT = 64  # bytes of a cache line: vectors that straddle two cost double
 # A training step holds 1.14 to 1.83 times what it ever uses at once (networks tiny to large, 16 to
 # 256 images): not all of its sizes are in use together.
 MOST_HELD = 3
-SPARE = 1 << 26  # bytes
-FADE = 0.9  # what was in use once counts so much less with each new block
+SPARE = 1 << 28  # bytes that are kept at any rate
+FADE = 0.1  # of each new block: so much less counts what was in use at once before it
 
 _lent: dict[int, "_Lent"] = {}
+_lock = threading.RLock()
+if hasattr(os, "register_at_fork"):  # a child has no thread that would give it back
+    os.register_at_fork(
+        before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release
+    )
 
 
 def _new_block(size: int) -> memoryview:
@@ -34,62 +40,78 @@ def _address(block: memoryview) -> int:
 
 
 class _Lent(weakref.ref):
-    """Watches an array; when it and all its views are gone, its block is free again."""
+    """Watches an array; when it and all its views are gone, its block is given back."""
 
-    __slots__ = ("block", "free")
+    __slots__ = ("block", "returned")
     block: memoryview
-    free: list[memoryview]
+    returned: deque[memoryview]
 
 
 def _take_back(lent: _Lent) -> None:
+    # The garbage collector may call this at any place, where the lock is held too.
     del _lent[id(lent)]
-    lent.free.append(lent.block)
+    lent.returned.append(lent.block)
 
 
 class Arena:
     """Blocks of memory, and which of them are free.
 
-    When a new block is needed, free ones that were not asked for the longest go, until no more
-    is held than MOST_HELD times what was in use at once lately. As little as SPARE may always stay.
+    When a new block is needed, those that have been free the longest go, until no more is held
+    than MOST_HELD times what was in use at once lately.
+
+    Parameters
+    ----------
+    spare : float
+        Bytes that may be held at any rate.
     """
 
-    def __init__(self) -> None:
-        self._free: dict[int, list[memoryview]] = {}
-        self._asked: dict[int, int] = {}
+    def __init__(self, spare: float = SPARE) -> None:
+        self._spare = spare
+        self._returned: deque[memoryview] = deque()
+        self._free: dict[int, list[memoryview]] = {}  # by size; the last is the last given back
         self._blocks: dict[int, memoryview] = {}
-        self._clock = itertools.count()
-        self._most_used = 0.0  # bytes
+        self._held = self._unused = 0  # bytes
+        self._most_used = 0.0
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         size = max(math.prod(shape), 1) * dtype.itemsize
-        self._asked[size] = next(self._clock)
-        free = self._free.setdefault(size, [])
-        try:
-            block = free.pop()
-        except IndexError:
-            self._make_room(size)
-            block = _new_block(size)
-            self._blocks[_address(block)] = block
+        with _lock:
+            self._collect()
+            block = self._take(size) if size in self._free else self._make(size)
+            self._most_used = max(self._held - self._unused, self._most_used)
         whole = np.frombuffer(block, dtype)  # all views of it keep it alive, and it is watched
         lent = _Lent(whole, _take_back)
-        lent.block, lent.free = block, free
+        lent.block, lent.returned = block, self._returned
         _lent[id(lent)] = lent
         return whole[: math.prod(shape)].reshape(shape)
 
-    def _make_room(self, size: int) -> None:
-        # Other threads may take and give back meanwhile: each call on a list or dict is whole.
-        unused = sum(each * len(free) for each, free in list(self._free.items()))
-        held = sum(block.nbytes for block in list(self._blocks.values())) + size
-        self._most_used = max(held - unused, FADE * self._most_used)
-        excess = held - max(MOST_HELD * self._most_used, SPARE)
-        if excess <= 0:
-            return
-        for each in sorted(self._free, key=self._asked.__getitem__):
-            while excess > 0 and self._free[each]:
-                with contextlib.suppress(IndexError):  # another thread has taken it
-                    block = self._free[each].pop()
-                    del self._blocks[_address(block)]
-                    excess -= each
+    def _collect(self) -> None:
+        while self._returned:
+            block = self._returned.popleft()
+            free = self._free.pop(block.nbytes, [])
+            free.append(block)
+            self._free[block.nbytes] = free
+            self._unused += block.nbytes
+
+    def _take(self, size: int) -> memoryview:
+        free = self._free[size]
+        block = free.pop()
+        if not free:
+            del self._free[size]
+        self._unused -= size
+        return block
+
+    def _make(self, size: int) -> memoryview:
+        self._most_used = max(self._held - self._unused + size, self._most_used - FADE * size)
+        most = max(MOST_HELD * self._most_used, self._spare)
+        while self._free and self._held + size > most:
+            block = self._take(next(iter(self._free)))
+            del self._blocks[_address(block)]
+            self._held -= block.nbytes
+        block = _new_block(size)
+        self._blocks[_address(block)] = block
+        self._held += size
+        return block
 
     def borrow(self, array: np.ndarray) -> np.ndarray:
         """Return the same array, without keeping its block from being used again."""

@@ -47,7 +47,7 @@ class _Notes:
     def __init__(self, inputs: tuple[Any, ...]):
         self._inputs = inputs
         self._reached: set[int] = set()
-        self.arena = memory.Arena()
+        self.arena = memory.Arena(spare=math.inf)  # the calls hold what they once worked in
         self.threads = numba.get_num_threads()
         self._tries = [1, self.threads] * TRIES if self.threads > 1 else []
         self._seconds = {self.threads: math.inf, 1: math.inf}
