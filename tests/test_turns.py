@@ -3,10 +3,12 @@
 import contextlib
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -192,6 +194,34 @@ def test_ctrl_c_at_any_moment_leaves_the_model_free(turn):
         assert used.turns.changer is None, count
         assert not used.turns.readers, count
     assert count > 100
+
+
+HANDLER = """
+import signal
+from training.turns import Turns, changes, reads
+
+class Used:
+    turns = Turns()
+
+use, calls = changes(reads(lambda _: None)), 0
+
+def handle(*_):
+    global calls
+    use(Used)
+    calls += 1
+
+signal.signal(signal.SIGALRM, handle)
+signal.setitimer(signal.ITIMER_REAL, 1e-4, 1e-4)
+while calls < 5000:
+    use(Used)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="this system has no alarms")
+def test_the_handler_of_a_signal_may_use_the_model():
+    """Where it waited for the thread that it interrupts, that would be for ever."""
+    root = Path(__file__).parents[1]
+    subprocess.run([sys.executable, "-c", HANDLER], cwd=root, check=True, timeout=60)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")

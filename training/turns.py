@@ -11,7 +11,9 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 
 LOST = -1  # no thread's number
 
-_lock = threading.Lock()  # for the few instructions in which a turn begins
+# For the few instructions in which a turn begins. A signal's handler may come in between them, and
+# save the model.
+_lock = threading.RLock()
 _all: "weakref.WeakSet[Turns]" = weakref.WeakSet()
 
 
