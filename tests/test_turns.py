@@ -203,17 +203,18 @@ from training.turns import Turns, changes, reads
 class Used:
     turns = Turns()
 
-use, calls = changes(reads(lambda _: None)), 0
+read, change, calls = reads(lambda _: None), changes(lambda _: None), 0
 
 def handle(*_):
     global calls
-    use(Used)
+    change(Used)
     calls += 1
 
 signal.signal(signal.SIGALRM, handle)
 signal.setitimer(signal.ITIMER_REAL, 1e-4, 1e-4)
 while calls < 5000:
-    use(Used)
+    read(Used)
+signal.setitimer(signal.ITIMER_REAL, 0)
 """
 
 
