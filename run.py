@@ -32,26 +32,26 @@ from training import (
     InputError,
     Model,
     Reporter,
-    RunFile,
-    command_line,
-    pictures,
+    TrainingState,
     split_validation,
 )
-from training.checkpoint import to_document
-from training.command_line import DEFAULT_MODEL, in_a_line
-from training.datasets import DownloadError, load_dataset, load_file, load_unlabelled
-from training.evaluation import class_accuracies, confusion_matrix
-from training.files import remove_leftovers
-from training.rate_finder import find_learning_rate
-from training.targets import (
+from training.cli import arguments
+from training.cli.arguments import DEFAULT_MODEL, one_line
+from training.cli.output_paths import (
     LOG_NAME,
     check_output,
     prepare_folder,
     prepare_training,
     write_table,
 )
+from training.datasets import DownloadError, load_dataset, load_file, load_predict_inputs
+from training.evaluation import class_accuracies, confusion_matrix
+from training.lr_finder import find_learning_rate
+from training.reporting import plots
+from training.saving.atomic_file import remove_leftovers
+from training.saving.model_file import to_document
 
-MOST_NAMED = 30  # classes whose accuracies are printed
+MAX_LISTED_CLASSES = 30  # classes whose accuracies are printed
 
 
 def tiny(input_shape, classes, **options):
@@ -129,7 +129,7 @@ ARCHITECTURES = {"tiny": tiny, "small": small, "wide": wide, "large": large}
 EPOCHS = {tiny: 5, large: 9}  # where it is not 15: what a few seconds and five minutes are for
 # Few images need more epochs: 1,000 images of 8x8 pixels were learned to 94 % in 240 steps, to 97 %
 # in 1,500 and no better in 3,000. MNIST has 844 steps an epoch.
-LEAST_STEPS = 3000
+MIN_STEPS = 3000
 
 
 def load_known(name, data_dir):
@@ -186,20 +186,20 @@ def build_model(function, shape, classes, **options):
             raise ValueError(f"the model tells {model.classes} classes apart, not {classes}")
         to_document(model)  # what cannot be saved is not trained
     except (Exception, SystemExit) as error:
-        raise InputError(f"--arch: {in_a_line(error)}") from error
+        raise InputError(f"--arch: {one_line(error)}") from error
     return model
 
 
 def default_epochs(args, images):
     """Return how many epochs to train for where the user has not said it."""
     steps = math.ceil(images * args.augmenter_ratio / args.batch_size)
-    return max(EPOCHS.get(args.build, 15), math.ceil(LEAST_STEPS / steps))
+    return max(EPOCHS.get(args.build, 15), math.ceil(MIN_STEPS / steps))
 
 
 def get_model(args, data):
     """Return the model to train: a new one, or a saved one that takes these images."""
     shape = data.images.shape[1:]
-    path = command_line.run_path(args.to_path) if args.resume else args.from_path
+    path = arguments.run_path(args.to_path) if args.resume else args.from_path
     if path is None:
         options = {
             "backend": args.backend,
@@ -239,11 +239,15 @@ def train(args):
         args.to_path = args.to_path.resolve()
     given = [args.train_data, args.test_data, args.from_path]
     prepare_training(args.to_path, given, not args.no_plots)
-    run_path = command_line.run_path(args.to_path)
+    run_path = arguments.run_path(args.to_path)
     lock = filelock.FileLock(run_path.parent / f".{run_path.name}.lock", timeout=0)
     try:
         with lock:
-            for path in (args.to_path, run_path, command_line.beside(args.to_path, "history.csv")):
+            for path in (
+                args.to_path,
+                run_path,
+                arguments.sibling_path(args.to_path, "history.csv"),
+            ):
                 remove_leftovers(path)
             train_alone(args)
     except filelock.Timeout:
@@ -254,7 +258,7 @@ def train(args):
 
 def train_alone(args):
     start = time.perf_counter()
-    run_path = command_line.run_path(args.to_path)
+    run_path = arguments.run_path(args.to_path)
     data, test = load_data(args)
     model, training, validation = prepare(args, data)
     if args.epochs is None:
@@ -262,15 +266,15 @@ def train_alone(args):
     reporter = Reporter(
         args.to_path.parent / LOG_NAME,
         compiling=args.backend == "numba",
-        history_path=command_line.beside(args.to_path, "history.csv"),
+        history_path=arguments.sibling_path(args.to_path, "history.csv"),
         tensorboard=args.tensorboard,
     )
     if args.resume:
-        run_file = RunFile.open(run_path)
-        run_file.settings |= command_line.settings(args)
+        run_file = TrainingState.open(run_path)
+        run_file.settings |= arguments.settings(args)
         reporter.line(f"going on with the run of {run_path}")
     else:
-        run_file = RunFile(run_path, command_line.settings(args))
+        run_file = TrainingState(run_path, arguments.settings(args))
         if run_path.exists():
             reporter.line(f"beginning anew: {run_path} could have been gone on with by --resume")
     epochs_before, model_before = len(model.history.get("loss", [])), args.to_path.exists()
@@ -313,7 +317,7 @@ def train_alone(args):
 
 def find_lr(args):
     """Print a good learning rate for a new network, and draw how it was found."""
-    path = command_line.beside(args.to_path, "find_lr.png")
+    path = arguments.sibling_path(args.to_path, "find_lr.png")
     if not args.no_plots:
         prepare_folder(path)
     data, _ = load_data(args)
@@ -326,7 +330,7 @@ def find_lr(args):
         f"{losses.min():.3f}, at {2 * best:.2g}\nsuggestion: --learning_rate {best:.2g}"
     )
     if can_draw(args.no_plots, print):
-        pictures.rates(rates, losses, best, path)
+        plots.rates(rates, losses, best, path)
         print(f"picture: {path}")
 
 
@@ -335,14 +339,14 @@ def summarize(model, images, labels, name, path, no_plots, line, history=True):
     logits = model.logits(images)
     confusion = confusion_matrix(labels, logits.argmax(axis=1), model.classes)
     line(f"{name} accuracy {confusion.trace() / len(images):.2%} on {len(images):,} images")
-    if model.classes <= MOST_NAMED:
+    if model.classes <= MAX_LISTED_CLASSES:
         shares = class_accuracies(confusion)
         told = ("no images" if math.isnan(share) else f"{share:.1%}" for share in shares)
         line("by class: " + ", ".join(f"{c} {share}" for c, share in enumerate(told)))
     if not can_draw(no_plots, line):
         return
-    pattern = command_line.beside(path, "{}.png")
-    drawn = pictures.draw_all(model, images, labels, logits, pattern, history)
+    pattern = arguments.sibling_path(path, "{}.png")
+    drawn = plots.draw_all(model, images, labels, logits, pattern, history)
     line("pictures: " + ", ".join(map(str, drawn)))
 
 
@@ -350,8 +354,8 @@ def can_draw(no_plots, line):
     """Return whether pictures are wanted and can be drawn; say so if it is the latter."""
     if no_plots:
         return False
-    if not pictures.can_draw():
-        line(f"no pictures: they need matplotlib ({pictures.INSTALL}), or say --no_plots")
+    if not plots.can_draw():
+        line(f"no pictures: they need matplotlib ({plots.INSTALL}), or say --no_plots")
         return False
     return True
 
@@ -385,7 +389,7 @@ def predict(args):
     set_threads(model, args)
     if args.output is not None:
         check_output(args.output, [args.predict, path])
-    names, images, labels = load_unlabelled(
+    names, images, labels = load_predict_inputs(
         args.predict, model.input_shape, model.pixels, args.image_shape, model.classes
     )
     shares = model.predict_proba(images)
@@ -429,7 +433,7 @@ def main(argv=None):
     """
     prepare_output()
     try:
-        args = command_line.parse(argv, ARCHITECTURES)
+        args = arguments.parse(argv, ARCHITECTURES)
         if args.test:
             test(args)
         elif args.predict is not None:
@@ -450,10 +454,10 @@ def main(argv=None):
             message = f"{error.filename or 'what is printed'}: {error.strerror}"
         elif isinstance(error, ImportError) and error.name:
             message = f"the package {error.name!r} is missing: pip install {error.name}"
-        complain(message)
+        print_error(message)
         return 2
     except MemoryError as error:
-        complain(f"out of memory: {error}; use fewer or smaller images")
+        print_error(f"out of memory: {error}; use fewer or smaller images")
         return 2
     return 0
 
@@ -468,7 +472,7 @@ def prepare_output():
             stream.reconfigure(errors="backslashreplace")
 
 
-def complain(message):
+def print_error(message):
     try:
         print(f"run.py: {message}", file=sys.stderr, flush=True)
     except OSError:  # no one can be told; Python would try it again at its end

@@ -141,7 +141,13 @@ def test_col2im(benchmark, name, layer, backend):
 
 
 @backends_with_their_own(
-    ["batch_norm_inference", "batch_norm_relu", "batch_norm_relu_grad", "dropout", "load_images"]
+    [
+        "batch_norm_inference",
+        "batch_norm_relu",
+        "batch_norm_relu_grad",
+        "dropout",
+        "normalize_images",
+    ]
 )
 def test_other_sweeps(benchmark, name, backend):
     C, H = POOLS["wide 2"]
@@ -159,8 +165,8 @@ def test_other_sweeps(benchmark, name, backend):
             as_(dy), as_(x), *map(as_, (gamma, beta, mean, variance)), 1e-5, 0.01
         ),
         "dropout": lambda be, as_: be.dropout(as_(x), 0.3, np.random.default_rng(0))[0],
-        "load_images": lambda be, as_: be.to_array(
-            be.load_images(images, as_(mean), as_(gamma), as_(mean).dtype)
+        "normalize_images": lambda be, as_: be.to_array(
+            be.normalize_images(images, as_(mean), as_(gamma), as_(mean).dtype)
         ),
     }
     run(benchmark, name, f"wide 2: {C}x{H}x{H}", backend, calls[name])

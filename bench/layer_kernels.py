@@ -9,7 +9,7 @@ import numpy as np
 
 from bench.networks import NETWORKS, window
 from kernels import get_backend
-from kernels.numba_backend.lanes import Lanes, convolution
+from kernels.numba_backend.packed import PackedBatch, convolution
 from layers import BatchNorm, Conv, Dense, Layer, LeakyRelu, MaxPool
 from training import Model
 
@@ -50,9 +50,9 @@ def draw(*shape: int) -> np.ndarray:
     return np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
 
 
-def fresh(x: Lanes) -> Lanes:
+def fresh(x: PackedBatch) -> PackedBatch:
     """Return the same activations without what kernels have kept with them, such as borders."""
-    return Lanes(x.data, x.shape[0])
+    return PackedBatch(x.data, x.shape[0])
 
 
 def size(*shapes: tuple[int, ...]) -> int:
@@ -64,7 +64,7 @@ def name_of(*numbers: int) -> str:
     return "x".join(map(str, numbers))
 
 
-def convolutions(layer: Conv, x: Lanes, dy: Lanes) -> Iterator[Kernel]:
+def convolutions(layer: Conv, x: PackedBatch, dy: PackedBatch) -> Iterator[Kernel]:
     w, b = layer.params["weights"], layer.params.get("bias")
     place, need_dx = window(layer), layer.need_dx
     sliding = {
@@ -99,7 +99,7 @@ def convolutions(layer: Conv, x: Lanes, dy: Lanes) -> Iterator[Kernel]:
     yield Kernel("correlate_grad", shape, both_gradients, twice, moved, True)
 
 
-def products(layer: Dense, x: Lanes, dy: Lanes) -> Iterator[Kernel]:
+def products(layer: Dense, x: PackedBatch, dy: PackedBatch) -> Iterator[Kernel]:
     w, b = layer.params["weights"], layer.params.get("bias")
     shape, arrays = f"{w.shape[0]} to {w.shape[1]}", size(x.shape, w.shape, dy.shape)
     operations = 2 * x.shape[0] * w.size
@@ -110,40 +110,48 @@ def products(layer: Dense, x: Lanes, dy: Lanes) -> Iterator[Kernel]:
     )
 
 
-def normalizations(layer: BatchNorm, x: Lanes, dy: Lanes) -> Iterator[Kernel]:
+def normalizations(layer: BatchNorm, x: PackedBatch, dy: PackedBatch) -> Iterator[Kernel]:
     """With the activation behind it, as a model runs it."""
     gamma, beta = layer.params["gamma"], layer.params["beta"]
     mean, variance = layer.running
-    shape, count, slope = name_of(*layer.input_shape), math.prod(x.shape), LeakyRelu.slope
+    shape, count, negative_slope = (
+        name_of(*layer.input_shape),
+        math.prod(x.shape),
+        LeakyRelu.negative_slope,
+    )
 
     def forward():
-        return BACKEND.batch_norm_relu(x, gamma, beta, layer.epsilon, slope)
+        return BACKEND.batch_norm_relu(x, gamma, beta, layer.epsilon, negative_slope)
 
     def backward():
         return BACKEND.batch_norm_relu_grad(
-            dy, x, gamma, beta, mean, variance, layer.epsilon, slope
+            dy, x, gamma, beta, mean, variance, layer.epsilon, negative_slope
         )
 
     yield Kernel("batch_norm_relu", shape, forward, 9 * count, 2 * size(x.shape))
     yield Kernel("batch_norm_relu_grad", shape, backward, 14 * count, 3 * size(x.shape))
 
 
-def activations(layer: LeakyRelu, x: Lanes, dy: Lanes) -> Iterator[Kernel]:
+def activations(layer: LeakyRelu, x: PackedBatch, dy: PackedBatch) -> Iterator[Kernel]:
     shape, count = name_of(*layer.input_shape), math.prod(x.shape)
     moved = size(x.shape)
     yield Kernel(
-        "leaky_relu", shape, lambda: BACKEND.leaky_relu(x, layer.slope), 2 * count, 2 * moved
+        "leaky_relu",
+        shape,
+        lambda: BACKEND.leaky_relu(x, layer.negative_slope),
+        2 * count,
+        2 * moved,
     )
     yield Kernel(
         "leaky_relu_grad",
         shape,
-        lambda: BACKEND.leaky_relu_grad(dy, x, layer.slope),
+        lambda: BACKEND.leaky_relu_grad(dy, x, layer.negative_slope),
         2 * count,
         3 * moved,
     )
 
 
-def pools(layer: MaxPool, x: Lanes, dy: Lanes) -> Iterator[Kernel]:
+def pools(layer: MaxPool, x: PackedBatch, dy: PackedBatch) -> Iterator[Kernel]:
     shape = name_of(*layer.input_shape)
     sliding = layer.pool_size, layer.stride, window(layer).padding
     _, index = BACKEND.max_pool(x, *sliding)
@@ -164,9 +172,9 @@ def doors(model: Model, batch: int) -> Iterator[Kernel]:
     images, logits = draw(batch, *SHAPE), BACKEND.from_array(draw(batch, CLASSES))
     mean, std, shape = model.mean, model.std, name_of(*SHAPE)
     yield Kernel(
-        "load_images",
+        "normalize_images",
         shape,
-        lambda: BACKEND.load_images(images, mean, std, images.dtype),
+        lambda: BACKEND.normalize_images(images, mean, std, images.dtype),
         2 * images.size,
         2 * images.nbytes,
     )

@@ -16,12 +16,12 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from bench.timing import interleave
-from kernels.numba_backend.jit import OPTIONS, parallel
-from kernels.numba_backend.lanes.layout import lanes_of
-from kernels.numba_backend.memory import empty
+from kernels.numba_backend.packed.layout import simd_width
+from kernels.numba_backend.runtime.buffer_pool import empty
+from kernels.numba_backend.runtime.compiler import OPTIONS, parallel
 
 FLOAT32 = np.dtype(np.float32)
-LANES = lanes_of(FLOAT32)
+LANES = simd_width(FLOAT32)
 CHAINS = 12  # that do not wait for each other: 2 units of 4 cycles need 8
 UNROLL = 12  # vectors of each array a round, with a sum each: fits 16 registers
 # Arrays that are read and that are written.
@@ -58,7 +58,7 @@ def _fma(builder, a, b, c):
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [a, b, c])
 
 
-def _spread(builder, vector, number):
+def _dilate(builder, vector, number):
     """Return a vector with the number in all lanes."""
     spread = ir.Constant(vector, ir.Undefined)
     for lane in range(vector.count):
@@ -74,7 +74,7 @@ def multiply_add(typing, rounds, factor, term, CHAINS, LANES):
     def generate(context, builder, signature, arguments):
         vector = ir.VectorType(ir.FloatType(), lanes)
         rounds, factor, term, *_ = arguments
-        factor, term = (_spread(builder, vector, number) for number in (factor, term))
+        factor, term = (_dilate(builder, vector, number) for number in (factor, term))
         places = _chains(builder, vector, chains, term)
         with cgutils.for_range(builder, rounds):
             for place in places:
@@ -101,7 +101,7 @@ def stream(typing, a, b, out, first, rounds, repeats, factor, READS, WRITES, UNR
             for kind, array in zip(signature.args[:3], arguments[:3], strict=True)
         ]
         first, rounds, repeats, factor = arguments[3:7]
-        factor = _spread(builder, vector, factor)
+        factor = _dilate(builder, vector, factor)
         places = _chains(builder, vector, unroll, ir.Constant(vector, None))
         with cgutils.for_range(builder, repeats), cgutils.for_range(builder, rounds) as loop:
             start = builder.add(first, builder.mul(loop.index, first.type(unroll * lanes)))

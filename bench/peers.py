@@ -26,7 +26,7 @@ from bench.report import describe
 from bench.timing import interleave
 from kernels import get_backend
 from training import Adam, Model
-from training.command_line import positive_int
+from training.cli.arguments import positive_int
 
 SHAPE, CLASSES = (1, 28, 28), 10
 BATCHES: dict[str, dict[str, tuple[int, ...]]] = {

@@ -46,7 +46,7 @@ def forward(layer: Layer, params: dict, x):
                 "running_variance": variance,
             }
         case LeakyRelu():
-            return jnp.where(x > 0, x, layer.slope * x), {}
+            return jnp.where(x > 0, x, layer.negative_slope * x), {}
         case MaxPool():
             size, stride = (1, *layer.pool_size, 1), (1, *layer.stride, 1)
             padding = ((0, 0), *window(layer).padding, (0, 0))

@@ -42,7 +42,7 @@ def operation(layer: Layer) -> tuple[str, dict]:
         case Relu():
             return "Relu", {}
         case LeakyRelu():
-            return "LeakyRelu", {"alpha": layer.slope}
+            return "LeakyRelu", {"alpha": layer.negative_slope}
         case Flatten():
             return "Flatten", {}
     raise TypeError(f"there is no ONNX operator for the layer {layer}")

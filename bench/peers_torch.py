@@ -50,7 +50,7 @@ def module(layer: Layer) -> nn.Module:
         case Relu():
             return nn.ReLU()
         case LeakyRelu():
-            return nn.LeakyReLU(layer.slope)
+            return nn.LeakyReLU(layer.negative_slope)
         case MaxPool():
             return nn.MaxPool2d(layer.pool_size, layer.stride, window(layer).start)
         case Flatten():

@@ -10,7 +10,7 @@ from typing import Any
 
 from numba import config
 
-from training.command_line import positive_int
+from training.cli.arguments import positive_int
 
 # Okabe and Ito's colours, which colour-blind people tell apart as well.
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")

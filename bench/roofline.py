@@ -19,7 +19,7 @@ from bench.report import describe, duration
 from bench.roofline_plot import plot
 from bench.timing import interleave
 from kernels import get_backend
-from training.command_line import positive_int
+from training.cli.arguments import positive_int
 
 CAPTION = """
 Times are medians. Bytes count each input and output once, whatever a kernel reads again, and so

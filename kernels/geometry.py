@@ -1,13 +1,11 @@
 """Where a window lands on an image: kernel sizes, strides, padding, dilation, output sizes."""
 
 import math
-import numbers
-import operator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
+from kernels.scalars import check_int
 
 Pair = tuple[int, int]
 Padding = tuple[Pair, Pair]
@@ -61,53 +59,17 @@ class Window:
         )
 
 
-def integer(value: Any, name: str, minimum: int) -> int:
-    """Return ``value`` as an int of at least ``minimum``; any integer type but bool will do."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be an integer, got {value!r}") from None
-    if isinstance(value, bool):
-        raise TypeError(f"{name} must be an integer, got {value!r}")
-    if not minimum <= number < 2**31:
-        raise ValueError(f"{name} must be at least {minimum} and below 2**31, got {number}")
-    return number
-
-
-def flag(value: Any, name: str) -> bool:
-    """Return ``value``, which must be true or false and nothing that merely counts as such."""
-    if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name} must be true or false, got {value!r}")
-    return bool(value)
-
-
-def number(value: Any, name: str, minimum: float = -math.inf, below: float = math.inf) -> float:
-    """Return ``value`` as a finite float from ``minimum`` to below ``below``; no bool will do."""
-    if not isinstance(value, numbers.Real) or isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name} must be a number, got {value!r}")
-    try:
-        checked = float(value)
-    except OverflowError:  # such an integer may also be too long to be shown
-        checked, value = math.inf, "a number beyond any float"
-    if not (math.isfinite(checked) and minimum <= checked < below):
-        least = "finite" if minimum == -math.inf else f"at least {minimum:g}"
-        upper = "finite" if below == math.inf else f"below {below:g}"
-        wanted = least if least == upper else f"{least} and {upper}"
-        raise ValueError(f"{name} must be {wanted}, got {value!r}")
-    return checked
-
-
-def pair(value: Any, name: str, minimum: int = 1) -> Pair:
+def standardize_pair(value: Any, name: str, minimum: int = 1) -> Pair:
     """Return an int or a pair of ints as a pair (vertical, horizontal)."""
     if isinstance(value, (tuple, list)):
         if len(value) != 2:
             raise ValueError(f"{name} must be an integer or a pair of them, got {value!r}")
-        return integer(value[0], name, minimum), integer(value[1], name, minimum)
-    number = integer(value, name, minimum)
+        return check_int(value[0], name, minimum), check_int(value[1], name, minimum)
+    number = check_int(value, name, minimum)
     return number, number
 
 
-def plain_padding(value: Any) -> str | Padding:
+def standardize_padding(value: Any) -> str | Padding:
     """Return padding as "same" or in its longest form, ((top, bottom), (left, right))."""
     if isinstance(value, str):
         if value in ("same", "valid"):
@@ -119,8 +81,8 @@ def plain_padding(value: Any) -> str | Padding:
     if isinstance(value, (tuple, list)) and any(isinstance(side, (tuple, list)) for side in value):
         if len(value) != 2 or not all(isinstance(side, (tuple, list)) for side in value):
             raise ValueError(f"padding must be ((top, bottom), (left, right)), got {value!r}")
-        return pair(value[0], "padding", 0), pair(value[1], "padding", 0)
-    vertical, horizontal = pair(value, "padding", 0)
+        return standardize_pair(value[0], "padding", 0), standardize_pair(value[1], "padding", 0)
+    vertical, horizontal = standardize_pair(value, "padding", 0)
     return (vertical, vertical), (horizontal, horizontal)
 
 
@@ -179,8 +141,8 @@ def make_window(
     """
     return _window(
         image,
-        pair(size, name),
-        pair(stride, "stride"),
-        plain_padding(padding),
-        pair(dilation, "dilation"),
+        standardize_pair(size, name),
+        standardize_pair(stride, "stride"),
+        standardize_padding(padding),
+        standardize_pair(dilation, "dilation"),
     )

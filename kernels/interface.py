@@ -39,7 +39,7 @@ class Backend(Protocol):
         dilation: Any = 1,
         groups: int = 1,
         scale: Array | None = None,
-        slope: float = 1.0,
+        negative_slope: float = 1.0,
     ) -> Array:
         """Cross-correlate images with filters, the "convolution" of neural networks.
 
@@ -192,7 +192,7 @@ class Backend(Protocol):
         w: Array,
         b: Array | None = None,
         scale: Array | None = None,
-        slope: float = 1.0,
+        negative_slope: float = 1.0,
     ) -> Array:
         """Return scale * (x @ w) + b for rows x (N, features) and weights w (features, units).
 
@@ -252,7 +252,7 @@ class Backend(Protocol):
     ) -> Array:
         """Normalise each channel by a mean and a variance (C,) that were learned before."""
 
-    def average(
+    def update_running_stats(
         self,
         running_mean: Array,
         running_variance: Array,
@@ -282,7 +282,7 @@ class Backend(Protocol):
         """
 
     def batch_norm_relu(
-        self, x: Array, gamma: Array, beta: Array, epsilon: float, slope: float
+        self, x: Array, gamma: Array, beta: Array, epsilon: float, negative_slope: float
     ) -> tuple[Array, Array, Array]:
         """`leaky_relu` of `batch_norm`, in one; return y, mean and variance."""
 
@@ -295,7 +295,7 @@ class Backend(Protocol):
         mean: Array,
         variance: Array,
         epsilon: float,
-        slope: float,
+        negative_slope: float,
         out: tuple[Array | None, ...] | None = None,
     ) -> tuple[Array, Array, Array]:
         """Return the gradients dx, dgamma and dbeta of `batch_norm_relu`."""
@@ -308,12 +308,18 @@ class Backend(Protocol):
         mean: Array,
         variance: Array,
         epsilon: float,
-        slope: float,
+        negative_slope: float,
     ) -> Array:
         """`leaky_relu` of `batch_norm_inference`, in one."""
 
     def batch_norm_relu_pool(
-        self, x: Array, gamma: Array, beta: Array, epsilon: float, slope: float, pool_size: Any
+        self,
+        x: Array,
+        gamma: Array,
+        beta: Array,
+        epsilon: float,
+        negative_slope: float,
+        pool_size: Any,
     ) -> tuple[Array, Any, Array, Array]:
         """`max_pool` of `batch_norm_relu`, in one, over windows that lie side by side.
 
@@ -335,7 +341,7 @@ class Backend(Protocol):
         mean: Array,
         variance: Array,
         epsilon: float,
-        slope: float,
+        negative_slope: float,
         pool_size: Any,
         out: tuple[Array | None, ...] | None = None,
     ) -> tuple[Array, Array, Array]:
@@ -359,10 +365,10 @@ class Backend(Protocol):
         """Return the gradient of `dropout` with respect to x."""
 
     # -- activations and loss ------------------------------------------------------------------
-    def leaky_relu(self, x: Array, slope: float) -> Array:
+    def leaky_relu(self, x: Array, negative_slope: float) -> Array:
         """Return x where it is positive, else slope * x. A slope of 0 is the plain ReLU."""
 
-    def leaky_relu_grad(self, dy: Array, x: Array, slope: float) -> Array:
+    def leaky_relu_grad(self, dy: Array, x: Array, negative_slope: float) -> Array:
         """Return the gradient of `leaky_relu`; at 0 it is the slope."""
 
     def softmax(self, x: Array) -> Array:
@@ -401,17 +407,17 @@ class Backend(Protocol):
     def from_array(self, x: Array) -> Array:
         """Return a plain array (N, C, H, W) or (N, features) as activations."""
 
-    def to_array(self, x: Array, final: bool = False) -> Array:
+    def to_array(self, x: Array, output: bool = False) -> Array:
         """Return activations as a plain array.
 
         Parameters
         ----------
-        final : bool
+        output : bool
             Whether it is what a function given to `record` returns. Whoever else looks into
             activations will work on them where no record sees it.
         """
 
-    def record(self, function: Any, *inputs: Any) -> tuple[Any, Any]:
+    def capture(self, function: Any, *inputs: Any) -> tuple[Any, Any]:
         """Run a function on arrays; return its result, and a faster way to run it again.
 
         Parameters
@@ -451,7 +457,7 @@ class Backend(Protocol):
         Szeliski: Computer Vision (2022), section 3.6.
         """
 
-    def load_images(
+    def normalize_images(
         self, images: Array, mean: Array, std: Array, dtype: np.dtype, predict: bool = False
     ) -> Array:
         """Return images (N, C, H, W) of any real dtype as activations (images - mean) / std.

@@ -11,19 +11,19 @@ class LeakyRelu(Layer):
     Maas, Hannun, Ng: Rectifier nonlinearities improve neural network acoustic models (2013).
     """
 
-    slope = 0.01
+    negative_slope = 0.01
 
     def _forward(self, x, training):
-        return self.backend.leaky_relu(x, self.slope), x
+        return self.backend.leaky_relu(x, self.negative_slope), x
 
     def _backward(self, dy, x):
-        return self.backend.leaky_relu_grad(dy, x, self.slope)
+        return self.backend.leaky_relu_grad(dy, x, self.negative_slope)
 
 
 class Relu(LeakyRelu):
     """Pass what is positive, and nothing of what is not."""
 
-    slope = 0.0
+    negative_slope = 0.0
 
 
 class Softmax(Layer):

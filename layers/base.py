@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from kernels import Backend, get_backend
-from kernels.checks import float_dtype
-from kernels.geometry import integer
+from kernels.scalars import check_int
+from kernels.validation import standardize_dtype
 
 Shape = tuple[int, ...]
 
@@ -51,9 +51,9 @@ class Layer(ABC):
         self.params: dict[str, np.ndarray] = {}
         self.grads: dict[str, np.ndarray] = {}
         self.buffers: dict[str, np.ndarray] = {}
-        self._saved: Any = None
-        self._can_go_back = False
-        self._given: Callable[[str, Shape], np.ndarray] | None = None
+        self._context: Any = None
+        self._has_context = False
+        self._loaded: Callable[[str, Shape], np.ndarray] | None = None
 
     def build(
         self,
@@ -89,19 +89,19 @@ class Layer(ABC):
         if self.in_model:
             raise ValueError(f"layer {self} is in a model already; make a new one")
         self.backend: Backend = get_backend(backend) if isinstance(backend, str) else backend
-        self.dtype = float_dtype(dtype)
+        self.dtype = standardize_dtype(dtype)
         self.rng = np.random.default_rng(rng)
         self.params, self.grads, self.buffers = {}, {}, {}
-        self._given = saved
+        self._loaded = saved
         try:
-            self.input_shape = tuple(integer(size, "input_shape", 1) for size in input_shape)
+            self.input_shape = tuple(check_int(size, "input_shape", 1) for size in input_shape)
             if len(self.input_shape) not in (1, 3):
                 raise ShapeError("it expects images (C, H, W) or rows (features,)")
             self.output_shape = self._build(self.input_shape)
         except (ValueError, TypeError) as error:
             raise ShapeError(f"layer {self} cannot take {input_shape}: {error}") from error
         finally:
-            self._given = None
+            self._loaded = None
         self.built = True
         return self
 
@@ -129,12 +129,12 @@ class Layer(ABC):
         if tuple(shape) != self.input_shape:
             raise ShapeError(f"layer {self} is built for {self.input_shape}, got {shape}")
         y, saved = self._forward(x, training)
-        self._saved, self._can_go_back = (saved if training else None), training
+        self._context, self._has_context = (saved if training else None), training
         return y
 
-    def forget(self) -> None:
+    def clear_context(self) -> None:
         """Drop what the last `forward` kept."""
-        self._saved, self._can_go_back = None, False
+        self._context, self._has_context = None, False
 
     def backward(self, dy):
         """Return the gradient for the input, and leave those of the parameters in `grads`.
@@ -144,18 +144,18 @@ class Layer(ABC):
         dy : (N, *output_shape)
             Gradient of the loss with respect to what `forward` returned.
         """
-        if not self._can_go_back:
+        if not self._has_context:
             raise RuntimeError(
                 f"layer {self}: backward needs a forward(x, training=True) before it"
             )
-        return self._backward(dy, self._saved)
+        return self._backward(dy, self._context)
 
     @abstractmethod
     def _forward(self, x, training: bool) -> tuple[Any, Any]:
         """Return the output, and what `_backward` needs."""
 
     @abstractmethod
-    def _backward(self, dy, saved: Any) -> Any:
+    def _backward(self, dy, context: Any) -> Any:
         """Set `grads` and return the gradient for the input."""
 
     def config(self) -> dict[str, Any]:
@@ -175,7 +175,7 @@ class Layer(ABC):
         self.buffers[name] = self._first(name, shape, draw)
 
     def _first(self, name: str, shape: Shape, draw: Callable) -> np.ndarray:
-        value = draw(shape) if self._given is None else self._given(name, shape)
+        value = draw(shape) if self._loaded is None else self._loaded(name, shape)
         return np.array(value, self.dtype, order="C")
 
     def set_grads(self, **grads: np.ndarray) -> None:
@@ -184,7 +184,7 @@ class Layer(ABC):
             if value is not self.grads[name]:  # a backend may have written it there
                 np.copyto(self.grads[name], value)
 
-    def room(self, *names: str) -> tuple[np.ndarray | None, ...]:
+    def grad_buffers(self, *names: str) -> tuple[np.ndarray | None, ...]:
         """Return the gradients' arrays for a backend to write into; None for what is missing."""
         return tuple(self.grads.get(name) for name in names)
 

@@ -3,7 +3,8 @@
 import math
 from typing import Any
 
-from kernels.geometry import flag, integer, make_window, pair, plain_padding
+from kernels.geometry import make_window, standardize_padding, standardize_pair
+from kernels.scalars import check_bool, check_int
 from layers.base import Layer, ShapeError, expect_image
 from layers.initializers import INITIALIZERS, check_initializer
 
@@ -41,13 +42,13 @@ class Conv(Layer):
         name: str | None = None,
     ):
         super().__init__(name)
-        self.filters = integer(filters, "filters", 1)
-        self.kernel_size = pair(kernel_size, "kernel_size")
-        self.stride = pair(stride, "stride")
-        self.padding = plain_padding(padding)
-        self.dilation = pair(dilation, "dilation")
-        self.groups = integer(groups, "groups", 1)
-        self.use_bias = flag(use_bias, "use_bias")
+        self.filters = check_int(filters, "filters", 1)
+        self.kernel_size = standardize_pair(kernel_size, "kernel_size")
+        self.stride = standardize_pair(stride, "stride")
+        self.padding = standardize_padding(padding)
+        self.dilation = standardize_pair(dilation, "dilation")
+        self.groups = check_int(groups, "groups", 1)
+        self.use_bias = check_bool(use_bias, "use_bias")
         self.initializer = check_initializer(initializer)
 
     def _build(self, input_shape):
@@ -64,7 +65,7 @@ class Conv(Layer):
         self.add_param("weights", shape, lambda shape: draw(self.rng, shape, fan_in, fan_out))
         if self.use_bias:
             self.add_param("bias", (self.filters,))
-        self._sliding: dict[str, Any] = {
+        self._window_args: dict[str, Any] = {
             "stride": self.stride,
             "padding": window.padding,
             "dilation": self.dilation,
@@ -75,19 +76,21 @@ class Conv(Layer):
     def _forward(self, x, training):
         return self.apply(x, self.params.get("bias")), x
 
-    def apply(self, x, bias, scale=None, slope=1.0):
+    def apply(self, x, bias, scale=None, negative_slope=1.0):
         """Return the correlation, scaled, plus a bias, its negative numbers times the slope."""
         weights = self.params["weights"]
-        return self.backend.correlate(x, weights, bias, **self._sliding, scale=scale, slope=slope)
+        return self.backend.correlate(
+            x, weights, bias, **self._window_args, scale=scale, negative_slope=negative_slope
+        )
 
     def _backward(self, dy, x):
         dx, dw, db = self.backend.correlate_grad(
             dy,
             x,
             self.params["weights"],
-            **self._sliding,
+            **self._window_args,
             need_dx=self.need_dx,
-            out=self.room("weights", "bias"),
+            out=self.grad_buffers("weights", "bias"),
         )
         self.set_grads(weights=dw, **({"bias": db} if self.use_bias else {}))
         return dx

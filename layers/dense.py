@@ -2,7 +2,7 @@
 
 import math
 
-from kernels.geometry import flag, integer
+from kernels.scalars import check_bool, check_int
 from layers.base import Layer, expect_rows
 from layers.initializers import INITIALIZERS, check_initializer
 
@@ -26,8 +26,8 @@ class Dense(Layer):
         name: str | None = None,
     ):
         super().__init__(name)
-        self.units = integer(units, "units", 1)
-        self.use_bias = flag(use_bias, "use_bias")
+        self.units = check_int(units, "units", 1)
+        self.use_bias = check_bool(use_bias, "use_bias")
         self.initializer = check_initializer(initializer)
 
     def _build(self, input_shape):
@@ -45,13 +45,13 @@ class Dense(Layer):
     def _forward(self, x, training):
         return self.apply(x, self.params.get("bias")), x
 
-    def apply(self, x, bias, scale=None, slope=1.0):
+    def apply(self, x, bias, scale=None, negative_slope=1.0):
         """Return scale * (x @ weights) + bias, its negative numbers times the slope."""
-        return self.backend.dense(x, self.params["weights"], bias, scale, slope)
+        return self.backend.dense(x, self.params["weights"], bias, scale, negative_slope)
 
     def _backward(self, dy, x):
         dx, dw, db = self.backend.dense_grad(
-            dy, x, self.params["weights"], self.need_dx, self.room("weights", "bias")
+            dy, x, self.params["weights"], self.need_dx, self.grad_buffers("weights", "bias")
         )
         self.set_grads(weights=dw, **({"bias": db} if self.use_bias else {}))
         return dx
@@ -73,5 +73,5 @@ class Flatten(Layer):
     def _forward(self, x, training):
         return (self.backend.flatten(x) if len(self.input_shape) == 3 else x), ()
 
-    def _backward(self, dy, saved):
+    def _backward(self, dy, context):
         return self.backend.flatten_grad(dy, self.input_shape) if len(self.input_shape) == 3 else dy

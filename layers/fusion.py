@@ -19,7 +19,7 @@ class BatchNormRelu(Layer):
 
     def __init__(self, norm: BatchNorm, relu: LeakyRelu):
         super().__init__(f"{norm.name} with {relu.name}")
-        self.norm, self.slope = norm, relu.slope
+        self.norm, self.negative_slope = norm, relu.negative_slope
         self.backend = norm.backend
         self.input_shape = norm.input_shape
         self.built = True
@@ -32,19 +32,19 @@ class BatchNormRelu(Layer):
         norm = self.norm
         if not training:
             return self.backend.batch_norm_relu_inference(
-                x, *self._gamma_and_beta, *norm.running, norm.epsilon, self.slope
+                x, *self._gamma_and_beta, *norm.running, norm.epsilon, self.negative_slope
             ), None
         y, mean, variance = self.backend.batch_norm_relu(
-            x, *self._gamma_and_beta, norm.epsilon, self.slope
+            x, *self._gamma_and_beta, norm.epsilon, self.negative_slope
         )
-        norm.learn_statistics(mean, variance)
+        norm.update_running_stats(mean, variance)
         return y, (x, mean, variance)
 
-    def _backward(self, dy, saved):
-        x, mean, variance = saved
-        norm, room = self.norm, self.norm.room("gamma", "beta")
+    def _backward(self, dy, context):
+        x, mean, variance = context
+        norm, out = self.norm, self.norm.grad_buffers("gamma", "beta")
         dx, dgamma, dbeta = self.backend.batch_norm_relu_grad(
-            dy, x, *self._gamma_and_beta, mean, variance, norm.epsilon, self.slope, room
+            dy, x, *self._gamma_and_beta, mean, variance, norm.epsilon, self.negative_slope, out
         )
         norm.set_grads(gamma=dgamma, beta=dbeta)
         return dx
@@ -63,14 +63,14 @@ class BatchNormReluPool(BatchNormRelu):
             return self._pool.forward(super()._forward(x, training)[0], training), None
         norm = self.norm
         y, taken, mean, variance = self.backend.batch_norm_relu_pool(
-            x, *self._gamma_and_beta, norm.epsilon, self.slope, self._pool.pool_size
+            x, *self._gamma_and_beta, norm.epsilon, self.negative_slope, self._pool.pool_size
         )
-        norm.learn_statistics(mean, variance)
+        norm.update_running_stats(mean, variance)
         return y, (x, taken, mean, variance)
 
-    def _backward(self, dy, saved):
-        x, taken, mean, variance = saved
-        norm, room = self.norm, self.norm.room("gamma", "beta")
+    def _backward(self, dy, context):
+        x, taken, mean, variance = context
+        norm, out = self.norm, self.norm.grad_buffers("gamma", "beta")
         dx, dgamma, dbeta = self.backend.batch_norm_relu_pool_grad(
             dy,
             x,
@@ -79,9 +79,9 @@ class BatchNormReluPool(BatchNormRelu):
             mean,
             variance,
             norm.epsilon,
-            self.slope,
+            self.negative_slope,
             self._pool.pool_size,
-            room,
+            out,
         )
         norm.set_grads(gamma=dgamma, beta=dbeta)
         return dx
@@ -94,9 +94,9 @@ class Folded(Layer):
     the way out of the layer's sums: the weights are not copied, so nothing can be out of date.
     """
 
-    def __init__(self, layer: Conv | Dense, norm: BatchNorm | None, slope: float):
+    def __init__(self, layer: Conv | Dense, norm: BatchNorm | None, negative_slope: float):
         super().__init__(layer.name)
-        self.layer, self.norm, self.slope = layer, norm, slope
+        self.layer, self.norm, self.negative_slope = layer, norm, negative_slope
         self.backend = layer.backend
         self.input_shape = layer.input_shape
         self.built = True
@@ -108,9 +108,9 @@ class Folded(Layer):
             scale, bias = self.backend.fold_batch_norm(
                 bias, gamma, beta, *self.norm.running, self.norm.epsilon
             )
-        return self.layer.apply(x, bias, scale, self.slope), None
+        return self.layer.apply(x, bias, scale, self.negative_slope), None
 
-    def _backward(self, dy, saved):
+    def _backward(self, dy, context):
         raise RuntimeError("a folded layer only predicts")
 
 
@@ -123,12 +123,12 @@ def fold(layers: list[Layer]) -> list[Layer]:
             continue
         if type(layer) in (Conv, Dense):
             steps.append(Folded(layer, None, 1.0))  # type: ignore[arg-type]
-        elif type(before) is not Folded or before.slope != 1:
+        elif type(before) is not Folded or before.negative_slope != 1:
             steps.append(layer)
         elif type(layer) is BatchNorm and before.norm is None:
             before.norm = layer
         elif type(layer) in (Relu, LeakyRelu):
-            before.slope = layer.slope  # type: ignore[attr-defined]
+            before.negative_slope = layer.negative_slope  # type: ignore[attr-defined]
         else:
             steps.append(layer)
     return steps
@@ -141,7 +141,7 @@ def fuse(layers: list[Layer]) -> list[Layer]:
         before = steps[-1] if steps else None
         if type(layer) in (Relu, LeakyRelu) and type(before) is BatchNorm:
             steps[-1] = BatchNormRelu(before, layer)  # type: ignore[arg-type]
-        elif type(layer) is MaxPool and type(before) is BatchNormRelu and layer.side_by_side:
+        elif type(layer) is MaxPool and type(before) is BatchNormRelu and layer.is_non_overlapping:
             steps[-1] = BatchNormReluPool(before, layer)
         else:
             steps.append(layer)

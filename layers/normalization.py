@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from kernels.geometry import number
+from kernels.scalars import check_number
 from layers.base import Layer
 
 
@@ -26,8 +26,8 @@ class BatchNorm(Layer):
 
     def __init__(self, momentum: float = 0.9, epsilon: float = 1e-5, name: str | None = None):
         super().__init__(name)
-        self.momentum = number(momentum, "momentum", 0, 1)
-        self.epsilon = number(epsilon, "epsilon", 1e-30, 1e30)
+        self.momentum = check_number(momentum, "momentum", 0, 1)
+        self.epsilon = check_number(epsilon, "epsilon", 1e-30, 1e30)
 
     def _build(self, input_shape):
         C = input_shape[0]
@@ -45,20 +45,26 @@ class BatchNorm(Layer):
                 x, gamma, beta, mean, variance, self.epsilon
             ), None
         y, mean, variance = self.backend.batch_norm(x, gamma, beta, self.epsilon)
-        self.learn_statistics(mean, variance)
+        self.update_running_stats(mean, variance)
         return y, (x, mean, variance)
 
-    def _backward(self, dy, saved):
-        x, mean, variance = saved
+    def _backward(self, dy, context):
+        x, mean, variance = context
         dx, dgamma, dbeta = self.backend.batch_norm_grad(
-            dy, x, self.params["gamma"], mean, variance, self.epsilon, self.room("gamma", "beta")
+            dy,
+            x,
+            self.params["gamma"],
+            mean,
+            variance,
+            self.epsilon,
+            self.grad_buffers("gamma", "beta"),
         )
         self.set_grads(gamma=dgamma, beta=dbeta)
         return dx
 
-    def learn_statistics(self, mean, variance):
+    def update_running_stats(self, mean, variance):
         """Move the running averages towards a batch's mean and variance."""
-        self.backend.average(*self.running, mean, variance, self.momentum)
+        self.backend.update_running_stats(*self.running, mean, variance, self.momentum)
 
     @property
     def running(self) -> tuple[np.ndarray, np.ndarray]:
@@ -84,7 +90,7 @@ class Dropout(Layer):
 
     def __init__(self, rate: float, name: str | None = None):
         super().__init__(name)
-        self.rate = number(rate, "rate", 0, 1)
+        self.rate = check_number(rate, "rate", 0, 1)
 
     def _forward(self, x, training):
         if not training:

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from kernels.checks import pool
-from kernels.geometry import pair, plain_padding
+from kernels.geometry import standardize_padding, standardize_pair
+from kernels.validation import make_pool_window
 from layers.base import Layer, expect_image
 
 
@@ -14,14 +14,14 @@ class _Pool(Layer):
         self, pool_size: Any, stride: Any = None, padding: Any = 0, name: str | None = None
     ):
         super().__init__(name)
-        self.pool_size = pair(pool_size, "pool_size")
-        self.stride = self.pool_size if stride is None else pair(stride, "stride")
-        self.padding = plain_padding(padding)
+        self.pool_size = standardize_pair(pool_size, "pool_size")
+        self.stride = self.pool_size if stride is None else standardize_pair(stride, "stride")
+        self.padding = standardize_padding(padding)
 
     def _build(self, input_shape):
         C, H, W = expect_image(input_shape)
-        window = pool((H, W), self.pool_size, self.stride, self.padding)
-        self._sliding = (window.size, self.stride, window.padding)
+        window = make_pool_window((H, W), self.pool_size, self.stride, self.padding)
+        self._window_args = (window.size, self.stride, window.padding)
         return C, *window.output
 
     def config(self):
@@ -38,17 +38,17 @@ class MaxPool(_Pool):
     """
 
     @property
-    def side_by_side(self) -> bool:
+    def is_non_overlapping(self) -> bool:
         """Whether the windows neither overlap nor leave gaps nor reach over the border."""
-        return self._sliding == (self.pool_size, self.pool_size, ((0, 0), (0, 0)))
+        return self._window_args == (self.pool_size, self.pool_size, ((0, 0), (0, 0)))
 
     def _forward(self, x, training):
-        y, index = self.backend.max_pool(x, *self._sliding)
+        y, index = self.backend.max_pool(x, *self._window_args)
         return y, (index, x.shape)
 
-    def _backward(self, dy, saved):
-        index, x_shape = saved
-        return self.backend.max_pool_grad(dy, index, x_shape, *self._sliding)
+    def _backward(self, dy, context):
+        index, x_shape = context
+        return self.backend.max_pool_grad(dy, index, x_shape, *self._window_args)
 
 
 class AvgPool(_Pool):
@@ -64,10 +64,10 @@ class AvgPool(_Pool):
     """
 
     def _forward(self, x, training):
-        return self.backend.avg_pool(x, *self._sliding), x.shape
+        return self.backend.avg_pool(x, *self._window_args), x.shape
 
     def _backward(self, dy, x_shape):
-        return self.backend.avg_pool_grad(dy, x_shape, *self._sliding)
+        return self.backend.avg_pool_grad(dy, x_shape, *self._window_args)
 
 
 class GlobalAvgPool(Layer):

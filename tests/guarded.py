@@ -17,8 +17,8 @@ from types import FunctionType
 import numpy as np
 import pytest
 
-from kernels import checks
-from kernels.numba_backend import memory
+from kernels import validation
+from kernels.numba_backend.runtime import buffer_pool
 
 PAGE = mmap.PAGESIZE
 PROT_NONE = 0
@@ -52,7 +52,7 @@ def empty(shape, dtype=float, order="C", **_) -> np.ndarray:
     return guarded_bytes(math.prod(shape) * dtype.itemsize).view(dtype).reshape(shape)
 
 
-unguarded, check_array = np.empty, checks.array
+unguarded, check_array = np.empty, validation.check_array
 
 
 def guarded_array(value, name, ndim, dtype=None):
@@ -64,7 +64,9 @@ def guarded_array(value, name, ndim, dtype=None):
 
 
 # The same code with the plain check: what is written into must not be a copy.
-in_place = FunctionType(checks.in_place.__code__, {**vars(checks), "array": check_array})
+in_place = FunctionType(
+    validation.check_writable.__code__, {**vars(validation), "check_array": guarded_array}
+)
 
 
 class _Numpy:
@@ -102,10 +104,10 @@ def pytest_pyfunc_call(pyfuncitem):
     names = pyfuncitem._fixtureinfo.argnames
     pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checks, "array", guarded_array)
-        patch.setattr(checks, "in_place", in_place)
-        patch.setattr(memory, "_new_block", lambda size: memoryview(guarded_bytes(size)))
-        patch.setattr(memory, "_shared", memory.Arena())
+        patch.setattr(validation, "check_array", guarded_array)
+        patch.setattr(validation, "check_writable", in_place)
+        patch.setattr(buffer_pool, "_new_block", lambda size: memoryview(guarded_bytes(size)))
+        patch.setattr(buffer_pool, "_shared", buffer_pool.BufferPool())
         for module in _modules():
             patch.setattr(module, "np", _Numpy())
         yield

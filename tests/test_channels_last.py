@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kernels import get_backend
-from kernels.numba_backend.channels_last import ChannelsLast, load_images
-from kernels.numba_backend.lanes import lanes_of
+from kernels.numba_backend.channels_last import ChannelsLast, normalize_images
+from kernels.numba_backend.packed import simd_width
 from layers import (
     AvgPool,
     BatchNorm,
@@ -28,7 +28,7 @@ NUMBA, NUMPY = get_backend("numba"), get_backend("numpy")
 def channels_last(x: np.ndarray) -> ChannelsLast:
     """Return images with their channels last; what fills up the last vector is no number."""
     N, C, H, W = x.shape
-    L = lanes_of(x.dtype)
+    L = simd_width(x.dtype)
     data = np.full((N, H, W, -(-C // L) * L), np.nan, x.dtype)
     data[..., :C] = x.transpose(0, 2, 3, 1)
     return ChannelsLast(data, C)
@@ -36,13 +36,18 @@ def channels_last(x: np.ndarray) -> ChannelsLast:
 
 @given(
     case=correlations(max_batch=3, max_kernel=5, max_image=20, max_channels=20),
-    slope=st.sampled_from([1.0, 0.0, 0.01]),
+    negative_slope=st.sampled_from([1.0, 0.0, 0.01]),
     with_scale=st.booleans(),
 )
-def test_correlate(case, slope, with_scale):
+def test_correlate(case, negative_slope, with_scale):
     rng = np.random.default_rng(0)
     scale = rng.standard_normal(len(case.w)).astype(case.w.dtype) if with_scale else None
-    arguments = {**case.sliding, "groups": case.groups, "scale": scale, "slope": slope}
+    arguments = {
+        **case.sliding,
+        "groups": case.groups,
+        "scale": scale,
+        "negative_slope": negative_slope,
+    }
     want = NUMPY.correlate(case.x, case.w, case.b, **arguments)
     got = NUMBA.correlate(channels_last(case.x), case.w, case.b, **arguments)
     assert_close(NUMBA.to_array(got), want)
@@ -75,9 +80,9 @@ def test_images_as_they_are_loaded(shape, dtype, pool_size):
     rng = np.random.default_rng(1)
     images = rng.integers(0, 256, shape, dtype=np.uint8)
     mean, std = rng.uniform(1, 2, (2, shape[1])).astype(dtype)
-    loaded = load_images(images, mean, std)
+    loaded = normalize_images(images, mean, std)
     assert loaded.shape == shape
-    want = NUMPY.load_images(images, mean, std, dtype)
+    want = NUMPY.normalize_images(images, mean, std, dtype)
     assert_close(NUMBA.to_array(loaded), want)
     if min(shape[2:]) >= pool_size:  # the channels fill no vector here
         pooled, _ = NUMBA.max_pool(loaded, pool_size)

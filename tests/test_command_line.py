@@ -3,8 +3,8 @@
 import pytest
 
 import run
-from training import command_line
-from training.command_line import make_parser
+from training.cli import arguments
+from training.cli.arguments import make_parser
 
 WRONG = ["0", "-1", "1e300", str(10**18), "nan", "inf", "-inf", "abc", "", "1,2", "9" * 5000]
 ACTIONS = [a for a in make_parser(run.ARCHITECTURES)._actions if a.nargs is None and a.metavar]
@@ -36,7 +36,7 @@ def answer(capsys, arguments):
 def test_wrong_values(capsys, flag):
     for value in WRONG:
         if value in RIGHT.get(flag, ()):
-            args = command_line.parse([f"{flag}={value}"], run.ARCHITECTURES)
+            args = arguments.parse([f"{flag}={value}"], run.ARCHITECTURES)
             assert getattr(args, flag[2:]) == 0
         else:
             code, message = answer(capsys, [f"{flag}={value}"])

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training.datasets import csv_file, load_file, stream
+from training.datasets import csv_file, load_file, open_maybe_gzip
 from training.errors import InputError
 
 ROOT = Path(__file__).parents[1]
@@ -240,7 +240,7 @@ def test_refuses(tmp_path, content, place, remedy):
     ],
 )
 def test_refuses_a_decompression_bomb(tmp_path, monkeypatch, name, content):
-    monkeypatch.setattr(stream, "FREE_BYTES", 1 << 20)
+    monkeypatch.setattr(open_maybe_gzip, "FREE_BYTES", 1 << 20)
     bomb = gzip.compress(content * ((2 << 20) // len(content)))
     if name.startswith("images-idx"):
         bomb = gzip.compress(content + bytes(2 << 20))

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from tests.networks import digits, small_network
-from training import pictures
 from training.evaluation import class_accuracies, confusion_matrix, worst_mistakes
-from training.reporting import write_history
+from training.reporting import plots
+from training.reporting.reporter import write_history
 
 
 def test_confusion_matrix_and_class_accuracies():
@@ -48,7 +48,7 @@ def test_pictures_are_drawn_whatever_the_model_gets_right(tmp_path, perfect):
     logits = model.logits(images)
     if perfect:
         labels = logits.argmax(axis=1)
-    drawn = pictures.draw_all(model, images, labels, logits, tmp_path / "a-{}.png")
+    drawn = plots.draw_all(model, images, labels, logits, tmp_path / "a-{}.png")
     names = ["curves", "confusion", "mistakes", "filters"][perfect:]
     assert [path.name for path in drawn] == [f"a-{name}.png" for name in names]
     for path in drawn:
@@ -57,9 +57,9 @@ def test_pictures_are_drawn_whatever_the_model_gets_right(tmp_path, perfect):
 
 def test_pictures_of_colours_and_of_many_classes(tmp_path):
     rng = np.random.default_rng(0)
-    pictures.filters(rng.standard_normal((5, 3, 3, 3)), tmp_path / "f.png")
+    plots.filters(rng.standard_normal((5, 3, 3, 3)), tmp_path / "f.png")
     shares = rng.dirichlet(np.ones(40), 50)
     labels = rng.integers(0, 40, 50)
-    pictures.mistakes(rng.standard_normal((50, 3, 6, 6)), labels, shares, tmp_path / "m.png")
-    pictures.confusion(confusion_matrix(labels, shares.argmax(axis=1), 40), tmp_path / "c.png")
+    plots.mistakes(rng.standard_normal((50, 3, 6, 6)), labels, shares, tmp_path / "m.png")
+    plots.confusion(confusion_matrix(labels, shares.argmax(axis=1), 40), tmp_path / "c.png")
     assert all((tmp_path / name).stat().st_size > 1000 for name in ("f.png", "m.png", "c.png"))

@@ -12,7 +12,7 @@ import layers
 import training
 from kernels import BACKENDS, get_backend
 from tests.cases import fits
-from tests.lanes import ACTIVATIONS, LANES
+from tests.packed import ACTIVATIONS, LANES
 from training import Model
 
 NUMPY = get_backend("numpy")
@@ -177,7 +177,7 @@ def calls(draw, names):
     elif name == "warp_images":
         images = draw(st.sampled_from([x, (x * 100).astype(np.uint8)]))
         arguments = [images, floats(N, 2, 3)]
-    elif name == "load_images":
+    elif name == "normalize_images":
         images = draw(st.sampled_from([x, (x * 100).astype(np.uint8)]))
         arguments = [images, vectors[0], vectors[3], np.dtype(dtype).name]
     elif name in ("from_array", "to_array"):
@@ -296,7 +296,7 @@ def test_any_call_of_a_backend_is_answered(name, long_mode):
                 if type(value) is np.ndarray and value.dtype.kind in "fiu":
                     np.testing.assert_array_equal(value, was)
         assert not isinstance(want, Exception), (function, want)
-        if function in ("from_array", "load_images"):
+        if function in ("from_array", "normalize_images"):
             got = backend.to_array(got)
         if backend is LANES and "pool" in function and "grad" not in function:
             return  # the index is a secret of the lanes
@@ -360,7 +360,7 @@ def test_any_call_of_a_model_is_answered(name, long_mode):
             arguments, same = data.draw(changes([x, y, 1, 8, None, 0.2, None, 1, None, None]))
             if isinstance(arguments[2], int) and arguments[2] < 2**31:
                 arguments[2] = min(arguments[2], 2)  # as many epochs are a right answer
-            made = outcome(training.loop.train, [model, *arguments])
+            made = outcome(training.trainer.train, [model, *arguments])
         elif isinstance(what, str):
             arguments, same = data.draw(changes(methods[what]))
             made = outcome(getattr(model, what), arguments)

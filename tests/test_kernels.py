@@ -10,7 +10,7 @@ from kernels.geometry import make_window
 from kernels.interface import Backend
 from tests import naive
 from tests.cases import assert_close, correlations, dtypes, pools
-from tests.lanes import LANES
+from tests.packed import LANES
 
 NUMPY = get_backend("numpy")
 BACKEND_MODULES = [pytest.param(get_backend(name), id=name) for name in BACKENDS]
@@ -88,14 +88,16 @@ def test_correlate_grad_where_the_output_is_as_large_as_its_ground(
 
 
 @every_layout
-@given(case=small, slope=st.sampled_from([0.0, 0.01]))
-def test_correlate_scales_and_activates_its_output(backend, case, slope):
+@given(case=small, negative_slope=st.sampled_from([0.0, 0.01]))
+def test_correlate_scales_and_activates_its_output(backend, case, negative_slope):
     arguments = {**case.sliding, "groups": case.groups}
     scale = draw_array(len(case.w), case.x.dtype, 3)
     b = case.b - 2  # so that some results are negative
     plain = backend.correlate(case.x, case.w, b, **arguments)
-    got = backend.correlate(case.x, case.w, b, **arguments, slope=slope)
-    np.testing.assert_array_equal(got, np.where(plain > 0, plain, plain * plain.dtype.type(slope)))
+    got = backend.correlate(case.x, case.w, b, **arguments, negative_slope=negative_slope)
+    np.testing.assert_array_equal(
+        got, np.where(plain > 0, plain, plain * plain.dtype.type(negative_slope))
+    )
     got = backend.correlate(case.x, case.w, b, **arguments, scale=scale)
     want = backend.correlate(case.x, case.w, **arguments) * scale[:, None, None]
     assert_close(got, want + b[:, None, None])
@@ -224,20 +226,20 @@ def test_batch_norm(backend, shape, dtype, offset):
 
 
 @every_layout
-@given(shape=shapes, dtype=dtypes, slope=st.sampled_from([0.0, 0.01]))
-def test_batch_norm_relu_is_both_in_one(backend, shape, dtype, slope):
+@given(shape=shapes, dtype=dtypes, negative_slope=st.sampled_from([0.0, 0.01]))
+def test_batch_norm_relu_is_both_in_one(backend, shape, dtype, negative_slope):
     C = shape[1]
     x, dy = draw_array(shape, dtype), draw_array(shape, dtype, 3)
     gamma, beta = draw_array(C, dtype, 1), draw_array(C, dtype, 2)
     normal, mean, variance = backend.batch_norm(x, gamma, beta, 1e-5)
-    y, same_mean, same_variance = backend.batch_norm_relu(x, gamma, beta, 1e-5, slope)
+    y, same_mean, same_variance = backend.batch_norm_relu(x, gamma, beta, 1e-5, negative_slope)
     np.testing.assert_array_equal(same_mean, mean)
     np.testing.assert_array_equal(same_variance, variance)
-    assert_close(y, backend.leaky_relu(normal, slope))
-    y = backend.batch_norm_relu_inference(x, gamma, beta, mean, variance, 1e-5, slope)
-    assert_close(y, backend.leaky_relu(normal, slope))
-    got = backend.batch_norm_relu_grad(dy, x, gamma, beta, mean, variance, 1e-5, slope)
-    before = backend.leaky_relu_grad(dy, normal, slope)
+    assert_close(y, backend.leaky_relu(normal, negative_slope))
+    y = backend.batch_norm_relu_inference(x, gamma, beta, mean, variance, 1e-5, negative_slope)
+    assert_close(y, backend.leaky_relu(normal, negative_slope))
+    got = backend.batch_norm_relu_grad(dy, x, gamma, beta, mean, variance, 1e-5, negative_slope)
+    before = backend.leaky_relu_grad(dy, normal, negative_slope)
     want = backend.batch_norm_grad(before, x, gamma, mean, variance, 1e-5)
     for mine, apart in zip(got, want, strict=True):
         assert mine.dtype == dtype
@@ -253,21 +255,23 @@ def test_batch_norm_relu_is_both_in_one(backend, shape, dtype, slope):
     image=st.tuples(st.integers(2, 9), st.integers(2, 9)),
     pool_size=st.tuples(st.integers(1, 3), st.integers(1, 2)),
     dtype=dtypes,
-    slope=st.sampled_from([0.0, 0.01]),
+    negative_slope=st.sampled_from([0.0, 0.01]),
 )
-def test_batch_norm_relu_pool_is_all_in_one(backend, N, C, image, pool_size, dtype, slope):
+def test_batch_norm_relu_pool_is_all_in_one(backend, N, C, image, pool_size, dtype, negative_slope):
     if pool_size[0] > image[0]:
         pool_size = image[0], pool_size[1]
     x = draw_array((N, C, *image), dtype)
     gamma, beta = draw_array(C, dtype, 1), draw_array(C, dtype, 2)
     gamma[0] = 0  # then all pixels of a window are equal, and the first is taken
-    y, taken, *moments = backend.batch_norm_relu_pool(x, gamma, beta, 1e-5, slope, pool_size)
-    before, *same_moments = backend.batch_norm_relu(x, gamma, beta, 1e-5, slope)
+    y, taken, *moments = backend.batch_norm_relu_pool(
+        x, gamma, beta, 1e-5, negative_slope, pool_size
+    )
+    before, *same_moments = backend.batch_norm_relu(x, gamma, beta, 1e-5, negative_slope)
     np.testing.assert_array_equal(moments, same_moments)
     want, index = backend.max_pool(before, pool_size)
     assert_close(y, want)
     dy = draw_array(y.shape, dtype, 3)
-    numbers = gamma, beta, *moments, 1e-5, slope
+    numbers = gamma, beta, *moments, 1e-5, negative_slope
     got = backend.batch_norm_relu_pool_grad(dy, x, taken, *numbers, pool_size)
     whole = backend.max_pool_grad(dy, index, x.shape, pool_size)
     apart = backend.batch_norm_relu_grad(whole, x, *numbers)
@@ -278,13 +282,16 @@ def test_batch_norm_relu_pool_is_all_in_one(backend, N, C, image, pool_size, dty
 
 
 @every_layout
-@given(shape=shapes, dtype=dtypes, slope=st.sampled_from([0.0, 0.01]))
-def test_leaky_relu(backend, shape, dtype, slope):
+@given(shape=shapes, dtype=dtypes, negative_slope=st.sampled_from([0.0, 0.01]))
+def test_leaky_relu(backend, shape, dtype, negative_slope):
     x, dy = draw_array(shape, dtype), draw_array(shape, dtype, 1)
     x.flat[0] = 0
-    assert_close(backend.leaky_relu(x, slope), np.maximum(x, dtype(slope) * x))
-    assert_close(backend.leaky_relu_grad(dy, x, slope), np.where(x > 0, dy, dtype(slope) * dy))
-    assert np.isnan(backend.leaky_relu(np.full((1, 1), np.nan, dtype), slope)).all()
+    assert_close(backend.leaky_relu(x, negative_slope), np.maximum(x, dtype(negative_slope) * x))
+    assert_close(
+        backend.leaky_relu_grad(dy, x, negative_slope),
+        np.where(x > 0, dy, dtype(negative_slope) * dy),
+    )
+    assert np.isnan(backend.leaky_relu(np.full((1, 1), np.nan, dtype), negative_slope)).all()
 
 
 @every_layout
@@ -297,7 +304,7 @@ def test_dense(backend, shape, units, dtype):
     assert_close(backend.dense(x, w, b), x @ w + b)
     assert_close(backend.dense(x, w), x @ w)
     y = backend.dense(x, w, b)
-    np.testing.assert_array_equal(backend.dense(x, w, b, slope=0.0), np.where(y > 0, y, 0))
+    np.testing.assert_array_equal(backend.dense(x, w, b, negative_slope=0.0), np.where(y > 0, y, 0))
     dx, dw, db = backend.dense_grad(dy, x, w)
     assert_close(dx, dy @ w.T)
     assert_close(dw, x.T @ dy)
@@ -378,7 +385,7 @@ def test_load_images(backend, source, dtype):
     mean, std = np.array([10, 20], dtype), np.array([3, 4], dtype)
     want = (images.astype(np.float64) - mean[:, None, None]) / std[:, None, None]
     for part in (slice(None), slice(1), slice(8, None, -1)):
-        got = backend.load_images(images[part, :, ::2], mean, std, dtype)
+        got = backend.normalize_images(images[part, :, ::2], mean, std, dtype)
         assert_close(backend.to_array(got), want[part, :, ::2].astype(dtype))
 
 

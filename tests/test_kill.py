@@ -17,8 +17,9 @@ import pytest
 from tests.networks import digits
 from tests.test_cli import write_csv
 from tests.unprivileged import drop_rights
-from training import Model, RunFile, pictures
-from training.reporting import write_history
+from training import Model, TrainingState
+from training.reporting import plots
+from training.reporting.reporter import write_history
 
 ROOT = Path(__file__).parents[1]
 
@@ -75,7 +76,7 @@ def test_a_model_survives_any_kill(tmp_path, long_mode):
         run = Model.load(folder / "m-run.json", backend="numpy")
         assert len(run.history.get("loss", [])) == kept(folder / "m-run.json")[0]
         assert kept(folder / "m-run.json") >= last
-        RunFile.open(folder / "m-run.json")
+        TrainingState.open(folder / "m-run.json")
         while_saving += bool(list(folder.glob(".*.tmp")))
     print(f"{kill} kills, {while_saving} of them while a save was under way")
 
@@ -112,7 +113,7 @@ def test_a_full_disk_spoils_no_other_file(tmp_path, monkeypatch):
     """Where the model fits, but its history or a picture does not."""
     history, picture = tmp_path / "m-history.csv", tmp_path / "m-curves.png"
     write_history({"loss": [1.0]}, history)
-    pictures.curves({"loss": [1.0]}, picture)
+    plots.curves({"loss": [1.0]}, picture)
     before = history.read_bytes(), picture.read_bytes()
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10, limit[1]))
@@ -120,7 +121,7 @@ def test_a_full_disk_spoils_no_other_file(tmp_path, monkeypatch):
         with pytest.raises(OSError, match=rf"^{history}: cannot be saved: File too large"):
             write_history({"loss": [1.0, 2.0]}, history)
         with pytest.raises(OSError, match=rf"^{picture}: cannot be drawn: File too large.*--no_pl"):
-            pictures.curves({"loss": [1.0, 2.0]}, picture)
+            plots.curves({"loss": [1.0, 2.0]}, picture)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     assert history.read_bytes() == before[0]

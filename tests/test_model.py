@@ -28,7 +28,8 @@ from layers import (
     Softmax,
 )
 from tests.networks import digits, small_network
-from training import Adam, DivergedError, InputError, Model, checkpoint
+from training import Adam, DivergedError, InputError, Model
+from training.saving import model_file
 
 every_backend = pytest.mark.parametrize("backend", list(BACKENDS))
 
@@ -134,7 +135,7 @@ def test_normalization_is_that_of_the_training_images():
     model = Model((3, 5, 4), backend="numpy", dtype="float64").fit_normalization(images)
     np.testing.assert_allclose(model.mean, images.mean(axis=(0, 2, 3)))
     np.testing.assert_allclose(model.std, [*images[:, :2].std(axis=(0, 2, 3)), 1])
-    x = model.backend.load_images(images, model.mean, model.std, model.dtype)
+    x = model.backend.normalize_images(images, model.mean, model.std, model.dtype)
     np.testing.assert_allclose(x[:, :2].std(axis=(0, 2, 3)), 1)
 
 
@@ -190,7 +191,7 @@ def test_the_first_layer_computes_no_gradient_for_its_input():
     model = small_network()
     model.train_step(*digits(8))
     assert [layer.need_dx for layer in model.layers] == [False] + [True] * 12
-    x = model.backend.load_images(digits(8)[0], model.mean, model.std, model.dtype)
+    x = model.backend.normalize_images(digits(8)[0], model.mean, model.std, model.dtype)
     y = model.layers[0].forward(x)
     assert model.layers[0].backward(y) is None
 
@@ -439,7 +440,7 @@ def test_numbers_that_are_not_finite_are_neither_saved_nor_loaded(tmp_path):
     model = small_network()
     model.save(path)
     before = path.read_bytes()
-    bad = checkpoint.encode_array(np.array([np.nan, 0, 0, 0]))
+    bad = model_file.encode_array(np.array([np.nan, 0, 0, 0]))
     changed(path, lambda d: d["layers"][0]["arrays"].update(bias=bad))
     with pytest.raises(InputError, match=r"conv_1.* its bias holds .* not finite"):
         Model.load(path, backend="numpy")
@@ -523,10 +524,10 @@ def test_recorded_steps_are_the_steps():
             for model in models:
                 model.layers[0].params["weights"] *= 0.5
                 model.mean += 0.25
-    recorded = {(key[0], key[1][0]) for key in models[0]._recorded}
+    recorded = {(key[0], key[1][0]) for key in models[0]._captured}
     assert ("_forward_and_back", 33) in recorded
     assert ("_infer", 64) in recorded
-    assert not models[1]._recorded
+    assert not models[1]._captured
 
 
 def test_a_layer_of_the_users_own_is_not_recorded():
@@ -539,7 +540,7 @@ def test_a_layer_of_the_users_own_is_not_recorded():
     rng = np.random.default_rng(0)
     for _ in range(3):
         model.train_step(rng.standard_normal((8, 1, 4, 4)), np.arange(8) % 2)
-    assert not model._recorded
+    assert not model._captured
 
 
 @pytest.mark.parametrize("place", ["inside", "first", "last"])
@@ -598,7 +599,7 @@ def test_one_image_is_predicted_by_a_recording_too():
         for part in (slice(step, step + 1), slice(5, 8), slice(step + 8, step + 9)):
             want = reference.predict_proba(images[part])
             np.testing.assert_allclose(model.predict_proba(images[part]), want, atol=1e-7)
-    recorded = {(key[0], key[1][0]) for key in model._recorded}
+    recorded = {(key[0], key[1][0]) for key in model._captured}
     assert ("_infer", 1) in recorded
 
 

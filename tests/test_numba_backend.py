@@ -21,9 +21,10 @@ from hypothesis import strategies as st
 
 from kernels import get_backend
 from kernels.geometry import make_window
-from kernels.numba_backend import lanes, memory, tape
-from kernels.numba_backend.lanes import winograd
-from kernels.numpy_backend.dense import LONGEST_SUM
+from kernels.numba_backend import packed
+from kernels.numba_backend.packed import winograd
+from kernels.numba_backend.runtime import buffer_pool, capture
+from kernels.numpy_backend.dense import MAX_SUM_TERMS
 from layers import BatchNorm, Conv, Dense, Flatten, LeakyRelu
 from tests.cases import assert_close, dtypes, positive
 from tests.networks import digits, small_network
@@ -85,7 +86,7 @@ def test_a_recorded_step_takes_the_threads_that_are_set_later():
     try:
         BACKEND.set_threads(1)
         model.train_step(images, labels)
-        (recorded,) = model._recorded.values()
+        (recorded,) = model._captured.values()
         assert recorded._notes.threads == 1
         BACKEND.set_threads(2)
         model.train_step(images, labels)
@@ -99,7 +100,7 @@ def test_a_short_step_takes_the_number_of_threads_that_is_faster(monkeypatch):
     images, _ = digits(1)
     model = small_network("numba", "float32")
     want = model.logits(images)
-    (recorded,) = model._recorded.values()
+    (recorded,) = model._captured.values()
     notes, taken = recorded._notes, []
 
     def calls_on(threads):
@@ -108,8 +109,8 @@ def test_a_short_step_takes_the_number_of_threads_that_is_faster(monkeypatch):
         return type(notes)._calls_on(notes, threads)
 
     monkeypatch.setattr(notes, "_calls_on", calls_on)
-    monkeypatch.setattr(tape, "SHORT", 1.0)
-    for _ in range(2 * tape.TRIES + 3):
+    monkeypatch.setattr(capture, "SHORT", 1.0)
+    for _ in range(2 * capture.TRIES + 3):
         np.testing.assert_array_equal(model.logits(images), want)
     assert taken.count(1) >= 3
     assert taken[-3:] == [1, 1, 1]
@@ -162,12 +163,12 @@ def test_winograd_is_the_correlation(sizes, image, padding, dtype):
     x, w = positive(rng, (N, C, *image), dtype), positive(rng, (F, C, 3, 3), dtype)
     b = positive(rng, F, dtype)
     window = make_window(image, (3, 3), 1, padding)
-    y = winograd.correlate(lanes.pack(x), w, b, window)
-    assert_close(lanes.unpack(y), NUMPY.correlate(x, w, b, padding=padding))
+    y = winograd.correlate(packed.pack(x), w, b, window)
+    assert_close(packed.unpack(y), NUMPY.correlate(x, w, b, padding=padding))
     dy = positive(rng, y.shape, dtype)
     dx, dw, db = NUMPY.correlate_grad(dy, x, w, padding=padding)
-    sent, taken = lanes.pack(dy), lanes.pack(x)
-    assert_close(lanes.unpack(winograd.input_gradient(sent, w, window)), dx)
+    sent, taken = packed.pack(dy), packed.pack(x)
+    assert_close(packed.unpack(winograd.input_gradient(sent, w, window)), dx)
     if C % taken.lanes == 0:
         for mine, plain in zip(
             winograd.weight_gradient(sent, taken, w.shape, window), (dw, db), strict=True
@@ -198,7 +199,7 @@ def test_an_interrupted_recording_is_not_played(monkeypatch):
     images, labels = digits(40)
     model, reference = small_network("numba", dropout=0), small_network("numpy", dropout=0)
     model.compute_gradients(images, labels)
-    (recorded,) = model._recorded.values()
+    (recorded,) = model._captured.values()
     recorded._notes.threads = 0  # as if their number had changed: the next step records again
     with monkeypatch.context() as patched:
 
@@ -259,17 +260,17 @@ def use(arena, sizes):
 
 
 def test_memory_waits_for_the_next_who_asks(monkeypatch):
-    arena = memory.Arena()
+    arena = buffer_pool.BufferPool()
     for _ in range(2):
         for sizes in ([100, 40, 7], [60, 60], [90]):  # more than is ever in use at once
             use(arena, sizes)
-    monkeypatch.delattr(memory, "_new_block")
+    monkeypatch.delattr(buffer_pool, "_new_block")
     for sizes in ([100, 40, 7], [60, 60], [90]):
         use(arena, sizes)
 
 
 def test_memory_of_sizes_that_are_past_is_given_back():
-    arena = memory.Arena()
+    arena = buffer_pool.BufferPool()
     tracemalloc.start()
     try:
         use(arena, [300, 500])
@@ -283,10 +284,10 @@ def test_memory_of_sizes_that_are_past_is_given_back():
 
 
 def test_small_new_sizes_cost_a_large_one_nothing(monkeypatch):
-    arena, new = memory.Arena(), memory._new_block
+    arena, new = buffer_pool.BufferPool(), buffer_pool._new_block
     use(arena, [400, 200])
     made = []
-    monkeypatch.setattr(memory, "_new_block", lambda size: (made.append(size), new(size))[1])
+    monkeypatch.setattr(buffer_pool, "_new_block", lambda size: (made.append(size), new(size))[1])
     for size in range(1, 500):
         arena.empty((size,), np.dtype(np.float32))
         use(arena, [400, 200])
@@ -295,7 +296,7 @@ def test_small_new_sizes_cost_a_large_one_nothing(monkeypatch):
 
 def test_memory_is_lent_to_one_at_a_time():
     """Also where the garbage collector gives it back, while other threads ask."""
-    arena, wrong = memory.Arena(), []
+    arena, wrong = buffer_pool.BufferPool(), []
 
     def work(seed):
         rng, held = np.random.default_rng(seed), []
@@ -365,9 +366,9 @@ def test_numbers_that_no_kernel_made_are_not_recorded():
     x = np.zeros((16, 1, 4, 4), np.float32)
 
     def function(x, mean, std, made):
-        loaded = BACKEND.load_images(x, mean, std, np.float32)
+        loaded = BACKEND.normalize_images(x, mean, std, np.float32)
         activations = BACKEND.from_array(np.ones_like(x)) if made else loaded
-        return BACKEND.to_array(BACKEND.leaky_relu(activations, 0.1), final=True)
+        return BACKEND.to_array(BACKEND.leaky_relu(activations, 0.1), output=True)
 
     for made in (False, True):
         inputs = x, np.zeros(1, np.float32), np.ones(1, np.float32)
@@ -378,8 +379,8 @@ def test_numbers_that_no_kernel_made_are_not_recorded():
 @pytest.mark.parametrize(
     ("N", "shape", "first"),
     [
-        (20, (1, 3, LONGEST_SUM // 2 + 1), [Flatten()]),
-        (LONGEST_SUM + 20, (1, 2, 2), [Flatten()]),
+        (20, (1, 3, MAX_SUM_TERMS // 2 + 1), [Flatten()]),
+        (MAX_SUM_TERMS + 20, (1, 2, 2), [Flatten()]),
         (20, (1, 92, 92), [Conv(3, 91), Flatten()]),
     ],
 )

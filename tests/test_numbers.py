@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kernels import get_backend
-from tests.lanes import LANES
+from tests.packed import LANES
 from tests.test_kernels import every_backend, every_layout
 
 WITHIN = 1e-5

@@ -2,11 +2,10 @@
 
 from training.augmentation import AUGMENTERS, AffineAugmenter, Augmenter, ShiftAugmenter
 from training.errors import DivergedError, InputError
-from training.loop import split_validation
 from training.model import Model
 from training.optimizers import SGD, Adam, AdamW, Momentum
-from training.reporting import Reporter
-from training.run_file import RunFile
+from training.reporting.reporter import Reporter
+from training.saving.training_state import TrainingState
 from training.schedules import (
     SCHEDULES,
     Constant,
@@ -16,6 +15,7 @@ from training.schedules import (
     Schedule,
     Steps,
 )
+from training.trainer import split_validation
 
 __all__ = [
     "AUGMENTERS",
@@ -34,9 +34,9 @@ __all__ = [
     "OneCycle",
     "ReduceOnPlateau",
     "Reporter",
-    "RunFile",
     "Schedule",
     "ShiftAugmenter",
     "Steps",
+    "TrainingState",
     "split_validation",
 ]

@@ -8,18 +8,19 @@ from typing import Any
 import numpy as np
 
 from kernels import get_backend
-from kernels.checks import float_dtype, labels, raw_images, smoothing
-from kernels.geometry import integer
+from kernels.scalars import check_int
+from kernels.validation import check_labels, check_raw_images, check_smoothing, standardize_dtype
 from layers import LAYER_TYPES, Layer, Softmax, fold, fuse
-from training import checkpoint, loop
+from training import trainer
 from training.errors import DivergedError
+from training.input_stats import InputStats
 from training.optimizers import Optimizer
 from training.parameters import Parameters
-from training.pixels import Pixels
-from training.turns import Turns, changes, reads
+from training.rwlock import RWLock, exclusive, shared
+from training.saving import model_file
 
 INFERENCE_BATCH = 256
-RECORDED = 8  # batch sizes that are kept recorded; each holds its activations
+MAX_CAPTURED_STEPS = 8  # batch sizes that are kept recorded; each holds its activations
 
 
 class Model:
@@ -66,27 +67,27 @@ class Model:
     ):
         if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3:
             raise ValueError(f"input_shape must be (C, H, W), got {input_shape!r}")
-        C, H, W = (integer(size, "input_shape", 1) for size in input_shape)
+        C, H, W = (check_int(size, "input_shape", 1) for size in input_shape)
         self.input_shape = C, H, W
         self.backend = get_backend(backend)
-        self.dtype = float_dtype(dtype)
-        self.seed = integer(seed, "seed", 0)
+        self.dtype = standardize_dtype(dtype)
+        self.seed = check_int(seed, "seed", 0)
         self.rng = np.random.default_rng(self.seed)
         self.fused = fused
-        self.turns = Turns()
+        self.rwlock = RWLock()
         self.layers: list[Layer] = []
-        self._steps: list[Layer] = []
-        self._predicting: list[Layer] = []
-        self._recorded: dict[Any, Callable[..., Any] | None] = {}
+        self._training_plan: list[Layer] = []
+        self._inference_plan: list[Layer] = []
+        self._captured: dict[Any, Callable[..., Any] | None] = {}
         self._head = Softmax()
         self.optimizer: Optimizer | None = None
         self._label_smoothing = 0.0
         self.history: dict[str, list] = {}
         self.mean = np.zeros(C, self.dtype)
         self.std = np.ones(C, self.dtype)
-        self.pixels = Pixels()
+        self.pixels = InputStats()
 
-    @changes
+    @exclusive
     def add(self, layer: Layer, saved: Callable | None = None) -> "Model":
         """Append a layer; it is built at once on the shape that it finds.
 
@@ -133,12 +134,12 @@ class Model:
             body, self._head = self.layers, Softmax()
             if len(self.output_shape) == 1:
                 self._head.build(self.output_shape, self.backend, self.dtype)
-        self._steps = fuse(body) if self.fused else list(body)
-        self._predicting = fold(body) if self.fused else list(body)
+        self._training_plan = fuse(body) if self.fused else list(body)
+        self._inference_plan = fold(body) if self.fused else list(body)
         # A layer of the user's own may do more than call the backend.
         known = all(type(layer) in LAYER_TYPES.values() for layer in self.layers)
-        self._recordable = self.fused and known
-        self._recorded.clear()
+        self._capturable = self.fused and known
+        self._captured.clear()
 
     @property
     def output_shape(self) -> tuple[int, ...]:
@@ -154,7 +155,7 @@ class Model:
             )
         return self.output_shape[0]
 
-    @changes
+    @exclusive
     def compile(self, optimizer: Optimizer, label_smoothing: float = 0.0) -> "Model":
         """Get ready to train.
 
@@ -170,9 +171,9 @@ class Model:
         if self.classes < 2:
             raise ValueError("the model needs at least two classes at its end")
         optimizer.check_free()
-        self._label_smoothing = smoothing(label_smoothing)
+        self._label_smoothing = check_smoothing(label_smoothing)
         self.parameters = Parameters(self.layers, self.dtype)
-        self._recorded.clear()
+        self._captured.clear()
         optimizer.bind(self.parameters, self.backend)
         self.optimizer = optimizer
         return self
@@ -182,13 +183,13 @@ class Model:
         """Share of each label that is spread over all classes; `compile` sets it."""
         return self._label_smoothing
 
-    @changes
+    @exclusive
     def fit_normalization(self, images: np.ndarray) -> "Model":
         """Take the mean and standard deviation of each channel from training images."""
         images, _, _ = self._check_images(images)
         if len(images) == 0 or not np.isfinite(images).all():
             raise ValueError("normalization needs at least one image, and finite pixels")
-        pixels = Pixels.of(images)
+        pixels = InputStats.of(images)
         mean = images.mean(axis=(0, 2, 3), dtype=np.float64)
         squares = np.zeros_like(mean)
         with np.errstate(over="ignore", divide="ignore"):
@@ -207,7 +208,7 @@ class Model:
         self.mean, self.std, self.pixels = mean, std, pixels
         return self
 
-    @changes
+    @exclusive
     def compute_gradients(self, x: np.ndarray, y: np.ndarray) -> tuple[float, int]:
         """Run one batch forward and back; the gradients are left in `parameters.grads`.
 
@@ -221,10 +222,10 @@ class Model:
         images, mean, std = self._check_images(x)
         if len(images) == 0:
             raise ValueError("a batch needs at least one image")
-        labels_ = labels(y, len(images), self.classes)
-        return self._run(self._forward_and_back, self.plain(images), mean, std, labels_)
+        labels = check_labels(y, len(images), self.classes)
+        return self._run(self._forward_and_back, self.as_contiguous(images), mean, std, labels)
 
-    def plain(self, images: np.ndarray) -> np.ndarray:
+    def as_contiguous(self, images: np.ndarray) -> np.ndarray:
         """Return images as all backends take them."""
         if images.dtype != np.uint8:
             images = images.astype(self.dtype, copy=False)
@@ -234,33 +235,33 @@ class Model:
 
     def _run(self, function: Callable, *inputs: np.ndarray) -> Any:
         """Call a function, or make again what it did when it last saw inputs of these shapes."""
-        if not self._recordable:
+        if not self._capturable:
             return function(*inputs)
         key = function.__name__, inputs[0].shape, inputs[0].dtype
-        again = self._recorded.pop(key, function)
+        again = self._captured.pop(key, function)
         if again is not function:
-            self._recorded[key] = again  # the last used is the last to go
+            self._captured[key] = again  # the last used is the last to go
             return function(*inputs) if again is None else again(*inputs)
-        result, again = self.backend.record(function, *inputs)
-        self._recorded[key] = again  # None: what it does cannot be recorded
-        for oldest in list(self._recorded)[:-RECORDED]:
-            self._recorded.pop(oldest, None)
+        result, again = self.backend.capture(function, *inputs)
+        self._captured[key] = again  # None: what it does cannot be recorded
+        for oldest in list(self._captured)[:-MAX_CAPTURED_STEPS]:
+            self._captured.pop(oldest, None)
         if again is not None:
-            for layer in self._steps:
-                layer.forget()
+            for layer in self._training_plan:
+                layer.clear_context()
         return result
 
     def _forward_and_back(self, images, mean, std, labels) -> tuple[float, int]:
-        activations = self.backend.load_images(images, mean, std, self.dtype)
-        for layer in self._steps:
+        activations = self.backend.normalize_images(images, mean, std, self.dtype)
+        for layer in self._training_plan:
             activations = layer.forward(activations, training=True)
         loss, correct, gradient = self._head.loss(activations, labels, self._label_smoothing)
-        for layer in reversed(self._steps):
+        for layer in reversed(self._training_plan):
             gradient = layer.backward(gradient)
         return loss, correct
 
-    @changes
-    def step(self, x: np.ndarray, y: np.ndarray) -> tuple[float, int]:
+    @exclusive
+    def train_batch(self, x: np.ndarray, y: np.ndarray) -> tuple[float, int]:
         """Train on one batch; return its mean loss and how many were right before.
 
         Raises
@@ -290,22 +291,24 @@ class Model:
         x : (N, C, H, W)
         y : (N,) of int
         """
-        return self.step(x, y)[0]
+        return self.train_batch(x, y)[0]
 
-    @changes
+    @exclusive
     def train(
         self, x: np.ndarray, y: np.ndarray, epochs: int = 10, batch_size: int = 64, **options
     ):
-        """Train for some epochs; return the history. `training.loop.train` has the options."""
-        return loop.train(self, x, y, epochs, batch_size, **options)
+        """Train for some epochs; return the history. `training.trainer.train` has the options."""
+        return trainer.train(self, x, y, epochs, batch_size, **options)
 
-    @reads
+    @shared
     def logits(self, x: np.ndarray) -> np.ndarray:
         """Return the numbers (N, classes) before the softmax."""
         images, mean, std = self._check_images(x)
         classes = self.classes
         parts = [
-            self._run(self._infer, self.plain(images[start : start + INFERENCE_BATCH]), mean, std)
+            self._run(
+                self._infer, self.as_contiguous(images[start : start + INFERENCE_BATCH]), mean, std
+            )
             for start in range(0, len(images), INFERENCE_BATCH)
         ]
         if len(parts) == 1:
@@ -334,10 +337,10 @@ class Model:
         loss, correct, _ = self._head.loss(self.logits(x), y)
         return loss, correct / len(x)
 
-    @reads
+    @shared
     def save(self, path: str | Path) -> None:
         """Write the model as JSON; a file that is there is replaced only by a whole new one."""
-        checkpoint.save(self, path)
+        model_file.save(self, path)
 
     @classmethod
     def load(cls, path: str | Path, backend: str = "numba", dtype: Any = None) -> "Model":
@@ -353,7 +356,7 @@ class Model:
         InputError
             When the file is not a whole and valid model.
         """
-        return checkpoint.load(cls, path, backend, dtype)
+        return model_file.load(cls, path, backend, dtype)
 
     def __str__(self) -> str:
         rows = [("layer", "output shape", "parameters")]
@@ -372,17 +375,17 @@ class Model:
                 f"the model takes images of shape (N, {', '.join(map(str, self.input_shape))}), "
                 f"got {getattr(x, 'shape', type(x).__name__)}"
             )
-        return raw_images(x, self.mean, self.std, self.dtype)
+        return check_raw_images(x, self.mean, self.std, self.dtype)
 
     def check_data(self, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return images and their labels as arrays that the model can learn from, or raise."""
         x, _, _ = self._check_images(x)
         if len(x) == 0:
             raise ValueError("there are no images")
-        return x, labels(y, len(x), self.classes)
+        return x, check_labels(y, len(x), self.classes)
 
     def _infer(self, images, mean, std) -> np.ndarray:
-        activations = self.backend.load_images(images, mean, std, self.dtype, predict=True)
-        for layer in self._predicting:
+        activations = self.backend.normalize_images(images, mean, std, self.dtype, predict=True)
+        for layer in self._inference_plan:
             activations = layer.forward(activations, training=False)
-        return self.backend.to_array(activations, final=True)
+        return self.backend.to_array(activations, output=True)

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 
 from kernels import Backend
-from kernels.geometry import number
+from kernels.scalars import check_number
 from training.parameters import Parameters
 
 
 def _check(name: str, value: Any, low: float, high: float = math.inf, low_allowed=True) -> float:
     """Return a finite number between ``low`` and ``high`` (not included)."""
-    checked = number(value, name, low, high)
+    checked = check_number(value, name, low, high)
     if checked == low and not low_allowed:
         raise ValueError(f"{name} must be above {low:g}, got {value!r}")
     return checked

@@ -3,11 +3,11 @@
 import math
 from abc import ABC, abstractmethod
 
-from kernels.geometry import integer, number
+from kernels.scalars import check_int, check_number
 
 
 def _share(name: str, value: float, low: float = 0.0, high: float = 1.0) -> float:
-    share = number(value, name)
+    share = check_number(value, name)
     if not low <= share <= high:
         raise ValueError(f"{name} must be {low:g} to {high:g}, got {value!r}")
     return share
@@ -117,8 +117,8 @@ class ReduceOnPlateau(Schedule):
     """
 
     def __init__(self, patience: int = 2, factor: float = 0.5, minimum: float = 1e-3):
-        self.patience = integer(patience, "patience", 0)
-        self.cut, self.minimum = number(factor, "factor"), number(minimum, "minimum")
+        self.patience = check_int(patience, "patience", 0)
+        self.cut, self.minimum = check_number(factor, "factor"), check_number(minimum, "minimum")
         if not 0 < self.cut < 1:
             raise ValueError(f"factor must be between 0 and 1, got {factor!r}")
         self._factor, self._lowest, self._waited = 1.0, math.inf, 0

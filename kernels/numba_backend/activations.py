@@ -5,21 +5,21 @@ import math
 import numpy as np
 from numba import prange
 
-from kernels import checks
-from kernels.numba_backend.jit import inlined, parallel, serial
-from kernels.numba_backend.tape import call
+from kernels import validation
+from kernels.numba_backend.runtime.capture import launch
+from kernels.numba_backend.runtime.compiler import inlined, parallel, serial
 
 
 @parallel
-def leaky_relu_kernel(x, slope, y):
+def leaky_relu_kernel(x, negative_slope, y):
     for p in prange(x.size):
-        y[p] = x[p] if x[p] > 0 else x[p] * slope
+        y[p] = x[p] if x[p] > 0 else x[p] * negative_slope
 
 
 @parallel
-def leaky_relu_grad_kernel(dy, x, slope, dx):
+def leaky_relu_grad_kernel(dy, x, negative_slope, dx):
     for p in prange(x.size):
-        dx[p] = dy[p] if x[p] > 0 else dy[p] * slope
+        dx[p] = dy[p] if x[p] > 0 else dy[p] * negative_slope
 
 
 # The rows of a classifier are short: a parallel call would cost more than it saves.
@@ -82,40 +82,45 @@ def _cross_entropy(logits, labels, smoothing, dlogits):
     return loss / N, correct
 
 
-def leaky_relu(x, slope):
-    x = checks.activations(x, "x")
+def leaky_relu(x, negative_slope):
+    x = validation.check_activations(x, "x")
     y = np.empty_like(x)
-    call(leaky_relu_kernel, x.reshape(-1), checks.slope(slope, x.dtype), y.reshape(-1))
+    launch(
+        leaky_relu_kernel,
+        x.reshape(-1),
+        validation.check_negative_slope(negative_slope, x.dtype),
+        y.reshape(-1),
+    )
     return y
 
 
-def leaky_relu_grad(dy, x, slope):
-    dy, x = checks.same_shape(dy, x)
+def leaky_relu_grad(dy, x, negative_slope):
+    dy, x = validation.check_same_shape(dy, x)
     dx = np.empty_like(x)
-    slope = checks.slope(slope, x.dtype)
-    leaky_relu_grad_kernel(dy.reshape(-1), x.reshape(-1), slope, dx.reshape(-1))
+    negative_slope = validation.check_negative_slope(negative_slope, x.dtype)
+    leaky_relu_grad_kernel(dy.reshape(-1), x.reshape(-1), negative_slope, dx.reshape(-1))
     return dx
 
 
 def softmax(x):
-    x = checks.logits(x, "x")
+    x = validation.check_logits(x, "x")
     y = np.empty_like(x)
     softmax_kernel(x, y)
     return y
 
 
 def softmax_grad(dy, y):
-    checks.logits(y, "y")
-    dy, y = checks.same_shape(dy, y)
+    validation.check_logits(y, "y")
+    dy, y = validation.check_same_shape(dy, y)
     dx = np.empty_like(y)
     softmax_grad_kernel(dy, y, dx)
     return dx
 
 
 def softmax_cross_entropy(logits, labels, smoothing=0.0):
-    logits = checks.batch(checks.logits(logits, "logits"))
-    smoothing = checks.smoothing(smoothing)
-    labels = checks.labels(labels, *logits.shape)
+    logits = validation.check_batch(validation.check_logits(logits, "logits"))
+    smoothing = validation.check_smoothing(smoothing)
+    labels = validation.check_labels(labels, *logits.shape)
     dlogits = np.empty_like(logits)
     loss, correct = _cross_entropy(logits, labels, smoothing, dlogits)
     return loss, correct, dlogits

@@ -12,26 +12,29 @@ import numba
 import numpy as np
 from numba import prange
 
-from kernels import checks
+from kernels import validation
 from kernels.geometry import Window, make_window
-from kernels.numba_backend.jit import parallel, serial
-from kernels.numba_backend.lanes import door
-from kernels.numba_backend.lanes.dense import scale_and_bias, terms
-from kernels.numba_backend.lanes.layout import lanes_of
-from kernels.numba_backend.lanes.tile import sum_tile_of_columns, sum_tile_shape
-from kernels.numba_backend.lanes.vectors import (
+from kernels.numba_backend.packed import validation as packed_validation
+from kernels.numba_backend.packed.dense import scale_and_bias, terms
+from kernels.numba_backend.packed.layout import simd_width
+from kernels.numba_backend.runtime.buffer_pool import empty
+from kernels.numba_backend.runtime.capture import launch
+from kernels.numba_backend.runtime.compiler import parallel, serial
+from kernels.numba_backend.simd.micro_kernels import (
+    outer_product_tile_of_columns,
+    outer_product_tile_shape,
+)
+from kernels.numba_backend.simd.vectors import (
     VECTOR_BYTES,
+    gather_strided,
     load,
-    load_apart,
-    neither,
-    same,
+    logical_not,
+    masked_store,
+    splat,
     store,
-    store_first,
     transpose,
     where,
 )
-from kernels.numba_backend.memory import empty
-from kernels.numba_backend.tape import call
 
 
 class ChannelsLast:
@@ -67,10 +70,10 @@ def _load(images, mean, std, out):
                 out[n, i, j, c] = (images[n, c, i, j] - mean[c]) * scale
 
 
-def load_images(images, mean, std) -> ChannelsLast:
+def normalize_images(images, mean, std) -> ChannelsLast:
     N, C, H, W = images.shape
     x = ChannelsLast(empty((N, H, W, C), mean.dtype), C)
-    call(_load, images, mean, std, x.data)
+    launch(_load, images, mean, std, x.data)
     return x
 
 
@@ -79,18 +82,18 @@ def _to_array(x, out):
     """out (N, C, H * W) = the channels of x (N, H, W, P)."""
     N, C, S = out.shape
     P, L = x.shape[3], VECTOR_BYTES // x.itemsize
-    pixels, to, nothing = x.reshape(-1), out.reshape(-1), same(x.dtype.type(0))
+    pixels, to, nothing = x.reshape(-1), out.reshape(-1), splat(x.dtype.type(0))
     for plane in prange(N * C):
         n, c = plane // C, plane % C
         for p in range(0, S, L):
-            some = load_apart(pixels, (n * S + p) * P + c, P, 0, S - p, nothing)
-            store_first(to, plane * S + p, some, S - p)
+            some = gather_strided(pixels, (n * S + p) * P + c, P, 0, S - p, nothing)
+            masked_store(to, plane * S + p, some, S - p)
 
 
 def to_array(x: ChannelsLast) -> np.ndarray:
     N, C, H, W = x.shape
     out = empty(x.shape, x.dtype)
-    call(_to_array, x.data, out.reshape(N, C, H * W))
+    launch(_to_array, x.data, out.reshape(N, C, H * W))
     return out
 
 
@@ -102,18 +105,18 @@ def flatten(x: ChannelsLast) -> np.ndarray:
 def _turn(w, F, out):
     """Write flat filters (F, terms) as (terms, F rounded up to whole vectors), zeros behind."""
     L = VECTOR_BYTES // w.itemsize
-    T, P, nothing = w.size // F, (F + L - 1) // L * L, same(w.dtype.type(0))
+    T, P, nothing = w.size // F, (F + L - 1) // L * L, splat(w.dtype.type(0))
     for f in range(0, F, L):
         for t in range(0, T, L):
             if f + L <= F and t + L <= T:
                 transpose(w, f * T + t, T, out, t * P + f, P)
             else:
                 for k in range(t, min(t + L, T)):
-                    store(out, k * P + f, load_apart(w, f * T + k, T, 0, F - f, nothing))
+                    store(out, k * P + f, gather_strided(w, f * T + k, T, 0, F - f, nothing))
 
 
 @serial
-def _place(x, corner, first, last, ground):
+def copy_zero_padded(x, corner, first, last, ground):
     """Write the rows from first to before last of images x (N, H, W, P) onto zeros."""
     _, H, W, _ = x.shape
     height = ground.shape[1]
@@ -131,7 +134,7 @@ def _place(x, corner, first, last, ground):
 
 @parallel
 def _correlate(
-    x, corner, grounds, reach, x_terms, w, turned, w_terms, scale, bias, factors, shifts, slope,
+    x, corner, grounds, reach, x_terms, w, turned, w_terms, scale, bias, factors, shifts, negative_slope,
     stride, tile, y,
 ):  # fmt: skip
     """y (N, OH, OW, P) = a pixel's sums for all filters (F, terms).
@@ -151,7 +154,7 @@ def _correlate(
         first, last = worker * N * OH // workers, (worker + 1) * N * OH // workers
         if first < last:
             end = (last - 1) // OH * H + (last - 1) % OH * sh + reach
-            _place(x, corner, first // OH * H + first % OH * sh, end, ground)
+            copy_zero_padded(x, corner, first // OH * H + first % OH * sh, end, ground)
             _turn(filters, scale.size, weights)
         pixels = ground.reshape(-1)
         for line in range(first, last):
@@ -160,10 +163,10 @@ def _correlate(
                 j = min(right, OW - ROWS)
                 for above in range(0, P, COLUMNS * L):
                     f = min(above, P - COLUMNS * L)
-                    sum_tile_of_columns(
+                    outer_product_tile_of_columns(
                         weights, f, w_terms, L,
                         pixels, (row + j * sw) * C, x_terms, sw * C, x_terms.size,
-                        factors, shifts, f, slope,
+                        factors, shifts, f, negative_slope,
                         to, (line * OW + j) * P + f, P, L, ROWS, COLUMNS,
                     )  # fmt: skip
 
@@ -177,25 +180,33 @@ def _x_terms(window: Window, channels: int, P: int) -> np.ndarray:
 
 
 def correlate(
-    x: ChannelsLast, w, b=None, stride=1, padding=0, dilation=1, groups=1, scale=None, slope=1.0
+    x: ChannelsLast,
+    w,
+    b=None,
+    stride=1,
+    padding=0,
+    dilation=1,
+    groups=1,
+    scale=None,
+    negative_slope=1.0,
 ):
-    w, groups = door.filters(w, x.shape, x.dtype, groups)
+    w, groups = packed_validation.check_filters(w, x.shape, x.dtype, groups)
     if groups != 1:
         return NotImplemented
-    scale, b = door.scale_and_bias(scale, b, len(w), x.dtype)
-    slope = checks.slope(slope, x.dtype)
+    scale, b = packed_validation.check_scale_and_bias(scale, b, len(w), x.dtype)
+    negative_slope = validation.check_negative_slope(negative_slope, x.dtype)
     window = make_window(x.shape[2:], w.shape[2:], stride, padding, dilation)
     (N, C, _, _), F, P = x.shape, len(w), x.data.shape[3]
-    L = lanes_of(x.dtype)
+    L = simd_width(x.dtype)
     vectors, workers = -(-F // L), numba.get_num_threads()
     (OH, OW), T = window.output, w[0].size
     y = ChannelsLast(empty((N, OH, OW, vectors * L), x.dtype), F)
-    call(
+    launch(
         _correlate, x.data, window.start, empty((workers, N, *window.padded, P), x.dtype),
         window.extent[0], _x_terms(window, C, P), w, empty((workers, T * vectors * L), x.dtype),
         terms(T, vectors * L), *scale_and_bias(scale, b, F, x.dtype),
-        *np.zeros((2, vectors * L), x.dtype), slope, window.stride,
-        sum_tile_shape(OW, vectors), y.data,
+        *np.zeros((2, vectors * L), x.dtype), negative_slope, window.stride,
+        outer_product_tile_shape(OW, vectors), y.data,
     )  # fmt: skip
     return y
 
@@ -213,12 +224,12 @@ def _max_pool(x, y, size, stride, start):
         for j in range(OW):
             left = j * stride[1] - start[1]
             for v in range(0, P, L):
-                largest = same(x.dtype.type(-np.inf))
+                largest = splat(x.dtype.type(-np.inf))
                 for p in range(max(top, 0), min(top + size[0], H)):
                     for q in range(max(left, 0), min(left + size[1], W)):
                         pixel = load(pixels, ((n * H + p) * W + q) * P + v)
                         # NaN is not larger than anything, but must come out.
-                        larger = neither(pixel <= largest) & (largest == largest)
+                        larger = logical_not(pixel <= largest) & (largest == largest)
                         largest = where(larger, pixel, largest)
                 store(to, (line * OW + j) * P + v, largest)
 
@@ -226,9 +237,9 @@ def _max_pool(x, y, size, stride, start):
 def max_pool(x: ChannelsLast, pool_size, stride=None, padding=0):
     """Return no indices, which only a gradient needs."""
     N, C, P = x.shape[0], x.shape[1], x.data.shape[3]
-    if P % lanes_of(x.dtype):
+    if P % simd_width(x.dtype):
         return NotImplemented
-    window = checks.pool(x.shape[2:], pool_size, stride, padding)
+    window = validation.make_pool_window(x.shape[2:], pool_size, stride, padding)
     y = ChannelsLast(empty((N, *window.output, P), x.dtype), C)
-    call(_max_pool, x.data, y.data, window.size, window.stride, window.start)
+    launch(_max_pool, x.data, y.data, window.size, window.stride, window.start)
     return y, None

@@ -5,16 +5,12 @@ from functools import lru_cache
 import numpy as np
 from numba import prange
 
-from kernels import checks
+from kernels import validation
 from kernels.geometry import Window, make_window
 from kernels.numba_backend.dense import matmul
-from kernels.numba_backend.jit import parallel, serial
-from kernels.numba_backend.lanes.dense import scale_and_bias
-from kernels.numba_backend.lanes.layout import lanes_of
-from kernels.numba_backend.lanes.sums import cover_with_sums
-from kernels.numba_backend.lanes.tile import sum_tile_shape
-from kernels.numba_backend.memory import empty
-from kernels.numba_backend.planes import (
+from kernels.numba_backend.packed.dense import scale_and_bias
+from kernels.numba_backend.packed.layout import simd_width
+from kernels.numba_backend.polyphase import (
     copy_row,
     inside,
     planes_for,
@@ -22,11 +18,15 @@ from kernels.numba_backend.planes import (
     split_phases,
     widen,
 )
-from kernels.numba_backend.tape import call
+from kernels.numba_backend.runtime.buffer_pool import empty
+from kernels.numba_backend.runtime.capture import launch
+from kernels.numba_backend.runtime.compiler import parallel, serial
+from kernels.numba_backend.simd.micro_kernels import outer_product_tile_shape
+from kernels.numba_backend.simd.tiled_matmul import tiled_matmul
 from kernels.numba_backend.vector import add_scaled, add_scaled_4, dot, dot_4
-from kernels.numpy_backend.dense import LONGEST_SUM
+from kernels.numpy_backend.dense import MAX_SUM_TERMS
 
-MOST_VECTORS = 4  # of pixels that one task covers
+MAX_VECTORS = 4  # of pixels that one task covers
 # Images whose weight gradients are summed by one task. Fixed, so that the order of the sums
 # and with it every bit of the result does not depend on the number of threads. Of a great many
 # images there are more parts, none too long a sum.
@@ -52,7 +52,7 @@ def _crop(wide, width, out):
 
 @serial
 def _correlate(
-    x, phases, stride, start, rows, width, strides, shifts, w, w_strides, w_terms, scale, b, slope,
+    x, phases, stride, start, rows, width, strides, shifts, w, w_strides, w_terms, scale, b, negative_slope,
     wide, wide_strides, counts, tile, out,
 ):  # fmt: skip
     """Pixels in the lanes: each tap of the kernel is a shift of whole planes."""
@@ -61,28 +61,30 @@ def _correlate(
     split_phases(x, phases[: N * C * size].reshape(N, C, size), stride, start, rows, width)
     # Read over the end and cropped again; but what memory held may be denormal, 100 times slower.
     phases[N * C * size :] = 0
-    cover_with_sums(
-        phases, strides, shifts, w.reshape(-1), w_strides, w_terms, scale, b, slope,
+    tiled_matmul(
+        phases, strides, shifts, w.reshape(-1), w_strides, w_terms, scale, b, negative_slope,
         wide.reshape(-1), wide_strides, counts, tile,
     )  # fmt: skip
     _crop(wide, width, out)
 
 
-def correlate(x, w, b=None, stride=1, padding=0, dilation=1, groups=1, scale=None, slope=1.0):
-    x, w, window, groups = checks.correlation(x, w, stride, padding, dilation, groups)
-    affine = checks.scale_and_bias(scale, b, len(w), x.dtype)
-    slope = checks.slope(slope, x.dtype)
+def correlate(
+    x, w, b=None, stride=1, padding=0, dilation=1, groups=1, scale=None, negative_slope=1.0
+):
+    x, w, window, groups = validation.check_correlation(x, w, stride, padding, dilation, groups)
+    affine = validation.check_scale_and_bias(scale, b, len(w), x.dtype)
+    negative_slope = validation.check_negative_slope(negative_slope, x.dtype)
     (N, C), (F, channels), planes = x.shape[:2], w.shape[:2], planes_for(window)
     out = np.empty((N, F, *window.output), x.dtype)
     if 0 in out.shape:
         return out
     shifts = _tap_shifts(window, channels)
     filters = F // groups
-    tile = sum_tile_shape(filters, MOST_VECTORS)
-    L, vectors = lanes_of(x.dtype), tile[1]
+    tile = outer_product_tile_shape(filters, MAX_VECTORS)
+    L, vectors = simd_width(x.dtype), tile[1]
     line = vectors * L
     lines = -(-planes.run // line)
-    call(
+    launch(
         _correlate,
         x,
         empty((N * C * planes.size + line,), x.dtype),  # the last line may read over the end
@@ -96,7 +98,7 @@ def correlate(x, w, b=None, stride=1, padding=0, dilation=1, groups=1, scale=Non
         (filters * shifts.size, shifts.size),
         np.arange(shifts.size, dtype=np.int64),
         *scale_and_bias(*affine, F, x.dtype),
-        slope,
+        negative_slope,
         empty((N, F, lines * line), x.dtype),
         (F * lines * line, filters * lines * line, line, lines * line, L),
         (N, groups, lines, filters, vectors),
@@ -119,12 +121,12 @@ def _input_grad(dy, w, shifts, size, run, stride, start, rows, width, dx):
         k, first = c % channels, c // channels * filters
         sent = dy[n, :, :run]
         phases = np.zeros(size, dx.dtype)
-        totals = np.zeros(size if filters * taps > LONGEST_SUM else 0)
+        totals = np.zeros(size if filters * taps > MAX_SUM_TERMS else 0)
         added = 0
         for t in range(taps):
             seen = phases[shifts[t] : shifts[t] + run]
-            for low in range(first, first + filters, LONGEST_SUM):
-                high = min(low + LONGEST_SUM, first + filters)
+            for low in range(first, first + filters, MAX_SUM_TERMS):
+                high = min(low + MAX_SUM_TERMS, first + filters)
                 whole = high - (high - low) % 4
                 for f in range(low, whole, 4):
                     add_scaled_4(
@@ -141,7 +143,7 @@ def _input_grad(dy, w, shifts, size, run, stride, start, rows, width, dx):
                 for f in range(whole, high):
                     add_scaled(seen, sent[f], w[f, k, t])
                 added += high - low
-                if totals.size and added >= LONGEST_SUM:
+                if totals.size and added >= MAX_SUM_TERMS:
                     totals += phases
                     phases[:] = 0
                     added = 0
@@ -170,8 +172,8 @@ def _weight_grad(dy, x, shifts, groups, run, dw, db):
         for n in range(part * N // parts, (part + 1) * N // parts):
             image, sent = x[n, f * groups // F], dy[n, f, :run]
             bias += _sum(sent)
-            for start in range(0, run, LONGEST_SUM):
-                some = sent[start : start + LONGEST_SUM]
+            for start in range(0, run, MAX_SUM_TERMS):
+                some = sent[start : start + MAX_SUM_TERMS]
                 seen = image[start:]
                 for t in range(0, taps - 3, 4):
                     s0, s1, s2, s3 = shifts[t], shifts[t + 1], shifts[t + 2], shifts[t + 3]
@@ -200,13 +202,13 @@ def _sum(x):
 
 
 def correlate_grad(dy, x, w, stride=1, padding=0, dilation=1, groups=1, need_dx=True, out=None):
-    x, w, window, groups = checks.correlation(x, w, stride, padding, dilation, groups)
-    dy = checks.output_gradient(dy, len(x), len(w), window, x.dtype)
-    checks.room(out, (w.shape, w.shape[:1]), (w,))
+    x, w, window, groups = validation.check_correlation(x, w, stride, padding, dilation, groups)
+    dy = validation.check_output_grad(dy, len(x), len(w), window, x.dtype)
+    validation.check_out(out, (w.shape, w.shape[:1]), (w,))
     N, F = len(x), len(w)
     planes = planes_for(window)
     sent = widen(dy, planes.width)
-    parts = max(1, min(N, MAX_BATCH_PARTS), -(-N // LONGEST_SUM))
+    parts = max(1, min(N, MAX_BATCH_PARTS), -(-N // MAX_SUM_TERMS))
     shifts = _tap_shifts(window, w.shape[1])
     dw = np.empty((parts, F, shifts.size), x.dtype)
     db = np.empty((parts, F), x.dtype)
@@ -270,7 +272,7 @@ def _col2im(columns, x, stride, dilation, start):
 
 
 def im2col(x, kernel_size, stride=1, padding=0, dilation=1):
-    x = checks.images(x, "x")
+    x = validation.check_images(x, "x")
     window = make_window(x.shape[2:], kernel_size, stride, padding, dilation, "kernel_size")
     (N, C), (KH, KW), (OH, OW) = x.shape[:2], window.size, window.output
     out = np.empty((N, C, KH, KW, OH, OW), x.dtype)
@@ -279,7 +281,9 @@ def im2col(x, kernel_size, stride=1, padding=0, dilation=1):
 
 
 def col2im(cols, x_shape, kernel_size, stride=1, padding=0, dilation=1):
-    cols, x_shape, window = checks.columns(cols, x_shape, kernel_size, stride, padding, dilation)
+    cols, x_shape, window = validation.check_columns(
+        cols, x_shape, kernel_size, stride, padding, dilation
+    )
     x = np.empty(x_shape, cols.dtype)
     columns = cols.reshape(*x_shape[:2], *window.size, *window.output)
     _col2im(columns, x, window.stride, window.dilation, window.start)
@@ -287,8 +291,8 @@ def col2im(cols, x_shape, kernel_size, stride=1, padding=0, dilation=1):
 
 
 def correlate_im2col(x, w, b=None, stride=1, padding=0, dilation=1, groups=1):
-    x, w, window, groups = checks.correlation(x, w, stride, padding, dilation, groups)
-    b = checks.bias(b, len(w), x.dtype)
+    x, w, window, groups = validation.check_correlation(x, w, stride, padding, dilation, groups)
+    b = validation.check_bias(b, len(w), x.dtype)
     N, F = len(x), len(w)
     cols = im2col(x, window.size, stride, padding, dilation)
     cols = cols.reshape(N, groups, cols.shape[1] // groups, cols.shape[2])

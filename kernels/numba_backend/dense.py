@@ -3,18 +3,22 @@
 import numpy as np
 from numba import prange
 
-from kernels import checks
-from kernels.numba_backend.jit import parallel
-from kernels.numba_backend.lanes.dense import scale_and_bias, terms
-from kernels.numba_backend.lanes.layout import lanes_of
-from kernels.numba_backend.lanes.sums import cover_with_products, cover_with_sums
-from kernels.numba_backend.lanes.tile import product_tile_shape, sum_tile, sum_tile_shape
-from kernels.numba_backend.lanes.vectors import VECTOR_BYTES
-from kernels.numba_backend.memory import empty
-from kernels.numba_backend.tape import call
-from kernels.numpy_backend.dense import flatten, flatten_grad, matmul_in_parts
+from kernels import validation
+from kernels.numba_backend.packed.dense import scale_and_bias, terms
+from kernels.numba_backend.packed.layout import simd_width
+from kernels.numba_backend.runtime.buffer_pool import empty
+from kernels.numba_backend.runtime.capture import launch
+from kernels.numba_backend.runtime.compiler import parallel
+from kernels.numba_backend.simd.micro_kernels import (
+    dot_tile_shape,
+    outer_product_tile,
+    outer_product_tile_shape,
+)
+from kernels.numba_backend.simd.tiled_matmul import tiled_matmul, tiled_matmul_nt
+from kernels.numba_backend.simd.vectors import VECTOR_BYTES
+from kernels.numpy_backend.dense import blocked_matmul, flatten, flatten_grad
 
-MOST_VECTORS = 8  # of units that one task covers
+MAX_VECTORS = 8  # of units that one task covers
 # The weights of many features are read in parts, each from its beginning to its end: 1.6 MB that
 # no longer were in the second-level cache took 42 us by columns on 2 threads, and so 27.
 PARTS, LARGE = 16, 1 << 17
@@ -40,17 +44,17 @@ def matmul(a, b, bias=None):
     (N, K), M = a.shape, b.shape[1]
     if 0 in (N, K, M):
         return np.zeros((N, M), b.dtype) + (0 if bias is None else bias)
-    L = lanes_of(b.dtype)
+    L = simd_width(b.dtype)
     b = _whole_vectors(b, L)
     width = b.shape[1]
     out = empty((N, width), b.dtype)
     flat, row, column = (a, K, 1) if a.flags.c_contiguous else (a.T, 1, N)
-    cover_with_sums(
+    tiled_matmul(
         b.reshape(-1), (0, 0, 0, L), np.arange(K, dtype=np.int64) * width,
         flat.reshape(-1), (0, row), np.arange(K, dtype=np.int64) * column,
         *scale_and_bias(None, None, N, b.dtype), b.dtype.type(1),
         out.reshape(-1), (0, 0, 0, width, L),
-        (1, 1, 1, N, width // L), sum_tile_shape(N, width // L),
+        (1, 1, 1, N, width // L), outer_product_tile_shape(N, width // L),
     )  # fmt: skip
     return out[:, :M] + (0 if bias is None else bias)
 
@@ -60,21 +64,21 @@ def _matmul_transposed(a, b):
     N, K = len(a), len(b)
     if 0 in (N, K, a.shape[1]):
         return np.zeros((N, K), a.dtype)
-    L = lanes_of(a.dtype)
+    L = simd_width(a.dtype)
     a, b = _whole_vectors(a, L), _whole_vectors(b, L)
     width = b.shape[1]
     out = np.empty((1, N, K), a.dtype)
     whole = np.zeros(1, np.int64)  # a single line of the full width
-    cover_with_products(
+    tiled_matmul_nt(
         a.reshape(-1), 0, width, L, whole,
         b.reshape(-1), 0, L, whole, np.arange(K, dtype=np.int64) * width, width // L, 1,
-        product_tile_shape(N, K), out,
+        dot_tile_shape(N, K), out,
     )  # fmt: skip
     return out[0]
 
 
 @parallel
-def _dense(x, w, whole, terms, x_terms, ones, zeros, one, tile, sums, scale, b, slope, y):
+def _dense(x, w, whole, terms, x_terms, ones, zeros, one, tile, sums, scale, b, negative_slope, y):
     """y = leaky ReLU of scale * (x @ w) + b.
 
     whole is w, or room for it with rows of whole vectors. A task sums some of the features for
@@ -94,7 +98,7 @@ def _dense(x, w, whole, terms, x_terms, ones, zeros, one, tile, sums, scale, b, 
                     whole[k, u] = w[k, u] if u < M else 0
         for row in range(0, N, ROWS):
             n = min(row, N - ROWS)
-            sum_tile(
+            outer_product_tile(
                 weights, first * width + m, terms, line // COLUMNS,
                 numbers, n * K + first, x_terms, K, last - first, ones, zeros, 0, one,
                 to, (part * N + n) * width + m, width, line // COLUMNS, ROWS, COLUMNS,
@@ -105,36 +109,36 @@ def _dense(x, w, whole, terms, x_terms, ones, zeros, one, tile, sums, scale, b, 
             for part in range(parts):
                 total += np.float64(sums[part, n, m])
             value = x.dtype.type(total) * scale[m] + b[m]
-            y[n, m] = value if value > 0 else value * slope
+            y[n, m] = value if value > 0 else value * negative_slope
 
 
-def dense(x, w, b=None, scale=None, slope=1.0):
-    x, w = checks.dense(x, w)
+def dense(x, w, b=None, scale=None, negative_slope=1.0):
+    x, w = validation.check_dense(x, w)
     (N, K), M, dtype = x.shape, w.shape[1], x.dtype
-    scale, b = scale_and_bias(*checks.scale_and_bias(scale, b, M, dtype), M, dtype)
-    slope = checks.slope(slope, dtype)
+    scale, b = scale_and_bias(*validation.check_scale_and_bias(scale, b, M, dtype), M, dtype)
+    negative_slope = validation.check_negative_slope(negative_slope, dtype)
     y = np.empty((N, M), dtype)
     if 0 in (N, K, M):
-        y[:] = np.where(b > 0, b, b * slope)
+        y[:] = np.where(b > 0, b, b * negative_slope)
         return y
-    L = lanes_of(dtype)
-    tile = sum_tile_shape(N, min(MOST_VECTORS, -(-M // L)))
+    L = simd_width(dtype)
+    tile = outer_product_tile_shape(N, min(MAX_VECTORS, -(-M // L)))
     width = -(-M // (tile[1] * L)) * tile[1] * L
     parts = min(PARTS, K) if w.size > LARGE else 1
-    call(
+    launch(
         _dense, x, w, w if width == M else empty((K, width), dtype),
         terms(K, width), terms(K, 1), *scale_and_bias(None, None, tile[0], dtype), dtype.type(1),
-        tile, empty((parts, N, width), dtype), scale, b, slope, y,
+        tile, empty((parts, N, width), dtype), scale, b, negative_slope, y,
     )  # fmt: skip
     return y
 
 
 def dense_grad(dy, x, w, need_dx=True, out=None):
-    x, w = checks.dense(x, w)
-    dy = checks.matrix(dy, "dy", x.dtype)
-    checks.shape_is(dy, "dy", (len(x), w.shape[1]))
-    checks.room(out, (w.shape, w.shape[1:]), (w,))
-    dx = matmul_in_parts(dy, w.T, _matmul_of_rows) if need_dx else None
+    x, w = validation.check_dense(x, w)
+    dy = validation.check_matrix(dy, "dy", x.dtype)
+    validation.check_shape(dy, "dy", (len(x), w.shape[1]))
+    validation.check_out(out, (w.shape, w.shape[1:]), (w,))
+    dx = blocked_matmul(dy, w.T, _matmul_of_rows) if need_dx else None
     dw = matmul(np.ascontiguousarray(x).T, dy)
     return dx, dw, dy.sum(axis=0, dtype=np.float64).astype(dy.dtype)
 

@@ -8,11 +8,11 @@ import math
 import numpy as np
 from numba import prange
 
-from kernels import checks
+from kernels import validation
 from kernels.numba_backend.activations import leaky_relu, leaky_relu_grad
-from kernels.numba_backend.jit import parallel, serial
 from kernels.numba_backend.pooling import max_pool, max_pool_grad
-from kernels.numba_backend.tape import call
+from kernels.numba_backend.runtime.capture import launch
+from kernels.numba_backend.runtime.compiler import parallel, serial
 from kernels.numpy_backend.normalization import dropout_mask
 
 
@@ -71,8 +71,11 @@ def _input_gradient(dy, x, mean, a, b, d, dx):
 
 
 def batch_norm(x, gamma, beta, epsilon):
-    x, epsilon = checks.batch(checks.activations(x, "x")), checks.epsilon(epsilon)
-    gamma, beta = checks.channel_vectors(x, gamma=gamma, beta=beta)
+    x, epsilon = (
+        validation.check_batch(validation.check_activations(x, "x")),
+        validation.check_epsilon(epsilon),
+    )
+    gamma, beta = validation.check_channel_vectors(x, gamma=gamma, beta=beta)
     row_mean, deviation = np.empty((2, *x.shape[:2]))
     _moments(_rows(x), row_mean, deviation)
     # Chan, Golub, LeVeque (1983): the deviations within the rows and those between them.
@@ -84,11 +87,13 @@ def batch_norm(x, gamma, beta, epsilon):
 
 
 def batch_norm_grad(dy, x, gamma, mean, variance, epsilon, out=None):
-    dy, x = checks.same_shape(dy, x)
-    checks.batch(x)
-    epsilon = checks.epsilon(epsilon)
-    gamma, mean, variance = checks.channel_vectors(x, gamma=gamma, mean=mean, variance=variance)
-    checks.room(out, [gamma.shape] * 2, (gamma, mean, variance))
+    dy, x = validation.check_same_shape(dy, x)
+    validation.check_batch(x)
+    epsilon = validation.check_epsilon(epsilon)
+    gamma, mean, variance = validation.check_channel_vectors(
+        x, gamma=gamma, mean=mean, variance=variance
+    )
+    validation.check_out(out, [gamma.shape] * 2, (gamma, mean, variance))
     sums = np.empty((2, *x.shape[:2]))
     _gradient_sums(_rows(dy), _rows(x), mean, sums)
     count = x.size // x.shape[1]
@@ -111,7 +116,7 @@ def fold_kernel(b, gamma, beta, mean, variance, epsilon, scale, shift):
 
 
 @serial
-def average_kernel(running_mean, running_variance, mean, variance, momentum):
+def update_running_stats_kernel(running_mean, running_variance, mean, variance, momentum):
     keep = mean.dtype.type(momentum)
     take = mean.dtype.type(1 - momentum)
     for c in range(mean.size):
@@ -120,8 +125,8 @@ def average_kernel(running_mean, running_variance, mean, variance, momentum):
 
 
 def batch_norm_inference(x, gamma, beta, mean, variance, epsilon):
-    x, epsilon = checks.activations(x, "x"), checks.epsilon(epsilon)
-    gamma, beta, mean, variance = checks.channel_vectors(
+    x, epsilon = validation.check_activations(x, "x"), validation.check_epsilon(epsilon)
+    gamma, beta, mean, variance = validation.check_channel_vectors(
         x, gamma=gamma, beta=beta, mean=mean, variance=variance
     )
     scale = gamma / np.sqrt(variance + x.dtype.type(epsilon))
@@ -130,34 +135,34 @@ def batch_norm_inference(x, gamma, beta, mean, variance, epsilon):
     return y
 
 
-def batch_norm_relu(x, gamma, beta, epsilon, slope):
+def batch_norm_relu(x, gamma, beta, epsilon, negative_slope):
     y, mean, variance = batch_norm(x, gamma, beta, epsilon)
-    return leaky_relu(y, slope), mean, variance
+    return leaky_relu(y, negative_slope), mean, variance
 
 
-def batch_norm_relu_grad(dy, x, gamma, beta, mean, variance, epsilon, slope, out=None):
+def batch_norm_relu_grad(dy, x, gamma, beta, mean, variance, epsilon, negative_slope, out=None):
     y = batch_norm_inference(x, gamma, beta, mean, variance, epsilon)
-    dy = leaky_relu_grad(dy, y, slope)
-    checks.room(out, [gamma.shape] * 2, (beta,))
+    dy = leaky_relu_grad(dy, y, negative_slope)
+    validation.check_out(out, [gamma.shape] * 2, (beta,))
     return batch_norm_grad(dy, x, gamma, mean, variance, epsilon, out)
 
 
-def batch_norm_relu_inference(x, gamma, beta, mean, variance, epsilon, slope):
-    return leaky_relu(batch_norm_inference(x, gamma, beta, mean, variance, epsilon), slope)
+def batch_norm_relu_inference(x, gamma, beta, mean, variance, epsilon, negative_slope):
+    return leaky_relu(batch_norm_inference(x, gamma, beta, mean, variance, epsilon), negative_slope)
 
 
-def batch_norm_relu_pool(x, gamma, beta, epsilon, slope, pool_size):
-    y, mean, variance = batch_norm_relu(x, gamma, beta, epsilon, slope)
+def batch_norm_relu_pool(x, gamma, beta, epsilon, negative_slope, pool_size):
+    y, mean, variance = batch_norm_relu(x, gamma, beta, epsilon, negative_slope)
     y, index = max_pool(y, pool_size)
     return y, index, mean, variance
 
 
 def batch_norm_relu_pool_grad(
-    dy, x, index, gamma, beta, mean, variance, epsilon, slope, pool_size, out=None
+    dy, x, index, gamma, beta, mean, variance, epsilon, negative_slope, pool_size, out=None
 ):
-    x = checks.images(x, "x")
+    x = validation.check_images(x, "x")
     dy = max_pool_grad(dy, index, x.shape, pool_size)
-    return batch_norm_relu_grad(dy, x, gamma, beta, mean, variance, epsilon, slope, out)
+    return batch_norm_relu_grad(dy, x, gamma, beta, mean, variance, epsilon, negative_slope, out)
 
 
 @parallel
@@ -167,14 +172,14 @@ def multiply(x, mask, y):
 
 
 def dropout(x, rate, rng):
-    x, rate = checks.activations(x, "x"), checks.dropout(rate, rng)
+    x, rate = validation.check_activations(x, "x"), validation.check_dropout(rate, rng)
     # The same random numbers as the reference's, so that the backends train alike.
     mask = dropout_mask(x.shape, x.dtype, rate, rng)
     return dropout_grad(x, mask), mask
 
 
 def dropout_grad(dy, mask):
-    dy, mask = checks.same_shape(dy, mask)
+    dy, mask = validation.check_same_shape(dy, mask)
     dx = np.empty_like(dy)
     multiply(dy.reshape(-1), mask.reshape(-1), dx.reshape(-1))
     return dx
@@ -191,7 +196,7 @@ def _load(images, mean, std, out):
                 out[n, c, i, j] = (images[n, c, i, j] - mean[c]) * scale
 
 
-def load_images(images, mean, std):
+def normalize_images(images, mean, std):
     out = np.empty(images.shape, mean.dtype)
-    call(_load, images, mean, std, out)
+    launch(_load, images, mean, std, out)
     return out

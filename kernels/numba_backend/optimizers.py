@@ -4,8 +4,8 @@ import math
 
 from numba import prange
 
-from kernels import checks
-from kernels.numba_backend.jit import parallel
+from kernels import validation
+from kernels.numba_backend.runtime.compiler import parallel
 
 
 # A Python float would turn float32 arithmetic into float64: numbers take the vectors' type first.
@@ -44,21 +44,21 @@ def _adam(p, g, m, v, step, learning_rate, beta1, beta2, epsilon, l2, decay):
 
 
 def sgd_step(p, g, learning_rate, l2):
-    checks.vectors(p=p, g=g)
-    learning_rate, l2 = checks.sgd(learning_rate, l2)
+    validation.check_vectors(p=p, g=g)
+    learning_rate, l2 = validation.check_sgd(learning_rate, l2)
     _sgd(p, g, learning_rate, l2)
 
 
 def momentum_step(p, g, velocity, learning_rate, momentum, nesterov, l2):
-    checks.vectors(p=p, g=g, velocity=velocity)
-    learning_rate, l2 = checks.sgd(learning_rate, l2)
-    momentum, nesterov = checks.number(momentum, "momentum", 0, 1), bool(nesterov)
+    validation.check_vectors(p=p, g=g, velocity=velocity)
+    learning_rate, l2 = validation.check_sgd(learning_rate, l2)
+    momentum, nesterov = validation.check_number(momentum, "momentum", 0, 1), bool(nesterov)
     _momentum(p, g, velocity, learning_rate, momentum, nesterov, l2)
 
 
 def adam_step(p, g, m, v, step, learning_rate, beta1, beta2, epsilon, l2, decay):
-    checks.vectors(p=p, g=g, m=m, v=v)
-    learning_rate, l2 = checks.sgd(learning_rate, l2)
-    step, beta1, beta2, epsilon = checks.adam(step, beta1, beta2, epsilon)
-    decay = checks.number(decay, "decay", 0)
+    validation.check_vectors(p=p, g=g, m=m, v=v)
+    learning_rate, l2 = validation.check_sgd(learning_rate, l2)
+    step, beta1, beta2, epsilon = validation.check_adam(step, beta1, beta2, epsilon)
+    decay = validation.check_number(decay, "decay", 0)
     _adam(p, g, m, v, step, learning_rate, beta1, beta2, epsilon, l2, decay)

@@ -3,19 +3,19 @@
 import numpy as np
 from numba import prange
 
-from kernels import checks
-from kernels.numba_backend.jit import parallel, serial
-from kernels.numba_backend.lanes.vectors import (
+from kernels import validation
+from kernels.numba_backend.polyphase import inside
+from kernels.numba_backend.runtime.capture import launch
+from kernels.numba_backend.runtime.compiler import parallel, serial
+from kernels.numba_backend.simd.vectors import (
     VECTOR_BYTES,
-    load_apart,
-    neither,
-    same,
-    same_like,
-    store_first,
+    gather_strided,
+    logical_not,
+    masked_store,
+    splat,
+    splat_like,
     where,
 )
-from kernels.numba_backend.planes import inside
-from kernels.numba_backend.tape import call
 
 
 @serial
@@ -30,12 +30,12 @@ def _max_pool(x, y, index, size, stride, start):
     N, C, H, W = x.shape
     OH, OW = y.shape[2:]
     pixels, to, at = x.reshape(-1), y.reshape(-1), index.reshape(-1)
-    lanes, lowest = VECTOR_BYTES // x.itemsize, same(x.dtype.type(-np.inf))
+    lanes, lowest = VECTOR_BYTES // x.itemsize, splat(x.dtype.type(-np.inf))
     for line in prange(N * C * OH):
         plane, i = line // OH, line % OH
         top, bottom = clip(i * stride[0] - start[0], size[0], H)
         for j in range(0, OW, lanes):
-            largest, place = lowest, same_like(np.int32(-OW * stride[1]), lowest)
+            largest, place = lowest, splat_like(np.int32(-OW * stride[1]), lowest)
             for p in range(top, bottom):
                 for q in range(size[1]):
                     left = j * stride[1] - start[1] + q
@@ -43,14 +43,14 @@ def _max_pool(x, y, index, size, stride, start):
                     if left < 0 or left + (high - 1) * stride[1] >= W:
                         low, high = inside(left, stride[1], W, high)
                     row = (plane * H + p) * W
-                    pixel = load_apart(pixels, row + left, stride[1], low, high, lowest)
+                    pixel = gather_strided(pixels, row + left, stride[1], low, high, lowest)
                     # NaN is not larger than anything, but must come out.
-                    larger = neither(pixel <= largest) & (largest == largest)
+                    larger = logical_not(pixel <= largest) & (largest == largest)
                     largest = where(larger, pixel, largest)
-                    here = same_like(np.int32(p * W + q - start[1]), lowest)
+                    here = splat_like(np.int32(p * W + q - start[1]), lowest)
                     place = where(larger, here, place)
-            store_first(to, line * OW + j, largest, OW - j)
-            store_first(at, line * OW + j, place, OW - j)
+            masked_store(to, line * OW + j, largest, OW - j)
+            masked_store(at, line * OW + j, place, OW - j)
         for j in range(OW):
             # Where all pixels are -inf, none was larger: the first, which may lie behind padding.
             first = max(j * stride[1] - start[1], 0)
@@ -104,16 +104,16 @@ def _avg_pool_grad(dy, dx, size, stride, start):
 
 
 def max_pool(x, pool_size, stride=None, padding=0):
-    x = checks.images(x, "x")
-    window = checks.pool(x.shape[2:], pool_size, stride, padding)
+    x = validation.check_images(x, "x")
+    window = validation.make_pool_window(x.shape[2:], pool_size, stride, padding)
     y = np.empty((*x.shape[:2], *window.output), x.dtype)
     index = np.empty(y.shape, np.int32)
-    call(_max_pool, x, y, index, window.size, window.stride, window.start)
+    launch(_max_pool, x, y, index, window.size, window.stride, window.start)
     return y, index
 
 
 def max_pool_grad(dy, index, x_shape, pool_size, stride=None, padding=0):
-    dy, index, (N, C, H, W) = checks.max_pool_gradient(
+    dy, index, (N, C, H, W) = validation.check_max_pool_grad(
         dy, index, x_shape, pool_size, stride, padding
     )
     dx = np.empty((N * C, H * W), dy.dtype)
@@ -123,17 +123,17 @@ def max_pool_grad(dy, index, x_shape, pool_size, stride=None, padding=0):
 
 
 def avg_pool(x, pool_size, stride=None, padding=0):
-    x = checks.images(x, "x")
-    window = checks.pool(x.shape[2:], pool_size, stride, padding)
+    x = validation.check_images(x, "x")
+    window = validation.make_pool_window(x.shape[2:], pool_size, stride, padding)
     y = np.empty((*x.shape[:2], *window.output), x.dtype)
     _avg_pool(x, y, window.size, window.stride, window.start)
     return y
 
 
 def avg_pool_grad(dy, x_shape, pool_size, stride=None, padding=0):
-    N, C, H, W = checks.image_shape(x_shape, "x_shape")
-    window = checks.pool((H, W), pool_size, stride, padding)
-    dy = checks.output_gradient(dy, N, C, window)
+    N, C, H, W = validation.check_image_shape(x_shape, "x_shape")
+    window = validation.make_pool_window((H, W), pool_size, stride, padding)
+    dy = validation.check_output_grad(dy, N, C, window)
     dx = np.empty((N, C, H, W), dy.dtype)
     _avg_pool_grad(dy, dx, window.size, window.stride, window.start)
     return dx

@@ -4,7 +4,7 @@ Four terms at once: a sum is loaded and stored once for four multiply-adds, wher
 a time would be bound by the stores.
 """
 
-from kernels.numba_backend.jit import serial
+from kernels.numba_backend.runtime.compiler import serial
 
 
 @serial

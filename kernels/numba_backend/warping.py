@@ -5,8 +5,8 @@ from functools import lru_cache
 import numpy as np
 from numba import prange
 
-from kernels import checks
-from kernels.numba_backend.jit import inlined, parallel
+from kernels import validation
+from kernels.numba_backend.runtime.compiler import inlined, parallel
 
 
 @inlined
@@ -132,7 +132,7 @@ def _coordinates(H: int, W: int, dtype: type) -> tuple[np.ndarray, np.ndarray]:
 
 
 def warp_images(images, matrices):
-    images, matrices = checks.warping(images, matrices)
+    images, matrices = validation.check_warp(images, matrices)
     out = np.empty_like(images)
     if out.size:
         coordinates = _coordinates(*images.shape[2:], matrices.dtype.type)

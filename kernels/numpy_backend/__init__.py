@@ -7,6 +7,7 @@ from kernels.numpy_backend.activations import (
     softmax_cross_entropy,
     softmax_grad,
 )
+from kernels.numpy_backend.boundary import capture, from_array, normalize_images, to_array
 from kernels.numpy_backend.convolution import (
     col2im,
     correlate,
@@ -15,9 +16,7 @@ from kernels.numpy_backend.convolution import (
     im2col,
 )
 from kernels.numpy_backend.dense import dense, dense_grad, flatten, flatten_grad
-from kernels.numpy_backend.door import from_array, load_images, record, to_array
 from kernels.numpy_backend.normalization import (
-    average,
     batch_norm,
     batch_norm_grad,
     batch_norm_inference,
@@ -29,6 +28,7 @@ from kernels.numpy_backend.normalization import (
     dropout,
     dropout_grad,
     fold_batch_norm,
+    update_running_stats,
 )
 from kernels.numpy_backend.optimizers import adam_step, momentum_step, sgd_step
 from kernels.numpy_backend.pooling import avg_pool, avg_pool_grad, max_pool, max_pool_grad
@@ -37,7 +37,6 @@ from kernels.numpy_backend.warping import warp_images
 
 __all__ = [
     "adam_step",
-    "average",
     "avg_pool",
     "avg_pool_grad",
     "batch_norm",
@@ -48,6 +47,7 @@ __all__ = [
     "batch_norm_relu_inference",
     "batch_norm_relu_pool",
     "batch_norm_relu_pool_grad",
+    "capture",
     "col2im",
     "correlate",
     "correlate_grad",
@@ -63,16 +63,16 @@ __all__ = [
     "im2col",
     "leaky_relu",
     "leaky_relu_grad",
-    "load_images",
     "max_pool",
     "max_pool_grad",
     "momentum_step",
-    "record",
+    "normalize_images",
     "set_threads",
     "sgd_step",
     "softmax",
     "softmax_cross_entropy",
     "softmax_grad",
     "to_array",
+    "update_running_stats",
     "warp_images",
 ]

@@ -2,15 +2,15 @@
 
 import numpy as np
 
-from kernels import checks
+from kernels import validation
 
 
-def leaky_relu(x, slope):
-    x = checks.activations(x, "x")
-    return np.where(x > 0, x, x * checks.slope(slope, x.dtype))
+def leaky_relu(x, negative_slope):
+    x = validation.check_activations(x, "x")
+    return np.where(x > 0, x, x * validation.check_negative_slope(negative_slope, x.dtype))
 
 
-def activated(y, scale, bias, slope):
+def apply_activation(y, scale, bias, negative_slope):
     """Return the leaky ReLU of scale * y + bias, which belong to the last axis of sums y.
 
     None, None and a slope of 1 leave them as they are.
@@ -19,33 +19,33 @@ def activated(y, scale, bias, slope):
         y = y * scale
     if bias is not None:
         y = y + bias
-    slope = checks.slope(slope, y.dtype)
-    return y if slope == 1 else np.where(y > 0, y, y * slope)
+    negative_slope = validation.check_negative_slope(negative_slope, y.dtype)
+    return y if negative_slope == 1 else np.where(y > 0, y, y * negative_slope)
 
 
-def leaky_relu_grad(dy, x, slope):
-    dy, x = checks.same_shape(dy, x)
-    return np.where(x > 0, dy, dy * checks.slope(slope, x.dtype))
+def leaky_relu_grad(dy, x, negative_slope):
+    dy, x = validation.check_same_shape(dy, x)
+    return np.where(x > 0, dy, dy * validation.check_negative_slope(negative_slope, x.dtype))
 
 
 def softmax(x):
-    x = checks.logits(x, "x")
+    x = validation.check_logits(x, "x")
     # exp of differences of at most 0: nothing overflows, and the largest term is 1.
     powers = np.exp(x - x.max(axis=1, keepdims=True))
     return powers / powers.sum(axis=1, keepdims=True)
 
 
 def softmax_grad(dy, y):
-    checks.logits(y, "y")
-    dy, y = checks.same_shape(dy, y)
+    validation.check_logits(y, "y")
+    dy, y = validation.check_same_shape(dy, y)
     return y * (dy - (dy * y).sum(axis=1, keepdims=True))
 
 
 def softmax_cross_entropy(logits, labels, smoothing=0.0):
-    logits = checks.batch(checks.logits(logits, "logits"))
-    smoothing = checks.smoothing(smoothing)
+    logits = validation.check_batch(validation.check_logits(logits, "logits"))
+    smoothing = validation.check_smoothing(smoothing)
     N, classes = logits.shape
-    labels = checks.labels(labels, N, classes)
+    labels = validation.check_labels(labels, N, classes)
     rows = np.arange(N)
     shifted = logits - logits.max(axis=1, keepdims=True)
     powers = np.exp(shifted)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from kernels import checks
+from kernels import validation
 from kernels.numpy_backend.activations import leaky_relu, leaky_relu_grad
 from kernels.numpy_backend.pooling import max_pool, max_pool_grad
 
@@ -17,8 +17,11 @@ def _all_but_channel(x):
 
 
 def batch_norm(x, gamma, beta, epsilon):
-    x, epsilon = checks.batch(checks.activations(x, "x")), checks.epsilon(epsilon)
-    gamma, beta = checks.channel_vectors(x, gamma=gamma, beta=beta)
+    x, epsilon = (
+        validation.check_batch(validation.check_activations(x, "x")),
+        validation.check_epsilon(epsilon),
+    )
+    gamma, beta = validation.check_channel_vectors(x, gamma=gamma, beta=beta)
     # float64 sums: in float32 a channel of 10^7 pixels loses its last three digits.
     mean = x.mean(axis=_all_but_channel(x), dtype=np.float64)
     variance = np.square(x - _per_channel(mean, x)).mean(axis=_all_but_channel(x))
@@ -27,11 +30,13 @@ def batch_norm(x, gamma, beta, epsilon):
 
 
 def batch_norm_grad(dy, x, gamma, mean, variance, epsilon, out=None):
-    dy, x = checks.same_shape(dy, x)
-    checks.batch(x)
-    epsilon = checks.epsilon(epsilon)
-    gamma, mean, variance = checks.channel_vectors(x, gamma=gamma, mean=mean, variance=variance)
-    checks.room(out, [gamma.shape] * 2, (gamma, mean, variance))
+    dy, x = validation.check_same_shape(dy, x)
+    validation.check_batch(x)
+    epsilon = validation.check_epsilon(epsilon)
+    gamma, mean, variance = validation.check_channel_vectors(
+        x, gamma=gamma, mean=mean, variance=variance
+    )
+    validation.check_out(out, [gamma.shape] * 2, (gamma, mean, variance))
     axes = _all_but_channel(x)
     scale = 1 / np.sqrt(variance + x.dtype.type(epsilon))
     x_hat = (x - _per_channel(mean, x)) * _per_channel(scale, x)
@@ -44,8 +49,8 @@ def batch_norm_grad(dy, x, gamma, mean, variance, epsilon, out=None):
 
 
 def batch_norm_inference(x, gamma, beta, mean, variance, epsilon):
-    x, epsilon = checks.activations(x, "x"), checks.epsilon(epsilon)
-    gamma, beta, mean, variance = checks.channel_vectors(
+    x, epsilon = validation.check_activations(x, "x"), validation.check_epsilon(epsilon)
+    gamma, beta, mean, variance = validation.check_channel_vectors(
         x, gamma=gamma, beta=beta, mean=mean, variance=variance
     )
     scale = gamma / np.sqrt(variance + x.dtype.type(epsilon))
@@ -53,51 +58,51 @@ def batch_norm_inference(x, gamma, beta, mean, variance, epsilon):
 
 
 def fold_batch_norm(b, gamma, beta, mean, variance, epsilon):
-    b, gamma, beta, mean, variance = checks.folding(
+    b, gamma, beta, mean, variance = validation.check_folding(
         b, gamma, beta=beta, mean=mean, variance=variance
     )
-    scale = gamma / np.sqrt(variance + gamma.dtype.type(checks.epsilon(epsilon)))
+    scale = gamma / np.sqrt(variance + gamma.dtype.type(validation.check_epsilon(epsilon)))
     return scale, (b - mean) * scale + beta
 
 
-def average(running_mean, running_variance, mean, variance, momentum):
-    checks.vectors(
+def update_running_stats(running_mean, running_variance, mean, variance, momentum):
+    validation.check_vectors(
         running_mean=running_mean, running_variance=running_variance, mean=mean, variance=variance
     )
-    momentum = checks.number(momentum, "momentum", 0, 1)
+    momentum = validation.check_number(momentum, "momentum", 0, 1)
     for running, batch in ((running_mean, mean), (running_variance, variance)):
         running *= momentum
         running += (1 - momentum) * batch
 
 
-def batch_norm_relu(x, gamma, beta, epsilon, slope):
+def batch_norm_relu(x, gamma, beta, epsilon, negative_slope):
     y, mean, variance = batch_norm(x, gamma, beta, epsilon)
-    return leaky_relu(y, slope), mean, variance
+    return leaky_relu(y, negative_slope), mean, variance
 
 
-def batch_norm_relu_grad(dy, x, gamma, beta, mean, variance, epsilon, slope, out=None):
+def batch_norm_relu_grad(dy, x, gamma, beta, mean, variance, epsilon, negative_slope, out=None):
     y = batch_norm_inference(x, gamma, beta, mean, variance, epsilon)
-    dy = leaky_relu_grad(dy, y, slope)
-    checks.room(out, [gamma.shape] * 2, (beta,))
+    dy = leaky_relu_grad(dy, y, negative_slope)
+    validation.check_out(out, [gamma.shape] * 2, (beta,))
     return batch_norm_grad(dy, x, gamma, mean, variance, epsilon, out)
 
 
-def batch_norm_relu_inference(x, gamma, beta, mean, variance, epsilon, slope):
-    return leaky_relu(batch_norm_inference(x, gamma, beta, mean, variance, epsilon), slope)
+def batch_norm_relu_inference(x, gamma, beta, mean, variance, epsilon, negative_slope):
+    return leaky_relu(batch_norm_inference(x, gamma, beta, mean, variance, epsilon), negative_slope)
 
 
-def batch_norm_relu_pool(x, gamma, beta, epsilon, slope, pool_size):
-    y, mean, variance = batch_norm_relu(x, gamma, beta, epsilon, slope)
+def batch_norm_relu_pool(x, gamma, beta, epsilon, negative_slope, pool_size):
+    y, mean, variance = batch_norm_relu(x, gamma, beta, epsilon, negative_slope)
     y, index = max_pool(y, pool_size)
     return y, index, mean, variance
 
 
 def batch_norm_relu_pool_grad(
-    dy, x, index, gamma, beta, mean, variance, epsilon, slope, pool_size, out=None
+    dy, x, index, gamma, beta, mean, variance, epsilon, negative_slope, pool_size, out=None
 ):
-    x = checks.images(x, "x")
+    x = validation.check_images(x, "x")
     dy = max_pool_grad(dy, index, x.shape, pool_size)
-    return batch_norm_relu_grad(dy, x, gamma, beta, mean, variance, epsilon, slope, out)
+    return batch_norm_relu_grad(dy, x, gamma, beta, mean, variance, epsilon, negative_slope, out)
 
 
 def dropout_mask(shape, dtype, rate, rng):
@@ -106,11 +111,11 @@ def dropout_mask(shape, dtype, rate, rng):
 
 
 def dropout(x, rate, rng):
-    x, rate = checks.activations(x, "x"), checks.dropout(rate, rng)
+    x, rate = validation.check_activations(x, "x"), validation.check_dropout(rate, rng)
     mask = dropout_mask(x.shape, x.dtype, rate, rng)
     return x * mask, mask
 
 
 def dropout_grad(dy, mask):
-    dy, mask = checks.same_shape(dy, mask)
+    dy, mask = validation.check_same_shape(dy, mask)
     return dy * mask

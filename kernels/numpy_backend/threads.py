@@ -4,8 +4,8 @@ import os
 
 from threadpoolctl import threadpool_limits
 
-from kernels import checks
+from kernels import validation
 
 
 def set_threads(threads):
-    threadpool_limits(checks.threads(threads, os.cpu_count() or 1), user_api="blas")
+    threadpool_limits(validation.check_threads(threads, os.cpu_count() or 1), user_api="blas")

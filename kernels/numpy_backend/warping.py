@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from kernels import checks
+from kernels import validation
 
 
 def warp_images(images, matrices):
-    images, matrices = checks.warping(images, matrices)
+    images, matrices = validation.check_warp(images, matrices)
     H, W = images.shape[2:]
     middle = (H - 1) / 2, (W - 1) / 2
     i, j = (np.arange(size) - centre for size, centre in zip((H, W), middle, strict=True))

@@ -3,7 +3,7 @@
 from training.datasets.dataset import Dataset
 from training.datasets.download import DownloadError
 from training.datasets.load import DATASET_NAMES, load_dataset, load_file
-from training.datasets.unlabelled import load_unlabelled
+from training.datasets.predict_inputs import load_predict_inputs
 
 __all__ = [
     "DATASET_NAMES",
@@ -11,5 +11,5 @@ __all__ = [
     "DownloadError",
     "load_dataset",
     "load_file",
-    "load_unlabelled",
+    "load_predict_inputs",
 ]

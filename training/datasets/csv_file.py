@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from training.datasets.dataset import Dataset, count_classes
-from training.datasets.stream import open_stream
+from training.datasets.open_maybe_gzip import open_stream
 from training.errors import InputError
 
 BLOCK = 1 << 20

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from training.datasets.dataset import Dataset, count_classes
-from training.datasets.stream import open_stream
+from training.datasets.open_maybe_gzip import open_stream
 from training.errors import InputError
 
 LABELS_MAGIC = 0x801

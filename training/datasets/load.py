@@ -3,12 +3,12 @@
 import os
 from pathlib import Path
 
-from training.datasets import embedded
+from training.datasets import bundled
 from training.datasets.csv_file import read_csv
 from training.datasets.dataset import Dataset
 from training.datasets.download import FILES, MIRRORS, cache_directory, download
 from training.datasets.idx_file import read_idx
-from training.datasets.stream import open_stream
+from training.datasets.open_maybe_gzip import open_stream
 from training.errors import InputError
 
 DATASET_NAMES = (*MIRRORS, "mnist-5k")
@@ -77,7 +77,7 @@ def load_dataset(name: str, data_dir: str | os.PathLike | None = None) -> tuple[
     if name not in DATASET_NAMES:
         raise InputError(f"no data set is called {name!r}: choose {', '.join(DATASET_NAMES)}")
     if name == "mnist-5k":
-        return embedded.load_mnist_5k()
+        return bundled.load_mnist_5k()
     folder = _find(name, data_dir) or download(name)
     return _load_part(folder, FILES[0], TRAIN_SHAPE), _load_part(folder, FILES[2], TEST_SHAPE)
 
@@ -90,7 +90,7 @@ def _find(name: str, data_dir: str | os.PathLike | None) -> Path | None:
         directories.append(Path(data_dir))
     if os.environ.get("CNN_DATA_DIR"):
         directories.append(Path(os.environ["CNN_DATA_DIR"]).expanduser())
-    directories += [embedded.PATH.parent, cache_directory()]
+    directories += [bundled.PATH.parent, cache_directory()]
     for directory in directories:
         folders = [directory / name]
         # The three data sets have the same file names: what lies in a folder called mnist is

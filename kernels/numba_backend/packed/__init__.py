@@ -1,0 +1,256 @@
+"""The functions of a backend on activations whose images lie in the lanes of vectors.
+
+What comes with the activations is checked here, once, as it is for plain arrays.
+"""
+
+import math
+
+from kernels import validation
+from kernels.geometry import make_window
+from kernels.numba_backend.packed import convolution, normalization, pooling
+from kernels.numba_backend.packed import dense as products
+from kernels.numba_backend.packed import validation as packed_validation
+from kernels.numba_backend.packed.activations import (
+    dropout,
+    dropout_grad,
+    leaky_relu,
+    leaky_relu_grad,
+    softmax,
+    softmax_cross_entropy,
+    softmax_grad,
+)
+from kernels.numba_backend.packed.layout import (
+    PackedBatch,
+    pack,
+    pack_normalized,
+    simd_width,
+    unpack,
+)
+
+__all__ = [
+    "PackedBatch",
+    "avg_pool",
+    "avg_pool_grad",
+    "batch_norm",
+    "batch_norm_grad",
+    "batch_norm_inference",
+    "batch_norm_relu",
+    "batch_norm_relu_grad",
+    "batch_norm_relu_inference",
+    "batch_norm_relu_pool",
+    "batch_norm_relu_pool_grad",
+    "correlate",
+    "correlate_grad",
+    "dense",
+    "dense_grad",
+    "dropout",
+    "dropout_grad",
+    "flatten",
+    "flatten_grad",
+    "leaky_relu",
+    "leaky_relu_grad",
+    "max_pool",
+    "max_pool_grad",
+    "pack",
+    "pack_normalized",
+    "simd_width",
+    "softmax",
+    "softmax_cross_entropy",
+    "softmax_grad",
+    "unpack",
+]
+
+
+def correlate(
+    x: PackedBatch,
+    w,
+    b=None,
+    stride=1,
+    padding=0,
+    dilation=1,
+    groups=1,
+    scale=None,
+    negative_slope=1.0,
+) -> PackedBatch:
+    packed_validation.check_images(x)
+    w, groups = packed_validation.check_filters(w, x.shape, x.dtype, groups)
+    scale, b = packed_validation.check_scale_and_bias(scale, b, len(w), x.dtype)
+    window = make_window(x.shape[2:], w.shape[2:], stride, padding, dilation)
+    return convolution.correlate(
+        x, w, b, window, groups, scale, validation.check_negative_slope(negative_slope, x.dtype)
+    )
+
+
+def correlate_grad(
+    dy: PackedBatch,
+    x: PackedBatch,
+    w,
+    stride=1,
+    padding=0,
+    dilation=1,
+    groups=1,
+    need_dx=True,
+    out=None,
+):
+    packed_validation.check_compatible(
+        "x", x, dy, x.shape[1:] if isinstance(x, PackedBatch) else None
+    )
+    packed_validation.check_images(x)
+    w, groups = packed_validation.check_filters(w, x.shape, x.dtype, groups)
+    window = make_window(x.shape[2:], w.shape[2:], stride, padding, dilation)
+    packed_validation.check_compatible("dy", dy, x, (len(w), *window.output))
+    out = validation.check_out(out, (w.shape, w.shape[:1]), (w,))
+    dw, db = convolution.weight_gradient(dy, x, w.shape, window, groups, out)
+    return convolution.input_gradient(dy, w, window, groups) if need_dx else None, dw, db
+
+
+def max_pool(x: PackedBatch, pool_size, stride=None, padding=0):
+    packed_validation.check_images(x)
+    return pooling.max_pool(x, validation.make_pool_window(x.shape[2:], pool_size, stride, padding))
+
+
+def _pooled(dy: PackedBatch, x_shape, pool_size, stride, padding):
+    """Return the window of a pooling of images of a shape, which gave what dy has the shape of."""
+    x_shape = validation.check_image_shape(x_shape, "x_shape")
+    window = validation.make_pool_window(x_shape[2:], pool_size, stride, padding)
+    validation.check_shape(dy, "dy", (*x_shape[:2], *window.output))
+    return window
+
+
+def max_pool_grad(dy: PackedBatch, taps, x_shape, pool_size, stride=None, padding=0) -> PackedBatch:
+    window = _pooled(dy, x_shape, pool_size, stride, padding)
+    return pooling.max_pool_grad(dy, packed_validation.check_argmax_taps(taps, dy, window), window)
+
+
+def avg_pool(x: PackedBatch, pool_size, stride=None, padding=0) -> PackedBatch:
+    packed_validation.check_images(x)
+    return pooling.avg_pool(x, validation.make_pool_window(x.shape[2:], pool_size, stride, padding))
+
+
+def avg_pool_grad(dy: PackedBatch, x_shape, pool_size, stride=None, padding=0) -> PackedBatch:
+    return pooling.avg_pool_grad(dy, _pooled(dy, x_shape, pool_size, stride, padding))
+
+
+def batch_norm_relu(x: PackedBatch, gamma, beta, epsilon, negative_slope):
+    gamma, beta = packed_validation.check_vectors(x, gamma=gamma, beta=beta)
+    negative_slope = validation.check_negative_slope(negative_slope, x.dtype)
+    return normalization.batch_norm_relu(
+        x, gamma, beta, validation.check_epsilon(epsilon), negative_slope
+    )
+
+
+def batch_norm_relu_inference(
+    x: PackedBatch, gamma, beta, mean, variance, epsilon, negative_slope
+) -> PackedBatch:
+    vectors = packed_validation.check_vectors(
+        x, gamma=gamma, beta=beta, mean=mean, variance=variance
+    )
+    negative_slope = validation.check_negative_slope(negative_slope, x.dtype)
+    return normalization.batch_norm_relu_inference(
+        x, *vectors, validation.check_epsilon(epsilon), negative_slope
+    )
+
+
+def batch_norm_relu_grad(
+    dy: PackedBatch, x: PackedBatch, gamma, beta, mean, variance, epsilon, negative_slope, out=None
+):
+    packed_validation.check_compatible("x", x, dy)
+    vectors = packed_validation.check_vectors(
+        x, gamma=gamma, beta=beta, mean=mean, variance=variance
+    )
+    out = validation.check_out(out, [x.shape[1:2]] * 2, vectors)
+    epsilon, negative_slope = (
+        validation.check_epsilon(epsilon),
+        validation.check_negative_slope(negative_slope, x.dtype),
+    )
+    return normalization.batch_norm_relu_grad(dy, x, *vectors, epsilon, negative_slope, out)
+
+
+# With a slope of 1 the activation is none.
+def batch_norm(x: PackedBatch, gamma, beta, epsilon):
+    return batch_norm_relu(x, gamma, beta, epsilon, 1)
+
+
+def batch_norm_inference(x: PackedBatch, gamma, beta, mean, variance, epsilon) -> PackedBatch:
+    return batch_norm_relu_inference(x, gamma, beta, mean, variance, epsilon, 1)
+
+
+def batch_norm_grad(dy: PackedBatch, x: PackedBatch, gamma, mean, variance, epsilon, out=None):
+    # Any beta will do: only the activation asks for it.
+    return batch_norm_relu_grad(dy, x, gamma, gamma, mean, variance, epsilon, 1, out)
+
+
+def batch_norm_relu_pool(x: PackedBatch, gamma, beta, epsilon, negative_slope, pool_size):
+    packed_validation.check_images(x)
+    gamma, beta = packed_validation.check_vectors(x, gamma=gamma, beta=beta)
+    window = validation.make_pool_window(x.shape[2:], pool_size, None, 0)
+    epsilon, negative_slope = (
+        validation.check_epsilon(epsilon),
+        validation.check_negative_slope(negative_slope, x.dtype),
+    )
+    return normalization.batch_norm_relu_pool(x, gamma, beta, epsilon, negative_slope, window)
+
+
+def batch_norm_relu_pool_grad(
+    dy: PackedBatch,
+    x: PackedBatch,
+    taken,
+    gamma,
+    beta,
+    mean,
+    variance,
+    epsilon,
+    negative_slope,
+    pool_size,
+    out=None,
+):
+    packed_validation.check_compatible(
+        "x", x, dy, x.shape[1:] if isinstance(x, PackedBatch) else None
+    )
+    window = _pooled(dy, x.shape, pool_size, None, 0)
+    if not isinstance(taken, tuple) or len(taken) != 2:
+        raise TypeError("taken must be what batch_norm_relu_pool returned")
+    taps, largest = taken
+    packed_validation.check_argmax_taps(taps, dy, window)
+    packed_validation.check_compatible("taken", largest, dy)
+    vectors = packed_validation.check_vectors(
+        x, gamma=gamma, beta=beta, mean=mean, variance=variance
+    )
+    gamma, beta, mean, variance = vectors
+    out = validation.check_out(out, [x.shape[1:2]] * 2, vectors)
+    epsilon, negative_slope = (
+        validation.check_epsilon(epsilon),
+        validation.check_negative_slope(negative_slope, x.dtype),
+    )
+    return normalization.batch_norm_relu_pool_grad(
+        dy, x, taken, gamma, beta, mean, variance, epsilon, negative_slope, window, out
+    )
+
+
+def dense(x: PackedBatch, w, b=None, scale=None, negative_slope=1.0) -> PackedBatch:
+    packed_validation.check_rows(x)
+    w = packed_validation.check_weights(w, x.shape[1], x.dtype)
+    scale, b = packed_validation.check_scale_and_bias(scale, b, w.shape[1], x.dtype)
+    return products.dense(x, w, b, scale, validation.check_negative_slope(negative_slope, x.dtype))
+
+
+def dense_grad(dy: PackedBatch, x: PackedBatch, w, need_dx=True, out=None):
+    packed_validation.check_compatible(
+        "x", x, dy, x.shape[1:] if isinstance(x, PackedBatch) else None
+    )
+    packed_validation.check_rows(x)
+    w = packed_validation.check_weights(w, x.shape[1], x.dtype)
+    packed_validation.check_compatible("dy", dy, x, w.shape[1:])
+    out = validation.check_out(out, (w.shape, w.shape[1:]), (w,))
+    return products.dense_grad(dy, x, w, bool(need_dx), out)
+
+
+def flatten(x: PackedBatch) -> PackedBatch:
+    packed_validation.check_images(x)
+    return x.reshape(math.prod(x.shape[1:]))
+
+
+def flatten_grad(dy: PackedBatch, image) -> PackedBatch:
+    shape = validation.check_image(image)
+    validation.check_shape(dy, "dy", (dy.shape[0], math.prod(shape)))
+    return dy.reshape(*shape)

@@ -1,0 +1,1 @@
+"""How kernels are compiled, cached, given threads and memory, captured and replayed."""

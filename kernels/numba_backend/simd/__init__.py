@@ -1,0 +1,1 @@
+"""Vector instructions, register tiles, and matrix products made of them."""

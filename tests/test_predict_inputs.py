@@ -1,0 +1,218 @@
+"""Pictures and rows of pixels that a model is to label."""
+
+import gzip
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from training import InputError, Model
+from training.datasets import load_predict_inputs
+from training.input_stats import InputStats, border_pixels
+
+DARK = InputStats(0, 255, 3)  # white on black, as MNIST
+LIGHT = InputStats(0, 1, 0.99)
+PHOTOGRAPHS = InputStats(0, 255, 120)
+SHAPE = (1, 28, 28)
+
+
+def drawing(H=28, W=28):
+    """Return a light bar, longer than it is wide, on a dark ground."""
+    image = np.zeros((H, W), np.uint8)
+    image[H // 4 : 3 * H // 4, W // 2 - W // 16 : W // 2 + W // 16] = 250
+    return image
+
+
+def save(path, array, mode=None):
+    picture = Image.fromarray(array)
+    (picture.convert(mode) if mode else picture).save(path)
+    return path
+
+
+def load(path, shape=SHAPE, pixels=DARK, **options):
+    names, images, labels = load_predict_inputs(path, shape, pixels, **options)
+    assert images.shape == (len(names), *shape)
+    return names, images, labels
+
+
+def test_a_picture_of_the_right_size_is_taken_as_it_is(tmp_path):
+    names, images, labels = load(save(tmp_path / "a.png", drawing()))
+    assert names == ["a.png"]
+    assert labels is None
+    np.testing.assert_allclose(images[0, 0], drawing(), atol=1e-4)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "P", "1"])
+@pytest.mark.parametrize("invert", [False, True])
+def test_any_kind_of_picture_comes_out_alike(tmp_path, mode, invert):
+    array = 255 - drawing() if invert else drawing()
+    _, images, _ = load(save(tmp_path / "a.png", array, mode))
+    np.testing.assert_allclose(images[0, 0], drawing(), atol=6)
+
+
+def test_pixels_come_on_the_scale_of_the_training_images(tmp_path):
+    path = save(tmp_path / "a.png", drawing())
+    _, images, _ = load(path, pixels=LIGHT)
+    np.testing.assert_allclose(images[0, 0], 1 - drawing() / 255, atol=1e-6)
+    _, images, _ = load(path, pixels=InputStats(-1, 1, -1))
+    np.testing.assert_allclose(images[0, 0], drawing() / 127.5 - 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("invert", [False, True])
+def test_photographs_are_never_inverted(tmp_path, invert):
+    array = 255 - drawing() if invert else drawing()
+    _, images, _ = load(save(tmp_path / "a.png", array), pixels=PHOTOGRAPHS)
+    np.testing.assert_allclose(images[0, 0], array, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("H", "W"), [(280, 280), (14, 14), (100, 300), (300, 100), (1, 1), (1, 50)]
+)
+def test_any_size_is_resized_without_distortion(tmp_path, H, W):
+    side = max(H, W)
+    square = 255 - drawing(side, side)
+    part = square[(side - H) // 2 :][:H, (side - W) // 2 :][:, :W]
+    _, images, _ = load(save(tmp_path / "a.png", part))
+    assert images.min() >= 0
+    assert images.max() <= 255
+    if min(H, W) > 90:  # the bar is as long and as wide as in the square picture
+        rows, columns = np.nonzero(images[0, 0] > 125)
+        height, width = (part < 125).sum(axis=0).max(), (part < 125).sum(axis=1).max()
+        assert np.ptp(rows) + 1 == pytest.approx(height * 28 / side, abs=1.5)
+        assert np.ptp(columns) + 1 == pytest.approx(width * 28 / side, abs=1.5)
+
+
+def test_transparent_is_white(tmp_path):
+    """Black ink on nothing, as drawing programs save it."""
+    ink = np.zeros((28, 28, 4), np.uint8)
+    ink[..., 3] = drawing()
+    _, images, _ = load(save(tmp_path / "a.png", ink))
+    np.testing.assert_allclose(images[0, 0], drawing(), atol=2)
+
+
+def test_sixteen_bits(tmp_path):
+    _, images, _ = load(save(tmp_path / "a.png", drawing().astype(np.uint16) * 257))
+    np.testing.assert_allclose(images[0, 0], drawing(), atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int32])
+def test_more_than_sixteen_bits_are_refused(tmp_path, dtype):
+    path = save(tmp_path / "a.tif", drawing().astype(dtype) * 1000)
+    with pytest.raises(InputError, match=r"a\.tif: .* save it with 8 or 16 bits$"):
+        load(path)
+
+
+def test_a_cut_off_tiff_is_answered_without_a_warning(tmp_path, recwarn):
+    path = save(tmp_path / "a.tif", drawing())
+    whole = path.read_bytes()
+    for n_bytes in range(8, 200, 10):
+        path.write_bytes(whole[:n_bytes])
+        with pytest.raises(InputError, match=r"a\.tif: cannot be read as a picture: "):
+            load(path)
+    assert not recwarn.list
+
+
+def test_colours(tmp_path):
+    array = np.random.default_rng(0).integers(0, 255, (8, 12, 3), np.uint8)
+    path = save(tmp_path / "a.png", array)
+    _, images, _ = load(path, (3, 8, 12), PHOTOGRAPHS)
+    np.testing.assert_allclose(images[0], array.transpose(2, 0, 1), atol=1e-4)
+    with pytest.raises(InputError, match=r"a\.png: .* have 2 channels"):
+        load(path, (2, 8, 12))
+
+
+def test_a_folder_in_the_order_of_its_numbers(tmp_path):
+    for name in ("10.png", "9.PNG", "1.jpg", "a.bmp", "\u00b2.png"):
+        save(tmp_path / name, drawing())
+    for name in ("notes.txt", "._1.jpg"):
+        (tmp_path / name).write_text("no picture")
+    (tmp_path / "folder.png").mkdir()
+    names, images, _ = load(tmp_path)
+    assert names == ["1.jpg", "9.PNG", "10.png", "a.bmp", "\u00b2.png"]
+    np.testing.assert_allclose(images[2, 0], drawing(), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.png", b"no picture", r"a\.png: cannot be read as a picture"),
+        ("a.png", None, r"a\.png: no such file"),
+        ("a.csv", None, r"a\.csv: no such file"),
+        ("a.csv", b"1,2,3\n", r"a\.csv: has 3 cells a line, and an image of 1,28,28 has 784"),
+        ("a.csv", b"1,2,3,4\n1,2,x,4\n", r"a\.csv, line 2, column 3: 'x' is not a number"),
+        ("a.csv", b"9,1,2,3,4\n", r"a\.csv, line 1, column 1: '9' is no label: there are 3"),
+        ("folder", None, "no such file"),
+        (
+            "a.webp",
+            b"RIFF\0\0\0",
+            r"a\.webp: is neither a CSV file nor a picture by its name \(\.bmp",
+        ),
+    ],
+)
+def test_what_is_no_image_is_answered(tmp_path, name, content, message):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        load(tmp_path / name, n_classes=3)
+
+
+def test_an_empty_folder_is_answered(tmp_path):
+    with pytest.raises(InputError, match=r"holds no picture \(\.bmp, \.gif"):
+        load(tmp_path)
+
+
+def test_a_cut_off_picture_and_one_too_large_are_answered(tmp_path, monkeypatch):
+    noise = np.random.default_rng(0).integers(0, 255, (80, 80), np.uint8)
+    path = save(tmp_path / "a.png", noise)
+    path.write_bytes(path.read_bytes()[:-3000])
+    with pytest.raises(InputError, match=r"a\.png: cannot be read"):
+        load(path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 6000)
+    with pytest.raises(InputError, match=r"b\.png: is larger than 6,000 pixels"):
+        load(save(tmp_path / "b.png", noise))
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+@pytest.mark.parametrize("side", [28, 14])
+def test_rows_of_pixels(tmp_path, labelled, side):
+    images = np.random.default_rng(0).integers(0, 255, (5, side, side))
+    rows = np.c_[np.arange(5) % 3, images.reshape(5, -1)] if labelled else images.reshape(5, -1)
+    text = "\n".join(",".join(map(str, row)) for row in rows)
+    path = tmp_path / "a.csv.gz"
+    path.write_bytes(gzip.compress(text.encode()))
+    names, found, labels = load(path, n_classes=3)
+    assert names == ["1", "2", "3", "4", "5"]
+    assert (labels is None) != labelled
+    if labelled:
+        assert labels.tolist() == [0, 1, 2, 0, 1]
+    if side == 28:
+        np.testing.assert_array_equal(found[:, 0], images)
+    else:
+        np.testing.assert_allclose(found.mean(axis=(1, 2, 3)), images.mean(axis=(1, 2)), rtol=0.02)
+
+
+def test_rows_of_a_shape_that_is_given(tmp_path):
+    (tmp_path / "a.csv").write_text(",".join(["7"] * 16))
+    _, images, _ = load(tmp_path / "a.csv", csv_shape=(1, 2, 8))
+    np.testing.assert_allclose(images, 7)
+    with pytest.raises(InputError, match="has 16 cells a line, and an image of 1,3,8 has 24"):
+        load(tmp_path / "a.csv", csv_shape=(1, 3, 8))
+
+
+def test_pixels_of_the_training_images():
+    images = np.zeros((2, 1, 4, 5), np.uint8)
+    images[:, :, 1:-1, 1:-1] = 200
+    images[0, 0, 0] = 14  # 5 of the 2 * 14 outermost pixels
+    assert border_pixels(images).shape == (2, 1, 14)
+    assert InputStats.of(images) == (0, 200, 2.5)
+    assert InputStats.of(images).ground == 2.5 / 200
+    assert InputStats.of(np.full((1, 1, 1, 1), 3.0)) == (3, 3, 3)
+
+
+def test_a_model_remembers_them(tmp_path):
+    from layers import Dense, Flatten
+
+    model = Model((1, 4, 4), backend="numpy").add(Flatten()).add(Dense(2))
+    model.fit_normalization(np.arange(32).reshape(2, 1, 4, 4))
+    model.save(tmp_path / "m.json")
+    assert Model.load(tmp_path / "m.json", "numpy").pixels == model.pixels == (0, 31, 15.5)

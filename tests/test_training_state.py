@@ -1,0 +1,282 @@
+"""Runs that go on where they were interrupted, and end as if they had not been."""
+
+import json
+
+import numpy as np
+import pytest
+
+from layers import BatchNorm, Conv, Dense, Dropout, Flatten, MaxPool, Relu
+from tests.networks import digits
+from training import (
+    SGD,
+    AdamW,
+    AffineAugmenter,
+    InputError,
+    Model,
+    Momentum,
+    OneCycle,
+    ReduceOnPlateau,
+    Reporter,
+    TrainingState,
+)
+from training.trainer import split_validation
+
+EPOCHS = 5
+
+
+def network(backend="numba", seed=0):
+    """Return a network with everything that random numbers or running means are behind."""
+    model = Model((1, 8, 8), backend=backend, seed=seed)
+    for layer in (Conv(4, 3), BatchNorm(), Relu(), MaxPool(2), Flatten(), Dropout(0.3), Dense(4)):
+        model.add(layer)
+    return model
+
+
+class StopAfter(Reporter):
+    """Ctrl-C in the middle of the epoch after this one, some batches after the start."""
+
+    def __init__(self, epoch, at=2):
+        super().__init__(quiet=True)
+        self.batches, self.stop, self.at = 0, epoch, at
+
+    def epoch_started(self, epoch, images):
+        super().epoch_started(epoch, images)
+        self.now = epoch
+
+    def batch_ended(self, images, loss, correct):
+        self.batches += 1
+        if self.now == self.stop + 1 and self.batches >= self.at:
+            raise KeyboardInterrupt
+
+
+def train(model, optimizer, schedule, tmp_path, **options):
+    images, labels = digits(120)
+    (x, y), validation = split_validation(images, labels, 0.25, seed=0)
+    if not model.history:
+        model.fit_normalization(x)
+    model.compile(optimizer(), label_smoothing=0.1)
+    return model.train(
+        *(x, y, EPOCHS, 16),
+        validation_data=validation,
+        augmenter=AffineAugmenter(),
+        augmenter_ratio=4,
+        schedule=schedule(),
+        to_path=tmp_path / "best.json",
+        **options,
+    )
+
+
+def resume(path, optimizer, schedule, tmp_path, **options):
+    model = Model.load(path, backend="numba")
+    train(model, optimizer, schedule, tmp_path, run_file=TrainingState.open(path), **options)
+    return model
+
+
+def numbers(history):
+    return {name: of for name, of in history.items() if name != "images_per_second"}
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "schedule"),
+    [
+        (lambda: AdamW(5e-3), OneCycle),
+        (lambda: Momentum(0.5, nesterov=True), lambda: ReduceOnPlateau(patience=0, factor=0.3)),
+        (lambda: SGD(0.05, clip_norm=0.5), OneCycle),
+    ],
+)
+@pytest.mark.parametrize(
+    ("stops", "save_every"),
+    [((1,), None), ((3,), None), ((1, 2, 4), None), ((0, 0, 0), 1), ((0, 2, 3), 5), ((2, 4), 24)],
+)
+def test_a_resumed_run_ends_as_one_that_was_not_interrupted(
+    tmp_path, optimizer, schedule, stops, save_every
+):
+    """Also from the middle of an epoch, which has 23 steps."""
+    whole = network()
+    (tmp_path / "whole").mkdir()
+    rates = train(whole, optimizer, schedule, tmp_path / "whole")["learning_rate"]
+    assert len(set(rates)) > 1  # the schedule was at work
+
+    path = tmp_path / "run.json"
+    with pytest.raises(KeyboardInterrupt):
+        train(
+            network(),
+            *(optimizer, schedule, tmp_path),
+            run_file=TrainingState(path, {"a": "b"}),
+            save_every=save_every,
+            reporter=StopAfter(stops[0], at=7),
+        )
+    assert TrainingState.open(path).settings == {"a": "b"}
+    for stop in stops[1:]:
+        again = {"reporter": StopAfter(stop, at=7), "save_every": save_every}
+        with pytest.raises(KeyboardInterrupt):
+            resume(path, optimizer, schedule, tmp_path, **again)
+    model = resume(path, optimizer, schedule, tmp_path)
+    np.testing.assert_array_equal(model.parameters.values, whole.parameters.values)
+    assert numbers(model.history) == numbers(whole.history)
+    saved, other = (
+        json.loads((d / "best.json").read_text()) for d in (tmp_path, tmp_path / "whole")
+    )
+    assert saved["layers"] == other["layers"]
+    assert numbers(saved["history"]) == numbers(other["history"])
+    assert not path.exists()  # the run has ended
+
+
+@pytest.mark.parametrize("earlier", [0, 1])
+def test_patience_counts_on(tmp_path, earlier):
+    """Ended early after the same epoch, also when it was stopped just before it would have been."""
+    still = lambda: SGD(1e-12)  # noqa: E731
+
+    def linear():
+        return Model((1, 8, 8)).add(Flatten()).add(Dropout(0.3)).add(Dense(4))
+
+    whole = train(linear(), still, OneCycle, tmp_path, patience=2)
+    epochs = len(whole["loss"])
+    assert epochs == 3 < EPOCHS  # the first is the best
+    path = tmp_path / "run.json"
+    (tmp_path / "best.json").unlink()
+    model = linear()
+
+    class Stop(Reporter):
+        def epoch_ended(self, numbers, saved, history):
+            if len(history["loss"]) == epochs - earlier:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(
+            *(model, still, OneCycle, tmp_path),
+            patience=2,
+            run_file=TrainingState(path),
+            reporter=Stop(quiet=True),
+        )
+    model = resume(path, still, OneCycle, tmp_path, patience=2)
+    assert len(model.history["loss"]) == epochs
+
+
+@pytest.fixture
+def interrupted(tmp_path):
+    path = tmp_path / "run.json"
+    with pytest.raises(KeyboardInterrupt):
+        train(
+            *(network("numpy"), AdamW, OneCycle, tmp_path),
+            run_file=TrainingState(path),
+            reporter=StopAfter(2),
+        )
+    return path
+
+
+@pytest.fixture
+def within_an_epoch(tmp_path):
+    path = tmp_path / "run.json"
+    with pytest.raises(KeyboardInterrupt):
+        train(
+            *(network("numpy"), AdamW, OneCycle, tmp_path),
+            run_file=TrainingState(path),
+            save_every=3,
+            reporter=StopAfter(0, at=8),
+        )
+    return path
+
+
+def test_what_is_kept_within_an_epoch(within_an_epoch, tmp_path):
+    run = json.loads(within_an_epoch.read_text())["run"]
+    assert (run["epoch"], run["underway"]["steps"], run["best"]["arrays"]) == (0, 6, [])
+    model = Model.load(within_an_epoch, backend="numba")
+    images, labels = digits(90)
+    model.compile(AdamW())
+    with pytest.raises(InputError, match="with batch size 16: it can go on with that, not with 15"):
+        model.train(
+            *(images, labels, EPOCHS, 15),
+            augmenter_ratio=4,
+            schedule=OneCycle(),
+            run_file=TrainingState.open(within_an_epoch),
+        )
+    with pytest.raises(ValueError, match="save_every needs a run_file"):
+        model.train(images, labels, save_every=2)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"steps": 1.5}, "steps must be an integer"),
+        ({"steps": 10**6}, "1000000 steps of an epoch of 23"),
+        ({"loss": "a"}, "loss must be a number"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+    ],
+)
+def test_a_damaged_epoch_is_answered(within_an_epoch, tmp_path, change, message):
+    document = json.loads(within_an_epoch.read_text())
+    document["run"]["underway"].update(change)
+    within_an_epoch.write_text(json.dumps(document))
+    with pytest.raises(InputError, match=message):
+        resume(within_an_epoch, AdamW, OneCycle, tmp_path)
+
+
+def test_a_run_file_is_a_model_too(interrupted):
+    model = Model.load(interrupted, backend="numpy")
+    assert len(model.history["loss"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda run: run.update(images=7), "it was on 7 training images, and these are 90"),
+        (lambda run: run["optimizer"].update(type="SGD"), "it was with SGD, not with AdamW"),
+        (lambda run: run["schedule"].update(type="Steps"), "it was with Steps, not with OneCycle"),
+        (lambda run: run["optimizer"]["state"].pop("m"), r"arrays \['v'\] where \['m', 'v'\]"),
+        (lambda run: run["optimizer"].update(steps=-1), "steps must be at least 0"),
+        (lambda run: run["random"].pop(), "8 random generators"),
+        (lambda run: run["random"][0].update(state=3), "cannot go on"),
+        (lambda run: run["best"]["arrays"].pop(), "another number of layers"),
+        (lambda run: run["best"].update(score=["a", 1]), "cannot go on"),
+        (lambda run: run.pop("epoch"), "the entry 'epoch' is missing"),
+        (lambda run: run.update(settings=3), "no run that was interrupted"),
+        (lambda run: run.update(settings={"a": 3}), "its settings must be text"),
+    ],
+)
+def test_a_damaged_run_file_is_answered(interrupted, tmp_path, change, message):
+    document = json.loads(interrupted.read_text())
+    change(document["run"])
+    interrupted.write_text(json.dumps(document))
+    before = interrupted.read_bytes()
+    with pytest.raises(InputError, match=message) as raised:
+        resume(interrupted, AdamW, OneCycle, tmp_path)
+    assert str(raised.value).startswith(str(interrupted))
+    assert interrupted.read_bytes() == before
+
+
+def test_no_run_to_go_on_with(tmp_path):
+    with pytest.raises(InputError, match="no interrupted run"):
+        TrainingState.open(tmp_path / "none.json")
+    network("numpy").save(tmp_path / "m.json")
+    with pytest.raises(InputError, match=r"m\.json: is a model, and no run"):
+        TrainingState.open(tmp_path / "m.json")
+
+
+def test_the_best_model_is_written_again_if_it_went_away(tmp_path, interrupted):
+    (tmp_path / "best.json").unlink()
+    document = json.loads(interrupted.read_text())
+    accuracy = document["run"]["best"]["score"][0]
+    document["run"]["epoch"] = EPOCHS  # as if it had been stopped after its last one
+    interrupted.write_text(json.dumps(document))
+    resume(interrupted, AdamW, OneCycle, tmp_path)
+    _, validation = split_validation(*digits(120), 0.25, seed=0)
+    saved = Model.load(tmp_path / "best.json", backend="numpy")
+    assert saved.evaluate(*validation) == accuracy
+
+
+def test_another_model_is_replaced_only_when_an_epoch_has_ended(tmp_path):
+    images, labels = digits(60)
+    path = tmp_path / "other.json"
+    network("numpy", seed=7).save(path)
+    before = path.read_bytes()
+    model = network("numpy")
+    model.compile(AdamW()).train(images, labels, 1, 20)
+    model.compile(SGD(1e-9))
+    arguments = {"validation_data": (images, labels), "to_path": path}
+    with pytest.raises(KeyboardInterrupt):
+        model.train(images, labels, 3, 20, reporter=StopAfter(0), **arguments)
+    assert path.read_bytes() == before
+    score = model.evaluate(images, labels)
+    model.train(images, labels, 1, 20, **arguments)
+    assert Model.load(path, backend="numpy").evaluate(images, labels) >= score

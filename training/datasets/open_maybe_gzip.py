@@ -1,0 +1,74 @@
+"""Opening a data file, gzip or not."""
+
+import gzip
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from training.errors import InputError
+from training.saving.atomic_file import reject_special_files
+
+GZIP_MAGIC = b"\x1f\x8b"
+# A gzip file may unpack to a thousand times its size, and then to more than a machine holds. Images
+# are not like that: MNIST unpacks to 5 times its size as IDX and 7 times as CSV.
+MOST_TIMES = 200
+FREE_BYTES = 1 << 30
+
+
+class _Unpacked(gzip.GzipFile):
+    """A gzip file that is read to no more than what images could unpack to."""
+
+    def __init__(self, file: BinaryIO, path: Path):
+        super().__init__(fileobj=file, mode="rb")
+        self._path, self._n_bytes = path, 0
+        self._most = max(FREE_BYTES, MOST_TIMES * path.stat().st_size)
+
+    def _checked(self, data: bytes) -> bytes:
+        self._n_bytes += len(data)
+        if self._n_bytes > self._most:
+            raise InputError(
+                f"{self._path}: unpacks to more than {MOST_TIMES} times its size, as no images do: "
+                "unpack it yourself if it is what it should be"
+            )
+        return data
+
+    def read(self, size: int | None = -1) -> bytes:
+        return self._checked(super().read(size))
+
+    def read1(self, size: int = -1) -> bytes:
+        return self._checked(super().read1(size))
+
+
+@contextmanager
+def open_stream(path: Path) -> Iterator[BinaryIO]:
+    """Open a file for reading bytes, decompressed when it starts with gzip's magic number.
+
+    Raises
+    ------
+    InputError
+        The file cannot be opened, or its gzip data is damaged; the latter while reading.
+    """
+    reject_special_files(path)
+    try:
+        with open(path, "rb") as file:
+            is_gzip = file.read(2) == GZIP_MAGIC
+            file.seek(0)
+            if is_gzip:
+                with _Unpacked(file, path) as unpacked:
+                    yield cast(BinaryIO, unpacked)
+            else:
+                yield file
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file: give the path of a CSV or IDX file") from None
+    except IsADirectoryError:
+        raise InputError(f"{path}: is a directory: give a CSV or IDX file in it") from None
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise InputError(
+            f"{path}: its gzip data is damaged or cut off ({error}): copy or download it again"
+        ) from None
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror}): check the path and its permissions"
+        ) from None

@@ -1,0 +1,1 @@
+"""What a user sees of a training run: lines, a log, a history and plots."""

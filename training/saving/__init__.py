@@ -1,0 +1,1 @@
+"""Files that a model and a training run are saved in."""
