@@ -14,7 +14,7 @@ from numba import prange
 
 from kernels import validation
 from kernels.geometry import Window, make_window
-from kernels.numba_backend.packed import validation as packed_validation
+from kernels.numba_backend.packed import checks
 from kernels.numba_backend.packed.dense import scale_and_bias, terms
 from kernels.numba_backend.packed.layout import simd_width
 from kernels.numba_backend.runtime.buffer_pool import empty
@@ -190,10 +190,10 @@ def correlate(
     scale=None,
     negative_slope=1.0,
 ):
-    w, groups = packed_validation.check_filters(w, x.shape, x.dtype, groups)
+    w, groups = checks.check_filters(w, x.shape, x.dtype, groups)
     if groups != 1:
         return NotImplemented
-    scale, b = packed_validation.check_scale_and_bias(scale, b, len(w), x.dtype)
+    scale, b = checks.check_scale_and_bias(scale, b, len(w), x.dtype)
     negative_slope = validation.check_negative_slope(negative_slope, x.dtype)
     window = make_window(x.shape[2:], w.shape[2:], stride, padding, dilation)
     (N, C, _, _), F, P = x.shape, len(w), x.data.shape[3]

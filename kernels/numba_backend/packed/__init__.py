@@ -7,9 +7,8 @@ import math
 
 from kernels import validation
 from kernels.geometry import make_window
-from kernels.numba_backend.packed import convolution, normalization, pooling
+from kernels.numba_backend.packed import checks, convolution, normalization, pooling
 from kernels.numba_backend.packed import dense as products
-from kernels.numba_backend.packed import validation as packed_validation
 from kernels.numba_backend.packed.activations import (
     dropout,
     dropout_grad,
@@ -72,9 +71,9 @@ def correlate(
     scale=None,
     negative_slope=1.0,
 ) -> PackedBatch:
-    packed_validation.check_images(x)
-    w, groups = packed_validation.check_filters(w, x.shape, x.dtype, groups)
-    scale, b = packed_validation.check_scale_and_bias(scale, b, len(w), x.dtype)
+    checks.check_images(x)
+    w, groups = checks.check_filters(w, x.shape, x.dtype, groups)
+    scale, b = checks.check_scale_and_bias(scale, b, len(w), x.dtype)
     window = make_window(x.shape[2:], w.shape[2:], stride, padding, dilation)
     return convolution.correlate(
         x, w, b, window, groups, scale, validation.check_negative_slope(negative_slope, x.dtype)
@@ -92,20 +91,18 @@ def correlate_grad(
     need_dx=True,
     out=None,
 ):
-    packed_validation.check_compatible(
-        "x", x, dy, x.shape[1:] if isinstance(x, PackedBatch) else None
-    )
-    packed_validation.check_images(x)
-    w, groups = packed_validation.check_filters(w, x.shape, x.dtype, groups)
+    checks.check_compatible("x", x, dy, x.shape[1:] if isinstance(x, PackedBatch) else None)
+    checks.check_images(x)
+    w, groups = checks.check_filters(w, x.shape, x.dtype, groups)
     window = make_window(x.shape[2:], w.shape[2:], stride, padding, dilation)
-    packed_validation.check_compatible("dy", dy, x, (len(w), *window.output))
+    checks.check_compatible("dy", dy, x, (len(w), *window.output))
     out = validation.check_out(out, (w.shape, w.shape[:1]), (w,))
     dw, db = convolution.weight_gradient(dy, x, w.shape, window, groups, out)
     return convolution.input_gradient(dy, w, window, groups) if need_dx else None, dw, db
 
 
 def max_pool(x: PackedBatch, pool_size, stride=None, padding=0):
-    packed_validation.check_images(x)
+    checks.check_images(x)
     return pooling.max_pool(x, validation.make_pool_window(x.shape[2:], pool_size, stride, padding))
 
 
@@ -119,11 +116,11 @@ def _pooled(dy: PackedBatch, x_shape, pool_size, stride, padding):
 
 def max_pool_grad(dy: PackedBatch, taps, x_shape, pool_size, stride=None, padding=0) -> PackedBatch:
     window = _pooled(dy, x_shape, pool_size, stride, padding)
-    return pooling.max_pool_grad(dy, packed_validation.check_argmax_taps(taps, dy, window), window)
+    return pooling.max_pool_grad(dy, checks.check_argmax_taps(taps, dy, window), window)
 
 
 def avg_pool(x: PackedBatch, pool_size, stride=None, padding=0) -> PackedBatch:
-    packed_validation.check_images(x)
+    checks.check_images(x)
     return pooling.avg_pool(x, validation.make_pool_window(x.shape[2:], pool_size, stride, padding))
 
 
@@ -132,7 +129,7 @@ def avg_pool_grad(dy: PackedBatch, x_shape, pool_size, stride=None, padding=0) -
 
 
 def batch_norm_relu(x: PackedBatch, gamma, beta, epsilon, negative_slope):
-    gamma, beta = packed_validation.check_vectors(x, gamma=gamma, beta=beta)
+    gamma, beta = checks.check_vectors(x, gamma=gamma, beta=beta)
     negative_slope = validation.check_negative_slope(negative_slope, x.dtype)
     return normalization.batch_norm_relu(
         x, gamma, beta, validation.check_epsilon(epsilon), negative_slope
@@ -142,9 +139,7 @@ def batch_norm_relu(x: PackedBatch, gamma, beta, epsilon, negative_slope):
 def batch_norm_relu_inference(
     x: PackedBatch, gamma, beta, mean, variance, epsilon, negative_slope
 ) -> PackedBatch:
-    vectors = packed_validation.check_vectors(
-        x, gamma=gamma, beta=beta, mean=mean, variance=variance
-    )
+    vectors = checks.check_vectors(x, gamma=gamma, beta=beta, mean=mean, variance=variance)
     negative_slope = validation.check_negative_slope(negative_slope, x.dtype)
     return normalization.batch_norm_relu_inference(
         x, *vectors, validation.check_epsilon(epsilon), negative_slope
@@ -154,10 +149,8 @@ def batch_norm_relu_inference(
 def batch_norm_relu_grad(
     dy: PackedBatch, x: PackedBatch, gamma, beta, mean, variance, epsilon, negative_slope, out=None
 ):
-    packed_validation.check_compatible("x", x, dy)
-    vectors = packed_validation.check_vectors(
-        x, gamma=gamma, beta=beta, mean=mean, variance=variance
-    )
+    checks.check_compatible("x", x, dy)
+    vectors = checks.check_vectors(x, gamma=gamma, beta=beta, mean=mean, variance=variance)
     out = validation.check_out(out, [x.shape[1:2]] * 2, vectors)
     epsilon, negative_slope = (
         validation.check_epsilon(epsilon),
@@ -181,8 +174,8 @@ def batch_norm_grad(dy: PackedBatch, x: PackedBatch, gamma, mean, variance, epsi
 
 
 def batch_norm_relu_pool(x: PackedBatch, gamma, beta, epsilon, negative_slope, pool_size):
-    packed_validation.check_images(x)
-    gamma, beta = packed_validation.check_vectors(x, gamma=gamma, beta=beta)
+    checks.check_images(x)
+    gamma, beta = checks.check_vectors(x, gamma=gamma, beta=beta)
     window = validation.make_pool_window(x.shape[2:], pool_size, None, 0)
     epsilon, negative_slope = (
         validation.check_epsilon(epsilon),
@@ -204,18 +197,14 @@ def batch_norm_relu_pool_grad(
     pool_size,
     out=None,
 ):
-    packed_validation.check_compatible(
-        "x", x, dy, x.shape[1:] if isinstance(x, PackedBatch) else None
-    )
+    checks.check_compatible("x", x, dy, x.shape[1:] if isinstance(x, PackedBatch) else None)
     window = _pooled(dy, x.shape, pool_size, None, 0)
     if not isinstance(taken, tuple) or len(taken) != 2:
         raise TypeError("taken must be what batch_norm_relu_pool returned")
     taps, largest = taken
-    packed_validation.check_argmax_taps(taps, dy, window)
-    packed_validation.check_compatible("taken", largest, dy)
-    vectors = packed_validation.check_vectors(
-        x, gamma=gamma, beta=beta, mean=mean, variance=variance
-    )
+    checks.check_argmax_taps(taps, dy, window)
+    checks.check_compatible("taken", largest, dy)
+    vectors = checks.check_vectors(x, gamma=gamma, beta=beta, mean=mean, variance=variance)
     gamma, beta, mean, variance = vectors
     out = validation.check_out(out, [x.shape[1:2]] * 2, vectors)
     epsilon, negative_slope = (
@@ -228,25 +217,23 @@ def batch_norm_relu_pool_grad(
 
 
 def dense(x: PackedBatch, w, b=None, scale=None, negative_slope=1.0) -> PackedBatch:
-    packed_validation.check_rows(x)
-    w = packed_validation.check_weights(w, x.shape[1], x.dtype)
-    scale, b = packed_validation.check_scale_and_bias(scale, b, w.shape[1], x.dtype)
+    checks.check_rows(x)
+    w = checks.check_weights(w, x.shape[1], x.dtype)
+    scale, b = checks.check_scale_and_bias(scale, b, w.shape[1], x.dtype)
     return products.dense(x, w, b, scale, validation.check_negative_slope(negative_slope, x.dtype))
 
 
 def dense_grad(dy: PackedBatch, x: PackedBatch, w, need_dx=True, out=None):
-    packed_validation.check_compatible(
-        "x", x, dy, x.shape[1:] if isinstance(x, PackedBatch) else None
-    )
-    packed_validation.check_rows(x)
-    w = packed_validation.check_weights(w, x.shape[1], x.dtype)
-    packed_validation.check_compatible("dy", dy, x, w.shape[1:])
+    checks.check_compatible("x", x, dy, x.shape[1:] if isinstance(x, PackedBatch) else None)
+    checks.check_rows(x)
+    w = checks.check_weights(w, x.shape[1], x.dtype)
+    checks.check_compatible("dy", dy, x, w.shape[1:])
     out = validation.check_out(out, (w.shape, w.shape[1:]), (w,))
     return products.dense_grad(dy, x, w, bool(need_dx), out)
 
 
 def flatten(x: PackedBatch) -> PackedBatch:
-    packed_validation.check_images(x)
+    checks.check_images(x)
     return x.reshape(math.prod(x.shape[1:]))
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from kernels import validation
 from kernels.numba_backend import activations as plain
 from kernels.numba_backend.normalization import multiply
-from kernels.numba_backend.packed import validation as packed_validation
+from kernels.numba_backend.packed import checks
 from kernels.numba_backend.packed.layout import PackedBatch, pack, unpack
 from kernels.numba_backend.runtime.buffer_pool import empty
 from kernels.numba_backend.runtime.capture import launch
@@ -27,7 +27,7 @@ def leaky_relu(x: PackedBatch, negative_slope) -> PackedBatch:
 
 
 def leaky_relu_grad(dy: PackedBatch, x: PackedBatch, negative_slope) -> PackedBatch:
-    packed_validation.check_compatible("x", x, dy)
+    checks.check_compatible("x", x, dy)
     dx, negative_slope = dy.like(), validation.check_negative_slope(negative_slope, x.dtype)
     launch(plain.leaky_relu_grad_kernel, dy.flat, x.flat, negative_slope, dx.flat)
     return dx
@@ -46,7 +46,7 @@ def dropout(x: PackedBatch, rate, rng):
 
 
 def dropout_grad(dy: PackedBatch, mask: PackedBatch) -> PackedBatch:
-    packed_validation.check_compatible("mask", mask, dy)
+    checks.check_compatible("mask", mask, dy)
     dx = dy.like()
     launch(multiply, dy.flat, mask.flat, dx.flat)
     return dx
@@ -54,7 +54,7 @@ def dropout_grad(dy: PackedBatch, mask: PackedBatch) -> PackedBatch:
 
 # A softmax within a network is rare: it works on plain rows.
 def softmax(x: PackedBatch) -> PackedBatch:
-    packed_validation.check_rows(x)
+    checks.check_rows(x)
     rows = unpack(x)
     y = np.empty_like(rows)
     launch(plain.softmax_kernel, rows, y)
@@ -62,8 +62,8 @@ def softmax(x: PackedBatch) -> PackedBatch:
 
 
 def softmax_grad(dy: PackedBatch, y: PackedBatch) -> PackedBatch:
-    packed_validation.check_compatible("y", y, dy)
-    packed_validation.check_rows(y)
+    checks.check_compatible("y", y, dy)
+    checks.check_rows(y)
     rows = unpack(dy)
     dx = np.empty_like(rows)
     launch(plain.softmax_grad_kernel, rows, unpack(y), dx)
@@ -105,7 +105,7 @@ def _cross_entropy(logits, labels, smoothing, dlogits):
 
 
 def softmax_cross_entropy(logits: PackedBatch, labels, smoothing=0.0):
-    packed_validation.check_rows(logits)
+    checks.check_rows(logits)
     labels = validation.check_labels(labels, *logits.shape)
     dlogits = logits.like()
     loss, correct = launch(
