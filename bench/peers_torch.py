@@ -52,7 +52,7 @@ def module(layer: Layer) -> nn.Module:
         case LeakyRelu():
             return nn.LeakyReLU(layer.negative_slope)
         case MaxPool():
-            return nn.MaxPool2d(layer.pool_size, layer.stride, window(layer).start)
+            return nn.MaxPool2d(layer.pool_size, layer.stride, window(layer).pad_begin)
         case Flatten():
             return nn.Flatten()
     raise TypeError(f"there is no module for the layer {layer}")

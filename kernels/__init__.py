@@ -1,4 +1,8 @@
-"""The maths of a convolutional network, three times: numpy and scipy to read, numba to run."""
+"""The arithmetic of convolutional networks, implemented by three backends with the same functions.
+
+The numpy backend is the reference, the scipy backend a second one that uses SciPy's
+`correlate2d`, and the numba backend the fast one. `kernels.interface` documents the functions.
+"""
 
 from importlib import import_module
 
@@ -12,16 +16,33 @@ BACKENDS = {
 
 
 def get_backend(name: str) -> Backend:
-    """Return the backend called ``name``: "numba", "scipy" or "numpy".
+    """Return the backend called ``name``.
 
-    Only the backend asked for is imported, so that the references run without Numba.
+    Only this backend is imported, so the reference backends work without Numba.
+
+    Parameters
+    ----------
+    name : "numba", "scipy" or "numpy"
+
+    Returns
+    -------
+    module
+        A module with the functions of `kernels.interface.Backend`.
 
     Raises
     ------
     ValueError
-        When there is no such backend.
+        If there is no such backend.
     ImportError
-        When the package that it needs is not installed, or Numba must not compile.
+        If a package that the backend needs is not installed, or does not load.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> backend = get_backend("numpy")
+    >>> backend.correlate(np.ones((1, 1, 3, 3)), np.ones((1, 1, 2, 2)))
+    array([[[[4., 4.],
+             [4., 4.]]]])
     """
     if not isinstance(name, str) or name not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {name!r}")
@@ -33,7 +54,7 @@ def get_backend(name: str) -> Backend:
         ) from error
     except ImportError:
         raise
-    except Exception as error:  # whatever a package does that does not fit to the others
+    except Exception as error:  # incompatible versions of packages raise errors of any kind
         raise ImportError(f"backend {name!r} cannot be loaded: {error}") from error
 
 

@@ -1,4 +1,4 @@
-"""Where a window lands on an image: kernel sizes, strides, padding, dilation, output sizes."""
+"""The geometry of a sliding window: kernel size, stride, padding, dilation and output size."""
 
 import math
 from dataclasses import dataclass, replace
@@ -20,10 +20,13 @@ class Window:
     image : (H, W)
         Size of the image before padding.
     size : (KH, KW)
-        Taps of the window (a convolution's kernel, a pool).
-    stride, dilation : (vertical, horizontal)
-        Pixels between two windows, and between two taps of one window.
+        Number of taps of the window (a convolution's kernel, or a pool).
+    stride : (vertical, horizontal)
+        Distance in pixels between two neighbouring windows.
     padding : ((top, bottom), (left, right))
+        Rows and columns added around the image.
+    dilation : (vertical, horizontal)
+        Distance in pixels between two neighbouring taps of one window.
     """
 
     image: Pair
@@ -33,44 +36,79 @@ class Window:
     dilation: Pair
 
     @property
-    def extent(self) -> Pair:
-        """Pixels from the first to the last tap, both counted."""
+    def kernel_extent(self) -> Pair:
+        """Number of rows and columns from the first tap to the last, both included."""
         (KH, KW), (dh, dw) = self.size, self.dilation
         return (KH - 1) * dh + 1, (KW - 1) * dw + 1
 
     @property
     def padded(self) -> Pair:
-        """Size of the padded image."""
+        """Size (H, W) of the padded image."""
         (H, W), ((top, bottom), (left, right)) = self.image, self.padding
         return H + top + bottom, W + left + right
 
     @property
-    def start(self) -> Pair:
-        """How far above and left of the image the first window begins."""
+    def pad_begin(self) -> Pair:
+        """Padding (top, left) before the first row and the first column of the image."""
         (top, _), (left, _) = self.padding
         return top, left
 
     @property
     def output(self) -> Pair:
-        """Number of places (OH, OW) where the window fits."""
+        """Number of window positions (OH, OW), which is the size of the output."""
         return (
-            (self.padded[0] - self.extent[0]) // self.stride[0] + 1,
-            (self.padded[1] - self.extent[1]) // self.stride[1] + 1,
+            (self.padded[0] - self.kernel_extent[0]) // self.stride[0] + 1,
+            (self.padded[1] - self.kernel_extent[1]) // self.stride[1] + 1,
         )
 
 
 def standardize_pair(value: Any, name: str, minimum: int = 1) -> Pair:
-    """Return an int or a pair of ints as a pair (vertical, horizontal)."""
+    """Return an int or a pair of ints as a pair (vertical, horizontal).
+
+    Parameters
+    ----------
+    value : int or pair of int
+    name : str
+        Name of the argument, for error messages.
+    minimum : int
+        Smallest integer that is allowed.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``value`` is no integer or pair of integers, or an integer is out of range.
+
+    Examples
+    --------
+    >>> standardize_pair(3, "kernel_size")
+    (3, 3)
+    """
     if isinstance(value, (tuple, list)):
         if len(value) != 2:
-            raise ValueError(f"{name} must be an integer or a pair of them, got {value!r}")
+            raise ValueError(f"{name} must be an integer or a pair of integers, got {value!r}")
         return check_int(value[0], name, minimum), check_int(value[1], name, minimum)
     number = check_int(value, name, minimum)
     return number, number
 
 
 def standardize_padding(value: Any) -> str | Padding:
-    """Return padding as "same" or in its longest form, ((top, bottom), (left, right))."""
+    """Return padding as "same" or in its full form, ((top, bottom), (left, right)).
+
+    Parameters
+    ----------
+    value : int, pair, ((top, bottom), (left, right)), "same" or "valid"
+        "valid" is no padding.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``value`` is none of these, or a number is negative.
+
+    Examples
+    --------
+    >>> standardize_padding((2, 1))
+    ((2, 2), (1, 1))
+    """
     if isinstance(value, str):
         if value in ("same", "valid"):
             return "same" if value == "same" else ((0, 0), (0, 0))
@@ -86,37 +124,38 @@ def standardize_padding(value: Any) -> str | Padding:
     return (vertical, vertical), (horizontal, horizontal)
 
 
-def _same_padding(length: int, extent: int, stride: int) -> Pair:
-    """Padding that leaves ceil(length / stride) windows; an odd rest goes to the far side."""
-    total = max((math.ceil(length / stride) - 1) * stride + extent - length, 0)
-    return total // 2, total - total // 2
+def _same_padding(length: int, kernel_extent: int, stride: int) -> Pair:
+    """Return the padding that gives ceil(length / stride) outputs; an odd pixel goes to the end."""
+    amount = max((math.ceil(length / stride) - 1) * stride + kernel_extent - length, 0)
+    return amount // 2, amount - amount // 2
 
 
 @lru_cache(maxsize=1024)
-def _window(
+def _make_window(
     image: Pair, size: Pair, stride: Pair, padding: str | Padding, dilation: Pair
 ) -> Window:
     if isinstance(padding, str):
-        extent = Window(image, size, stride, ((0, 0), (0, 0)), dilation).extent
+        extent = Window(image, size, stride, ((0, 0), (0, 0)), dilation).kernel_extent
         padding = (
             _same_padding(image[0], extent[0], stride[0]),
             _same_padding(image[1], extent[1], stride[1]),
         )
     window = Window(image, size, stride, padding, dilation)
-    if max(math.prod(window.extent), math.prod(window.padded)) >= 2**31:
+    extent, padded = window.kernel_extent, window.padded
+    if max(math.prod(extent), math.prod(padded)) >= 2**31:
         raise ValueError(
-            f"windows of {window.extent} pixels on images of {window.padded} (padding included) "
-            "are too large: positions have 32 bits, so there must be fewer than 2**31 pixels"
+            f"a window of {extent} pixels on images of {padded} pixels (padding included) is too "
+            "large: pixel positions are 32-bit integers, so there must be fewer than 2**31 pixels"
         )
-    if window.extent[0] > window.padded[0] or window.extent[1] > window.padded[1]:
+    if extent[0] > padded[0] or extent[1] > padded[1]:
         raise ValueError(
-            f"a window of {window.extent[0]}x{window.extent[1]} pixels does not fit into an image "
-            f"of {window.padded[0]}x{window.padded[1]} (padding included): "
-            "take a smaller kernel or pool, or more padding"
+            f"a window of {extent[0]}x{extent[1]} pixels does not fit into an image "
+            f"of {padded[0]}x{padded[1]} pixels (padding included): "
+            "use a smaller kernel or pool, or more padding"
         )
-    # A stride beyond the image is one that leaves it: kernels need not tell the two apart.
-    longest = min(stride[0], window.padded[0]), min(stride[1], window.padded[1])
-    return replace(window, stride=longest)
+    # A stride of the padded size or more allows one window, however large the stride is. The
+    # clipped stride keeps products of strides and positions within 32 bits.
+    return replace(window, stride=(min(stride[0], padded[0]), min(stride[1], padded[1])))
 
 
 def make_window(
@@ -127,19 +166,32 @@ def make_window(
     Parameters
     ----------
     image : (H, W)
+        Size of the image in pixels.
     size, stride, dilation : int or pair of int
+        As in `Window`.
     padding : int, pair, ((top, bottom), (left, right)), "same" or "valid"
-        "same" leaves ceil(H / stride) rows; where the padding is odd, the bottom and the right
-        side get the extra pixel, as in TensorFlow.
+        "same" gives ceil(H / stride) rows of output. If the padding is odd, the bottom and the
+        right side get the extra pixel, as in TensorFlow.
     name : str
-        What to call ``size`` in an error.
+        Name of ``size`` in error messages.
+
+    Returns
+    -------
+    Window
+        Its stride is at most the size of the padded image.
 
     Raises
     ------
     TypeError, ValueError
-        Naming the parameter that is wrong.
+        If a parameter is invalid (the message names it), or if the window does not fit into the
+        padded image, or if either has 2**31 pixels or more.
+
+    Examples
+    --------
+    >>> make_window((28, 28), size=5, stride=2, padding="same").output
+    (14, 14)
     """
-    return _window(
+    return _make_window(
         image,
         standardize_pair(size, name),
         standardize_pair(stride, "stride"),

@@ -1,14 +1,31 @@
-"""What every backend offers. `get_backend` returns a module or package that fits this protocol.
+"""The functions of every backend: their arguments, formulas, shapes and sources.
 
-Shapes: N images (or rows) in a batch, C channels, H rows and W columns of pixels. Plain
-arrays are C-contiguous float32 or float64; other strides and byte orders are copied.
-Every function that takes arrays raises TypeError for a wrong type or dtype and ValueError
-for a wrong shape or size, and says which argument it was and what would be right. What is
-written into (`out`, and the vectors of optimizers and averages) shares no memory with the rest.
+`kernels.get_backend` returns a module that fits the protocol `Backend`. All backends have the
+same functions, and each function has the same parameters, in the same order and with the same
+names and defaults, on every backend.
 
-Activations that one of these functions returned are opaque to the layers, but for their
-`shape`: only functions of the same backend look into them, so that a backend may keep a
-memory layout of its own inside a model.
+Shapes: N images or rows in a batch, C channels, H rows and W columns of pixels, F filters, KH
+rows and KW columns of a kernel or pool, OH rows and OW columns of an output.
+
+Plain arrays are float32 or float64, and all arrays of one call have the same dtype. Arrays of
+another memory layout or byte order are copied. Every function that takes arrays raises TypeError
+for a wrong type or dtype and ValueError for a wrong shape or value; the message names the
+argument. An array that a function writes to (``out``, an optimizer's vectors, running statistics)
+must be contiguous and must share no memory with the other arguments.
+
+Inside a model, arrays of activations are opaque to the layers, but for their ``shape`` and
+``dtype``: a backend may keep activations in a memory layout of its own between `from_array` or
+`normalize_images` and `to_array`.
+
+Examples
+--------
+>>> import numpy as np
+>>> from kernels import get_backend
+>>> backend = get_backend("numpy")
+>>> y, index = backend.max_pool(np.arange(16.0).reshape(1, 1, 4, 4), pool_size=2)
+>>> y
+array([[[[ 5.,  7.],
+         [13., 15.]]]])
 """
 
 from typing import Any, Protocol
@@ -20,13 +37,28 @@ Shape = tuple[int, ...]
 
 
 class Backend(Protocol):
-    """The maths of a convolutional network."""
+    """The arithmetic of a convolutional network.
+
+    The examples below use ``backend = get_backend("numpy")``; the other backends give the same
+    numbers up to rounding.
+    """
 
     @property
     def __name__(self) -> str: ...
 
     def set_threads(self, threads: int) -> None:
-        """Use this many threads from now on; ValueError above what the machine has."""
+        """Set the number of threads that the backend computes with.
+
+        Parameters
+        ----------
+        threads : int
+            From 1 to the number of processors of the machine.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If ``threads`` is no integer, or out of range.
+        """
 
     # -- convolution ---------------------------------------------------------------------------
     def correlate(
@@ -41,25 +73,27 @@ class Backend(Protocol):
         scale: Array | None = None,
         negative_slope: float = 1.0,
     ) -> Array:
-        """Cross-correlate images with filters, the "convolution" of neural networks.
+        """Return the cross-correlation of images with filters: the "convolution" of networks.
 
-        y[n, f, i, j] = b[f] + sum over c, k, l of
-        w[f, c, k, l] * x[n, c, i * stride + k * dilation, j * stride + l * dilation]
+        y[n, f, i, j] = b[f] + sum over c, k, m of
+        w[f, c, k, m] * x[n, c, i * stride + k * dilation, j * stride + m * dilation]
 
         Parameters
         ----------
         x : (N, C, H, W)
         w : (F, C / groups, KH, KW)
         b : (F,), optional
+            Bias of each filter. None: 0.
         stride, dilation : int or pair of int
+            Pixels between two windows, and between two taps of a window.
         padding : int, pair, ((top, bottom), (left, right)), "same" or "valid"
-            Zeros around each image.
+            Rows and columns of zeros around each image.
         groups : int
-            Filter f sees the channels of group f // (F / groups) only.
+            Number of groups. Filter f only sees the channels of group f // (F / groups).
         scale : (F,), optional
-            What each filter's sums are multiplied by before the bias is added.
-        slope : float
-            What negative results are multiplied by, as `leaky_relu` does; 1 leaves them.
+            Factor of each filter's sum, applied before the bias is added. None: 1.
+        negative_slope : float
+            Factor of negative results, as in `leaky_relu`. 1 changes nothing.
 
         Returns
         -------
@@ -69,6 +103,13 @@ class Backend(Protocol):
         ----------
         Goodfellow, Bengio, Courville: Deep Learning (2016), section 9.1.
         Dumoulin, Visin: A guide to convolution arithmetic for deep learning (2016).
+
+        Examples
+        --------
+        >>> x = np.arange(9.0).reshape(1, 1, 3, 3)
+        >>> backend.correlate(x, np.ones((1, 1, 2, 2)))
+        array([[[[ 8., 12.],
+                 [20., 24.]]]])
         """
 
     def correlate_grad(
@@ -83,26 +124,47 @@ class Backend(Protocol):
         need_dx: bool = True,
         out: tuple[Array | None, ...] | None = None,
     ) -> tuple[Array | None, Array, Array]:
-        """Return the gradients dx (None unless needed), dw and db of `correlate`.
+        """Return the gradients of `correlate`.
 
         Parameters
         ----------
         dy : (N, F, OH, OW)
             Gradient of the loss with respect to the output.
-        out : (dw, db), each an array or None, optional
-            Room for these gradients: a backend may write them there and return these arrays. The
-            same goes for the parameters of all other layers below.
+        x, w, stride, padding, dilation, groups
+            As in `correlate`.
+        need_dx : bool
+            Whether to compute dx. The first layer of a network does not need it.
+        out : (dw, db), optional
+            Arrays for the gradients of the parameters, or None in place of one. A backend may
+            write a gradient to its array and return this array, or return a new array.
 
         Returns
         -------
-        dx, dw, db
-            Of the shapes of x, w and (F,).
+        dx : (N, C, H, W) or None
+            None if not needed.
+        dw : (F, C / groups, KH, KW)
+        db : (F,)
+
+        Examples
+        --------
+        >>> x, w = np.arange(9.0).reshape(1, 1, 3, 3), np.ones((1, 1, 2, 2))
+        >>> dx, dw, db = backend.correlate_grad(np.ones((1, 1, 2, 2)), x, w)
+        >>> dw
+        array([[[[ 8., 12.],
+                 [20., 24.]]]])
         """
 
     def im2col(
         self, x: Array, kernel_size: Any, stride: Any = 1, padding: Any = 0, dilation: Any = 1
     ) -> Array:
-        """Lay the pixels under each place of the window out as a column.
+        """Return the pixels under each window position as a column.
+
+        Parameters
+        ----------
+        x : (N, C, H, W)
+        kernel_size : int or pair of int
+        stride, padding, dilation
+            As in `correlate`.
 
         Returns
         -------
@@ -112,6 +174,14 @@ class Backend(Protocol):
         ----------
         Chellapilla, Puri, Simard: High performance convolutional neural networks for
         document processing (2006).
+
+        Examples
+        --------
+        >>> backend.im2col(np.arange(6.0).reshape(1, 1, 2, 3), kernel_size=2)
+        array([[[0., 1.],
+                [1., 2.],
+                [3., 4.],
+                [4., 5.]]])
         """
 
     def col2im(
@@ -123,7 +193,25 @@ class Backend(Protocol):
         padding: Any = 0,
         dilation: Any = 1,
     ) -> Array:
-        """Add columns back onto the pixels they came from: the transpose of `im2col`."""
+        """Add each column to the pixels that `im2col` took it from: the transpose of `im2col`.
+
+        Parameters
+        ----------
+        cols : (N, C * KH * KW, OH * OW)
+        x_shape : (N, C, H, W)
+        kernel_size, stride, padding, dilation
+            As in `im2col`.
+
+        Returns
+        -------
+        x : (N, C, H, W)
+
+        Examples
+        --------
+        >>> backend.col2im(np.ones((1, 4, 2)), (1, 1, 2, 3), kernel_size=2)
+        array([[[[1., 2., 1.],
+                 [1., 2., 1.]]]])
+        """
 
     def correlate_im2col(
         self,
@@ -135,13 +223,16 @@ class Backend(Protocol):
         dilation: Any = 1,
         groups: int = 1,
     ) -> Array:
-        """`correlate` by `im2col` and a matrix product."""
+        """Return the result of `correlate`, computed by `im2col` and a matrix product.
+
+        The parameters are those of `correlate`.
+        """
 
     # -- pooling -------------------------------------------------------------------------------
     def max_pool(
         self, x: Array, pool_size: Any, stride: Any = None, padding: Any = 0
     ) -> tuple[Array, Array]:
-        """Return the largest pixel of each window, and where it stood.
+        """Return the largest pixel of each window and its position.
 
         Parameters
         ----------
@@ -150,14 +241,22 @@ class Backend(Protocol):
         stride : int or pair of int, optional
             None: the pool size.
         padding : as in `correlate`, smaller than the pool
-            Padding is never the largest.
+            Padding is never the largest pixel.
 
         Returns
         -------
         y : (N, C, OH, OW)
-            NaN where a window holds one.
+            NaN if a window contains NaN.
         index : (N, C, OH, OW), int32
-            Position row * W + column in the image; of equal pixels, the first in the window.
+            Position row * W + column in the image. Of equal pixels, the first in the window.
+            For activations in a layout of its own, a backend may return another array, which
+            only its own `max_pool_grad` understands.
+
+        Examples
+        --------
+        >>> y, index = backend.max_pool(np.array([[[[1.0, 4.0], [3.0, 2.0]]]]), pool_size=2)
+        >>> y, index
+        (array([[[[4.]]]]), array([[[[1]]]], dtype=int32))
         """
 
     def max_pool_grad(
@@ -169,22 +268,72 @@ class Backend(Protocol):
         stride: Any = None,
         padding: Any = 0,
     ) -> Array:
-        """Return the gradient of `max_pool` with respect to x."""
+        """Return the gradient of `max_pool` with respect to x.
+
+        Parameters
+        ----------
+        dy : (N, C, OH, OW)
+            Gradient of the loss with respect to the output.
+        index : (N, C, OH, OW)
+            As returned by `max_pool`.
+        x_shape : (N, C, H, W)
+        pool_size, stride, padding
+            As in `max_pool`.
+
+        Returns
+        -------
+        dx : (N, C, H, W)
+        """
 
     def avg_pool(self, x: Array, pool_size: Any, stride: Any = None, padding: Any = 0) -> Array:
-        """Return the mean of each window's real pixels: padding does not count."""
+        """Return the mean of each window. Padding does not count in the mean.
+
+        The parameters are those of `max_pool`.
+
+        Returns
+        -------
+        y : (N, C, OH, OW)
+
+        Examples
+        --------
+        >>> backend.avg_pool(np.arange(4.0).reshape(1, 1, 2, 2), pool_size=2)
+        array([[[[1.5]]]])
+        """
 
     def avg_pool_grad(
         self, dy: Array, x_shape: Shape, pool_size: Any, stride: Any = None, padding: Any = 0
     ) -> Array:
-        """Return the gradient of `avg_pool` with respect to x."""
+        """Return the gradient of `avg_pool` with respect to x.
+
+        Parameters
+        ----------
+        dy : (N, C, OH, OW)
+            Gradient of the loss with respect to the output.
+        x_shape : (N, C, H, W)
+        pool_size, stride, padding
+            As in `avg_pool`.
+
+        Returns
+        -------
+        dx : (N, C, H, W)
+        """
 
     # -- fully connected -----------------------------------------------------------------------
     def flatten(self, x: Array) -> Array:
         """Return images (N, C, H, W) as rows (N, C * H * W)."""
 
-    def flatten_grad(self, dy: Array, image: Shape) -> Array:
-        """Return rows (N, C * H * W) as images of shape ``image`` = (C, H, W)."""
+    def flatten_grad(self, dy: Array, image_shape: Shape) -> Array:
+        """Return rows (N, C * H * W) as images.
+
+        Parameters
+        ----------
+        dy : (N, C * H * W)
+        image_shape : (C, H, W)
+
+        Returns
+        -------
+        dx : (N, C, H, W)
+        """
 
     def dense(
         self,
@@ -194,10 +343,27 @@ class Backend(Protocol):
         scale: Array | None = None,
         negative_slope: float = 1.0,
     ) -> Array:
-        """Return scale * (x @ w) + b for rows x (N, features) and weights w (features, units).
+        """Return scale * (x @ w) + b.
 
-        A scale and a bias b have one number a unit. Negative results are multiplied by the slope,
-        as `leaky_relu` does.
+        Parameters
+        ----------
+        x : (N, features)
+        w : (features, units)
+        b : (units,), optional
+            None: 0.
+        scale : (units,), optional
+            None: 1.
+        negative_slope : float
+            Factor of negative results, as in `leaky_relu`. 1 changes nothing.
+
+        Returns
+        -------
+        y : (N, units)
+
+        Examples
+        --------
+        >>> backend.dense(np.ones((1, 3)), np.ones((3, 2)), np.array([0.0, 1.0]))
+        array([[3., 4.]])
         """
 
     def dense_grad(
@@ -208,13 +374,32 @@ class Backend(Protocol):
         need_dx: bool = True,
         out: tuple[Array | None, ...] | None = None,
     ) -> tuple[Array | None, Array, Array]:
-        """Return the gradients dx (None unless needed), dw and db of `dense`."""
+        """Return the gradients of `dense`.
+
+        Parameters
+        ----------
+        dy : (N, units)
+            Gradient of the loss with respect to the output.
+        x, w
+            As in `dense`.
+        need_dx, out
+            As in `correlate_grad`.
+
+        Returns
+        -------
+        dx : (N, features) or None
+            None if not needed.
+        dw : (features, units)
+        db : (units,)
+        """
 
     # -- normalisation and regularisation ------------------------------------------------------
     def batch_norm(
         self, x: Array, gamma: Array, beta: Array, epsilon: float
     ) -> tuple[Array, Array, Array]:
         """Normalise each channel by its mean and variance in the batch.
+
+        y = gamma * (x - mean) / sqrt(variance + epsilon) + beta
 
         Parameters
         ----------
@@ -226,13 +411,22 @@ class Backend(Protocol):
 
         Returns
         -------
-        y : like x
+        y : same shape as x
         mean, variance : (C,)
-            Of the batch; the variance is the biased one, the mean squared deviation.
+            Statistics of the batch. The variance is the biased one: the mean of the squared
+            deviations.
 
         References
         ----------
         Ioffe, Szegedy: Batch normalization (2015).
+
+        Examples
+        --------
+        >>> x = np.array([[1.0, 10.0], [3.0, 30.0]])
+        >>> y, mean, variance = backend.batch_norm(x, np.ones(2), np.zeros(2), epsilon=0)
+        >>> y
+        array([[-1., -1.],
+               [ 1.,  1.]])
         """
 
     def batch_norm_grad(
@@ -245,12 +439,40 @@ class Backend(Protocol):
         epsilon: float,
         out: tuple[Array | None, ...] | None = None,
     ) -> tuple[Array, Array, Array]:
-        """Return the gradients dx, dgamma and dbeta of `batch_norm`."""
+        """Return the gradients of `batch_norm`.
+
+        Parameters
+        ----------
+        dy : same shape as x
+            Gradient of the loss with respect to y.
+        x, gamma, epsilon
+            As in `batch_norm`.
+        mean, variance : (C,)
+            As returned by `batch_norm`.
+        out : (dgamma, dbeta), optional
+            As in `correlate_grad`.
+
+        Returns
+        -------
+        dx : same shape as x
+        dgamma, dbeta : (C,)
+        """
 
     def batch_norm_inference(
         self, x: Array, gamma: Array, beta: Array, mean: Array, variance: Array, epsilon: float
     ) -> Array:
-        """Normalise each channel by a mean and a variance (C,) that were learned before."""
+        """Normalise each channel by a given mean and variance, such as running statistics.
+
+        Parameters
+        ----------
+        x, gamma, beta, epsilon
+            As in `batch_norm`.
+        mean, variance : (C,)
+
+        Returns
+        -------
+        y : same shape as x
+        """
 
     def update_running_stats(
         self,
@@ -260,7 +482,17 @@ class Backend(Protocol):
         variance: Array,
         momentum: float,
     ) -> None:
-        """Move running averages (C,) in place: momentum * running + (1 - momentum) * batch."""
+        """Update running statistics in place: momentum * running + (1 - momentum) * batch.
+
+        Parameters
+        ----------
+        running_mean, running_variance : (C,)
+            Changed in place.
+        mean, variance : (C,)
+            Statistics of the batch.
+        momentum : float
+            Weight of the old values, 0 <= momentum < 1.
+        """
 
     def fold_batch_norm(
         self,
@@ -271,20 +503,42 @@ class Backend(Protocol):
         variance: Array,
         epsilon: float,
     ) -> tuple[Array, Array]:
-        """Return the scale and the bias with which a layer does what it and a BatchNorm did.
+        """Return the scale and bias that replace a `batch_norm_inference` behind a layer.
+
+        batch_norm_inference(correlate(x, w, b), ...) equals correlate(x, w, bias, scale=scale) up
+        to rounding, and likewise for `dense`.
 
         Parameters
         ----------
-        b : (F,) or (units,), optional
-            The bias of a convolution or a fully connected layer.
-        gamma, beta, mean, variance : like b
-            Of the `batch_norm_inference` that follows the layer.
+        b : (C,), optional
+            Bias of the convolution or fully connected layer. None: 0.
+        gamma, beta, mean, variance : (C,)
+            Arguments of `batch_norm_inference`.
+        epsilon : float
+
+        Returns
+        -------
+        scale, bias : (C,)
         """
 
     def batch_norm_relu(
         self, x: Array, gamma: Array, beta: Array, epsilon: float, negative_slope: float
     ) -> tuple[Array, Array, Array]:
-        """`leaky_relu` of `batch_norm`, in one; return y, mean and variance."""
+        """Apply `batch_norm` and then `leaky_relu`.
+
+        Parameters
+        ----------
+        x, gamma, beta, epsilon
+            As in `batch_norm`.
+        negative_slope : float
+            As in `leaky_relu`.
+
+        Returns
+        -------
+        y : same shape as x
+        mean, variance : (C,)
+            Statistics of the batch.
+        """
 
     def batch_norm_relu_grad(
         self,
@@ -298,7 +552,11 @@ class Backend(Protocol):
         negative_slope: float,
         out: tuple[Array | None, ...] | None = None,
     ) -> tuple[Array, Array, Array]:
-        """Return the gradients dx, dgamma and dbeta of `batch_norm_relu`."""
+        """Return the gradients of `batch_norm_relu`.
+
+        The parameters and results are those of `batch_norm_grad`, with ``beta`` and
+        ``negative_slope`` as in `batch_norm_relu`.
+        """
 
     def batch_norm_relu_inference(
         self,
@@ -310,7 +568,7 @@ class Backend(Protocol):
         epsilon: float,
         negative_slope: float,
     ) -> Array:
-        """`leaky_relu` of `batch_norm_inference`, in one."""
+        """Apply `batch_norm_inference` and then `leaky_relu`."""
 
     def batch_norm_relu_pool(
         self,
@@ -321,21 +579,29 @@ class Backend(Protocol):
         negative_slope: float,
         pool_size: Any,
     ) -> tuple[Array, Any, Array, Array]:
-        """`max_pool` of `batch_norm_relu`, in one, over windows that lie side by side.
+        """Apply `batch_norm_relu` and then `max_pool` with the pool size as its stride.
+
+        Parameters
+        ----------
+        x : (N, C, H, W)
+        gamma, beta, epsilon, negative_slope
+            As in `batch_norm_relu`.
+        pool_size : int or pair of int
 
         Returns
         -------
         y : (N, C, OH, OW)
-        taken
-            What `batch_norm_relu_pool_grad` needs to know of the pixels that were the largest.
+        index : object
+            What `batch_norm_relu_pool_grad` needs to know about the largest pixels.
         mean, variance : (C,)
+            Statistics of the batch.
         """
 
     def batch_norm_relu_pool_grad(
         self,
         dy: Array,
         x: Array,
-        taken: Any,
+        index: Any,
         gamma: Array,
         beta: Array,
         mean: Array,
@@ -345,34 +611,76 @@ class Backend(Protocol):
         pool_size: Any,
         out: tuple[Array | None, ...] | None = None,
     ) -> tuple[Array, Array, Array]:
-        """Return the gradients dx, dgamma and dbeta of `batch_norm_relu_pool`."""
+        """Return the gradients of `batch_norm_relu_pool`.
+
+        The parameters and results are those of `batch_norm_relu_grad`, with ``index`` as returned
+        by `batch_norm_relu_pool`.
+        """
 
     def dropout(self, x: Array, rate: float, rng: np.random.Generator) -> tuple[Array, Array]:
-        """Zero a share ``rate`` of x and scale the rest by 1 / (1 - rate).
+        """Set random elements of x to zero and scale the others by 1 / (1 - rate).
+
+        Parameters
+        ----------
+        x : (N, C, H, W) or (N, features)
+        rate : float
+            Probability that an element becomes zero, 0 <= rate < 1.
+        rng : numpy.random.Generator
 
         Returns
         -------
-        y : like x
-        mask : like x
-            What x was multiplied by.
+        y : same shape as x
+        mask : same shape as x
+            The factor of each element: 0 or 1 / (1 - rate).
 
         References
         ----------
-        Srivastava et al.: Dropout (2014); scaled while training ("inverted").
+        Srivastava et al.: Dropout (2014). Scaling during training is called "inverted dropout".
         """
 
     def dropout_grad(self, dy: Array, mask: Array) -> Array:
-        """Return the gradient of `dropout` with respect to x."""
+        """Return the gradient of `dropout` with respect to x: dy * mask."""
 
     # -- activations and loss ------------------------------------------------------------------
     def leaky_relu(self, x: Array, negative_slope: float) -> Array:
-        """Return x where it is positive, else slope * x. A slope of 0 is the plain ReLU."""
+        """Return x where it is positive, and negative_slope * x elsewhere.
+
+        Parameters
+        ----------
+        x : (N, C, H, W) or (N, features)
+        negative_slope : float
+            0 gives the plain ReLU.
+
+        Returns
+        -------
+        y : same shape as x
+
+        Examples
+        --------
+        >>> backend.leaky_relu(np.array([[-2.0, 3.0]]), negative_slope=0.5)
+        array([[-1.,  3.]])
+        """
 
     def leaky_relu_grad(self, dy: Array, x: Array, negative_slope: float) -> Array:
-        """Return the gradient of `leaky_relu`; at 0 it is the slope."""
+        """Return the gradient of `leaky_relu` with respect to x; at 0 it is the negative slope."""
 
     def softmax(self, x: Array) -> Array:
-        """Return exp(x) / sum(exp(x)) of each row (N, classes), safe from overflow."""
+        """Return exp(x) / sum(exp(x)) for each row, without overflow.
+
+        Parameters
+        ----------
+        x : (N, classes)
+
+        Returns
+        -------
+        y : (N, classes)
+            Each row sums to 1.
+
+        Examples
+        --------
+        >>> backend.softmax(np.array([[1000.0, 1000.0]]))
+        array([[0.5, 0.5]])
+        """
 
     def softmax_grad(self, dy: Array, y: Array) -> Array:
         """Return the gradient of `softmax` with respect to x, given its output y."""
@@ -380,98 +688,131 @@ class Backend(Protocol):
     def softmax_cross_entropy(
         self, logits: Array, labels: Array, smoothing: float = 0.0
     ) -> tuple[float, int, Array]:
-        """Return the mean of -log(softmax(logits)[label]), the hits, and the gradient.
+        """Return the mean cross-entropy loss, the number of correct predictions, and the gradient.
+
+        The loss of an image is -sum(target * log(softmax(logits))). Its target is 1 for its label
+        and 0 for the other classes; smoothing makes it
+        (1 - smoothing) * target + smoothing / classes.
 
         Parameters
         ----------
         logits : (N, classes)
         labels : (N,) of int
         smoothing : float
-            Share of each target that is spread evenly over all classes, 0 to below 1.
+            Label smoothing, 0 <= smoothing < 1.
 
         Returns
         -------
         loss : float
-        correct : int
-            How many labels have the largest logit of their row.
+            Mean over the batch.
+        n_correct : int
+            Number of rows whose largest logit is that of the label.
         dlogits : (N, classes)
-            (softmax(logits) - targets) / N.
+            Gradient of the loss with respect to the logits: (softmax(logits) - target) / N.
 
         References
         ----------
         Goodfellow, Bengio, Courville: Deep Learning (2016), section 6.2.2.3.
-        Szegedy et al.: Rethinking the Inception architecture (2016), section 7: smoothing.
+        Szegedy et al.: Rethinking the Inception architecture (2016), section 7, on smoothing.
+
+        Examples
+        --------
+        >>> loss, n_correct, dlogits = backend.softmax_cross_entropy(
+        ...     np.array([[0.0, 0.0], [100.0, 0.0]]), np.array([1, 0])
+        ... )
+        >>> round(loss, 4), n_correct  # log(2) / 2: the second image has no loss
+        (0.3466, 1)
         """
 
-    # -- the model's door, and optimizers ------------------------------------------------------
+    # -- in and out of the backend -------------------------------------------------------------
     def from_array(self, x: Array) -> Array:
-        """Return a plain array (N, C, H, W) or (N, features) as activations."""
+        """Return a plain array (N, C, H, W) or (N, features) as activations of this backend."""
 
     def to_array(self, x: Array, output: bool = False) -> Array:
         """Return activations as a plain array.
 
         Parameters
         ----------
+        x : activations
         output : bool
-            Whether it is what a function given to `record` returns. Whoever else looks into
-            activations will work on them where no record sees it.
+            Whether a function that is given to `capture` returns the array. If False, the caller
+            may compute with the array outside of the backend, where `capture` cannot follow.
+        """
+
+    def normalize_images(
+        self, images: Array, mean: Array, std: Array, dtype: np.dtype, predict: bool = False
+    ) -> Array:
+        """Return (images - mean) / std as activations of this backend.
+
+        Parameters
+        ----------
+        images : (N, C, H, W) of any real dtype
+        mean, std : (C,)
+        dtype : float32 or float64
+            Dtype of the activations.
+        predict : bool
+            Whether the activations are used for prediction alone. A backend may then choose a
+            layout for which it has no gradient functions.
         """
 
     def capture(self, function: Any, *inputs: Any) -> tuple[Any, Any]:
-        """Run a function on arrays; return its result, and a faster way to run it again.
+        """Run a function and return its result, and a faster function for the following calls.
 
         Parameters
         ----------
         function : callable
-            It does all its work on numbers by this backend's functions, hands the inputs to
-            them as they are, and returns what `softmax_cross_entropy` gives first, loss and hits,
-            or what `to_array` gives.
-        inputs : arrays
+            It must do all its arithmetic by functions of this backend and pass its inputs on to
+            them unchanged. It must return the loss and the number of correct predictions of
+            `softmax_cross_entropy`, or what ``to_array(x, output=True)`` returns.
+        *inputs : arrays
 
         Returns
         -------
-        result
-        again : callable or None
-            Does the same with other inputs of the same shapes and dtypes; None where this
-            backend has no faster way.
+        result : object
+            What the function returned.
+        replay : callable or None
+            It does the same for other inputs of the same shapes and dtypes. None if this backend
+            has no faster way.
         """
 
+    # -- data augmentation ---------------------------------------------------------------------
     def warp_images(self, images: Array, matrices: Array) -> Array:
-        """Return images seen through affine maps, by bilinear interpolation.
+        """Return images transformed by affine maps, with bilinear interpolation.
 
-        Pixel p = (row, column), counted from the middle of the image, takes the value that the
-        image has at matrix @ (row, column, 1); outside of it, that of the nearest pixel.
+        The output at position p = (row, column), measured from the centre of the image, is the
+        input at position matrix @ (row, column, 1). Positions outside of the image take the value
+        of the nearest pixel.
 
         Parameters
         ----------
         images : (N, C, H, W) of uint8, float32 or float64
         matrices : (N, 2, 3)
+            One matrix for each image.
 
         Returns
         -------
-        warped : like images
-            Whole numbers are rounded.
+        warped : same shape and dtype as images
+            Values of uint8 are rounded.
 
         References
         ----------
         Szeliski: Computer Vision (2022), section 3.6.
         """
 
-    def normalize_images(
-        self, images: Array, mean: Array, std: Array, dtype: np.dtype, predict: bool = False
-    ) -> Array:
-        """Return images (N, C, H, W) of any real dtype as activations (images - mean) / std.
+    # -- optimizers ----------------------------------------------------------------------------
+    def sgd_step(self, p: Array, g: Array, learning_rate: float, l2: float) -> None:
+        """Update parameters in place by gradient descent: p -= learning_rate * (g + l2 * p).
 
         Parameters
         ----------
-        mean, std : (C,)
-        dtype : float32 or float64
-        predict : bool
-            Whether no gradients will be asked for: a backend may then choose another form.
+        p : (size,)
+            Parameters, changed in place.
+        g : (size,)
+            Gradient.
+        learning_rate : float
+        l2 : float
+            Strength of L2 regularisation.
         """
-
-    def sgd_step(self, p: Array, g: Array, learning_rate: float, l2: float) -> None:
-        """Gradient descent on the vector p in place: p -= learning_rate * (g + l2 * p)."""
 
     def momentum_step(
         self,
@@ -483,10 +824,21 @@ class Backend(Protocol):
         nesterov: bool,
         l2: float,
     ) -> None:
-        """Gradient descent with momentum, in place on p and velocity.
+        """Update parameters in place by gradient descent with momentum.
 
-        velocity = momentum * velocity + g + l2 * p; p -= learning_rate * velocity, or with
-        Nesterov's look-ahead p -= learning_rate * (g + l2 * p + momentum * velocity).
+        velocity = momentum * velocity + g + l2 * p
+        p -= learning_rate * velocity, or with Nesterov's momentum
+        p -= learning_rate * (g + l2 * p + momentum * velocity)
+
+        Parameters
+        ----------
+        p, g, learning_rate, l2
+            As in `sgd_step`.
+        velocity : (size,)
+            Changed in place.
+        momentum : float
+            0 <= momentum < 1.
+        nesterov : bool
 
         References
         ----------
@@ -508,11 +860,31 @@ class Backend(Protocol):
         l2: float,
         decay: float,
     ) -> None:
-        """Adam in place on p and its moments m and v; ``step`` counts from 1.
+        """Update parameters in place by Adam or AdamW.
 
-        ``l2`` is added to the gradient (Adam), ``decay`` shrinks p directly (AdamW).
+        g = g + l2 * p
+        m = beta1 * m + (1 - beta1) * g
+        v = beta2 * v + (1 - beta2) * g**2
+        p -= learning_rate * (m_hat / (sqrt(v_hat) + epsilon) + decay * p),
+        where m_hat = m / (1 - beta1**step) and v_hat = v / (1 - beta2**step)
+
+        Parameters
+        ----------
+        p, g, learning_rate
+            As in `sgd_step`.
+        m, v : (size,)
+            Moments of the gradient, changed in place.
+        step : int
+            Number of this step, from 1.
+        beta1, beta2 : float
+            Weights of the old moments, at least 0 and below 1.
+        epsilon : float
+        l2 : float
+            Strength of L2 regularisation (Adam).
+        decay : float
+            Strength of decoupled weight decay (AdamW).
 
         References
         ----------
-        Kingma, Ba: Adam (2015). Loshchilov, Hutter: Decoupled weight decay (2019).
+        Kingma, Ba: Adam (2015). Loshchilov, Hutter: Decoupled weight decay regularization (2019).
         """

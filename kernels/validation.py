@@ -1,6 +1,8 @@
-"""The door of every backend: arguments are checked here, once, and nowhere behind it.
+"""Checks of the arguments of every backend function.
 
-The kernels run on raw memory, so whatever passes this module must be safe to run.
+A public function checks its arguments here once, before it computes. The kernels below it do not
+check again. The numba kernels run without bounds checks, so that every argument that passes these
+checks must be safe to run.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,21 +13,28 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kernels.geometry import Window, make_window
-from kernels.scalars import check_int, check_number
+from kernels.scalars import check_bool, check_int, check_number
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
 def standardize_dtype(value: Any) -> np.dtype:
-    """Return float32 or float64, in the machine's byte order."""
+    """Return the dtype float32 or float64 in native byte order.
+
+    Raises
+    ------
+    TypeError
+        If ``value`` names another dtype.
+    """
     dtype = np.dtype(value).newbyteorder("=")
     if dtype not in FLOATS:
         raise TypeError(f"dtype must be float32 or float64, got {dtype}")
-    return FLOATS[FLOATS.index(dtype)]  # the very object: NumPy makes a view for an equal one
+    # Always the same object: for an equal one, `array.astype(dtype, copy=False)` makes a view.
+    return FLOATS[FLOATS.index(dtype)]
 
 
 class Correlation(NamedTuple):
-    """The checked arguments of a correlation."""
+    """Checked arguments of a correlation."""
 
     x: np.ndarray
     w: np.ndarray
@@ -34,18 +43,30 @@ class Correlation(NamedTuple):
 
 
 def check_array(value: Any, name: str, ndim: int, dtype: np.dtype | None = None) -> np.ndarray:
-    """Return a C-contiguous, aligned float array in the machine's byte order.
+    """Return a C-contiguous, aligned and writable float array in native byte order.
+
+    An array that is none of these is copied.
+
+    Parameters
+    ----------
+    value : array of float32 or float64
+    name : str
+        Name of the argument, for error messages.
+    ndim : int
+        Number of dimensions that it must have.
+    dtype : float32 or float64, optional
+        Dtype that it must have. None: either.
 
     Raises
     ------
     TypeError
-        When ``value`` is not a plain float32 or float64 array, or not of ``dtype``.
+        If ``value`` is not a NumPy array or is a masked one, or its dtype is wrong.
     ValueError
-        When it has not ``ndim`` dimensions.
+        If its number of dimensions is wrong.
     """
     if not isinstance(value, np.ndarray) or isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name} must be a NumPy array, got {type(value).__name__}")
-    value = np.asarray(value)  # a subclass such as memmap as what it is underneath
+    value = np.asarray(value)  # the base array of a subclass such as memmap
     native = value.dtype.newbyteorder("=")
     if native not in FLOATS:
         raise TypeError(f"{name} must be float32 or float64, got {value.dtype}")
@@ -53,7 +74,7 @@ def check_array(value: Any, name: str, ndim: int, dtype: np.dtype | None = None)
         raise TypeError(f"{name} is {native} and the other arrays are {dtype}: use one dtype")
     if value.ndim != ndim:
         raise ValueError(f"{name} must have {ndim} dimensions, got shape {value.shape}")
-    # Read-only arrays are copied: Numba would compile every kernel once more for them.
+    # Read-only arrays are copied: Numba would compile each kernel again for their type.
     if value.dtype.isnative and value.flags.carray:
         return value
     return np.array(value, native, order="C", subok=False)
@@ -68,6 +89,7 @@ def check_images(value: Any, name: str, dtype: np.dtype | None = None) -> np.nda
 
 
 def check_shape(value: Any, name: str, shape: tuple[int, ...]) -> None:
+    """Raise ValueError if an array does not have this shape."""
     if value.shape != shape:
         raise ValueError(f"{name} must have shape {shape}, got {value.shape}")
 
@@ -88,22 +110,44 @@ def check_image_shape(value: Any, name: str) -> tuple[int, int, int, int]:
 def check_correlation(
     x: Any, w: Any, stride: Any, padding: Any, dilation: Any, groups: Any
 ) -> Correlation:
-    """Check the images, the filters and how these slide over those."""
+    """Return the checked images and filters of a correlation, its window and its groups."""
     x = check_images(x, "x")
     w, groups = check_filters(w, x.shape, x.dtype, groups)
     window = make_window(x.shape[2:], w.shape[2:], stride, padding, dilation)
     return Correlation(x, w, window, groups)
 
 
+def check_correlation_grad(
+    dy: Any,
+    x: Any,
+    w: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: Any,
+    need_dx: Any,
+    out: Any,
+) -> tuple[np.ndarray, Correlation]:
+    """Return the checked output gradient and the other arguments of a correlation's gradient."""
+    correlation = check_correlation(x, w, stride, padding, dilation, groups)
+    x, w, window, _ = correlation
+    dy = check_output_grad(dy, len(x), len(w), window, x.dtype)
+    check_bool(need_dx, "need_dx")
+    check_out(out, (w.shape, w.shape[:1]), (w,))
+    return dy, correlation
+
+
 def check_filters(
     w: Any, x_shape: tuple[int, ...], dtype: np.dtype, groups: Any
 ) -> tuple[np.ndarray, int]:
-    """Return checked filters (F, C/groups, KH, KW) for images (N, C, H, W), and the groups."""
+    """Return checked filters (F, C / groups, KH, KW) for images of a shape, and the groups."""
     w = check_array(w, "w", 4, dtype)
     groups = check_int(groups, "groups", 1)
     C, (F, channels) = x_shape[1], w.shape[:2]
     if 0 in w.shape:
-        raise ValueError(f"w must be (filters, C/groups, KH, KW) without zeros, got {w.shape}")
+        raise ValueError(
+            f"w must be (filters, C/groups, KH, KW) with sizes of 1 or more, got {w.shape}"
+        )
     if C % groups or F % groups:
         raise ValueError(
             f"groups ({groups}) must divide the channels of x ({C}) and the filters of w ({F})"
@@ -117,7 +161,7 @@ def check_filters(
 
 
 def check_bias(value: Any, filters: int, dtype: np.dtype) -> np.ndarray:
-    """Return the bias of each filter; None stands for zeros."""
+    """Return the checked bias of each filter; zeros for None."""
     _, b = check_scale_and_bias(None, value, filters, dtype)
     return np.zeros(filters, dtype) if b is None else b
 
@@ -125,7 +169,7 @@ def check_bias(value: Any, filters: int, dtype: np.dtype) -> np.ndarray:
 def check_scale_and_bias(
     scale: Any, b: Any, outputs: int, dtype: np.dtype
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Return what each output is multiplied by and what is added to it; None where given so."""
+    """Return the checked scale and bias of each output (filter or unit), or None for None."""
     checked = []
     for name, value in (("scale", scale), ("b", b)):
         if value is not None:
@@ -138,47 +182,62 @@ def check_scale_and_bias(
 def check_output_grad(
     value: Any, N: int, channels: int, window: Window, dtype: np.dtype | None = None
 ) -> np.ndarray:
-    """Return the checked gradient of what a window operation put out."""
+    """Return a checked gradient (N, channels, OH, OW) of the output of a sliding window."""
     dy = check_array(value, "dy", 4, dtype)
     check_shape(dy, "dy", (N, channels, *window.output))
     return dy
 
 
 def make_pool_window(image: tuple[int, int], pool_size: Any, stride: Any, padding: Any) -> Window:
-    """Return the window of a pooling; every place of it holds at least one real pixel.
+    """Return the window of a pooling.
 
-    It may be smaller than was asked for where some of the pool never sees a pixel.
+    The window covers at least one pixel of the image at every position. Rows and columns of the
+    pool that lie in the padding at every position are removed, together with their padding.
+
+    Parameters
+    ----------
+    image : (H, W)
+    pool_size, stride, padding
+        As in `kernels.interface.Backend.max_pool`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `make_window`, and if the padding is not smaller than the pool.
     """
     stride = pool_size if stride is None else stride
     window = make_window(image, pool_size, stride, padding, name="pool_size")
     for size, sides in zip(window.size, window.padding, strict=True):
         if max(sides) >= size:
             raise ValueError(
-                f"padding {window.padding} must be smaller than the pool {window.size}: "
-                "a window must not lie in the padding alone"
+                f"padding {window.padding} must be smaller than the pool {window.size}, "
+                "so that no window lies entirely in the padding"
             )
     (KH, KW), (H, W) = window.size, window.image
-    return _trimmed(window) if KH > H or KW > W else window
+    return _trim(window) if KH > H or KW > W else window
 
 
 @lru_cache(maxsize=256)
-def _trimmed(window: Window) -> Window:
-    """Return a window without the taps that lie in the padding at every place of it.
+def _trim(window: Window) -> Window:
+    """Return a window without the rows and columns that lie in the padding at every position.
 
-    A pool of 10^8 pixels on an image of 8 would otherwise take as long as one that sees so many.
+    The time of a pooling then depends on the pixels that its window covers, not on the size of the
+    pool: without this, a pool of 10^8 pixels takes 10^8 comparisons on an image of 8.
     """
     size, padding = [], []
-    for length, taps, step, places, (before, after) in zip(
+    for length, taps, stride, n_windows, (before, after) in zip(
         window.image, window.size, window.stride, window.output, window.padding, strict=True
     ):
-        first = max(before - (places - 1) * step, 0)  # of the last place, which begins furthest on
-        last = max(taps - before - length, 0)  # of the first place, which ends furthest back
-        size.append(taps - first - last)
-        padding.append((before - first, after - last))
+        # The last window begins furthest to the right, and the first ends furthest to the left.
+        unused_before = max(before - (n_windows - 1) * stride, 0)
+        unused_after = max(taps - before - length, 0)
+        size.append(taps - unused_before - unused_after)
+        padding.append((before - unused_before, after - unused_after))
     return make_window(window.image, size, window.stride, padding)
 
 
 def check_matrix(value: Any, name: str, dtype: np.dtype | None = None) -> np.ndarray:
+    """Return a checked array of two dimensions."""
     return check_array(value, name, 2, dtype)
 
 
@@ -191,24 +250,38 @@ def check_dense(x: Any, w: Any) -> tuple[np.ndarray, np.ndarray]:
     return x, w
 
 
+def check_dense_grad(
+    dy: Any, x: Any, w: Any, need_dx: Any, out: Any
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the checked output gradient, inputs and weights of a fully connected layer."""
+    x, w = check_dense(x, w)
+    dy = check_matrix(dy, "dy", x.dtype)
+    check_shape(dy, "dy", (len(x), w.shape[1]))
+    check_bool(need_dx, "need_dx")
+    check_out(out, (w.shape, w.shape[1:]), (w,))
+    return dy, x, w
+
+
 def check_smoothing(value: Any) -> float:
+    """Return checked label smoothing, 0 <= smoothing < 1."""
     return check_number(value, "smoothing", 0, 1)
 
 
 def check_negative_slope(value: Any, dtype: np.dtype) -> Any:
-    """Return what negative numbers are multiplied by, in the dtype of the arithmetic."""
+    """Return a checked negative slope as a number of this dtype."""
     checked = dtype.type(check_number(value, "negative_slope"))
     if not np.isfinite(checked):
-        raise ValueError(f"slope must be a number of {dtype}, got {value!r}")
+        raise ValueError(f"negative_slope must be finite in {dtype}, got {value!r}")
     return checked
 
 
 def check_epsilon(value: Any) -> float:
-    return check_number(value, "epsilon", 0, 1e30)  # also a float32
+    """Return the checked epsilon of batch normalisation; it is finite in float32 as well."""
+    return check_number(value, "epsilon", 0, 1e30)
 
 
 def check_dropout(rate: Any, rng: Any) -> float:
-    """Return the checked share of numbers to drop; the generator must be one."""
+    """Check the random generator of dropout and return the checked rate."""
     if not isinstance(rng, np.random.Generator):
         raise TypeError(f"rng must be a numpy.random.Generator, got {type(rng).__name__}")
     return check_number(rate, "rate", 0, 1)
@@ -223,56 +296,85 @@ def check_logits(value: Any, name: str) -> np.ndarray:
 
 
 def check_batch(x: Any) -> Any:
-    """Return activations that have something to take statistics of."""
+    """Return activations as they are; raise ValueError if they are empty.
+
+    An empty batch has no mean.
+    """
     if 0 in x.shape:
         raise ValueError(f"a batch needs at least one image or row, got shape {tuple(x.shape)}")
     return x
 
 
 def check_vectors(**values: Any) -> None:
-    """Check vectors that an optimizer works on in place: alike, and none to be copied."""
+    """Check vectors that are updated in place: one shape and dtype, and no shared memory.
+
+    Raises
+    ------
+    TypeError, ValueError
+        The message names the vector that is wrong.
+    """
     first: np.ndarray | None = None
     for name, value in values.items():
         check_writable(value, name, 1, None if first is None else first.dtype)
         first = value if first is None else first
         check_shape(value, name, first.shape)
-    for (one, a), (other, b) in combinations(values.items(), 2):
+    for (a_name, a), (b_name, b) in combinations(values.items(), 2):
         if np.may_share_memory(a, b):
-            raise ValueError(f"{one} and {other} share memory: each must have its own")
+            raise ValueError(f"{a_name} and {b_name} share memory: each needs its own")
 
 
 def check_writable(value: Any, name: str, ndim: int, dtype: np.dtype | None) -> None:
-    """Check an array that is to be written into, so that no copy of it will do."""
-    if check_array(value, name, ndim, dtype) is not value:  # a copy, or a view of a subclass
-        raise ValueError(f"{name} must be contiguous, aligned and writable")
+    """Raise if an array cannot be written to as it is; the checks are those of `check_array`."""
+    if check_array(value, name, ndim, dtype) is not value:  # a copy, or the base of a subclass
+        raise ValueError(f"{name} must be a contiguous, aligned and writable array")
 
 
-def check_out(out: Any, shapes: Sequence[tuple[int, ...]], read: Iterable[np.ndarray]) -> Any:
-    """Return what gradients are to be written into, as it is; None stands for no room.
+def check_out(out: Any, shapes: Sequence[tuple[int, ...]], inputs: Iterable[np.ndarray]) -> Any:
+    """Return the output arrays of a gradient function unchanged.
 
-    A gradient must not be written over parameters that are still to be read, nor over another.
+    Parameters
+    ----------
+    out : tuple of array or None, or None
+        An array for each gradient, or None for a new one.
+    shapes : sequence of shape
+        Shape of each gradient.
+    inputs : arrays
+        Checked arguments that no output array may share memory with; all outputs have the dtype
+        of the first.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an array cannot hold its gradient, or shares memory with an input or another output.
     """
     if out is None:
         return None
     if not isinstance(out, tuple) or len(out) != len(shapes):
-        raise ValueError(f"out must be {len(shapes)} arrays, got {out!r}")
-    taken = list(read)
-    for place, (value, shape) in enumerate(zip(out, shapes, strict=True)):
+        raise ValueError(f"out must be a tuple of {len(shapes)} arrays, got {out!r}")
+    others = list(inputs)
+    for position, (value, shape) in enumerate(zip(out, shapes, strict=True)):
         if value is not None:
-            name = f"out[{place}]"
-            check_writable(value, name, len(shape), taken[0].dtype)
+            name = f"out[{position}]"
+            check_writable(value, name, len(shape), others[0].dtype)
             check_shape(value, name, shape)
-            if any(np.may_share_memory(value, other) for other in taken):
+            if any(np.may_share_memory(value, other) for other in others):
                 raise ValueError(f"{name} shares memory with another array of the call")
-            taken.append(value)
+            others.append(value)
     return out
 
 
 def check_sgd(learning_rate: Any, l2: Any) -> tuple[float, float]:
+    """Return the checked learning rate and strength of L2 regularisation."""
     return check_number(learning_rate, "learning_rate", 0), check_number(l2, "l2", 0)
 
 
+def check_momentum(momentum: Any, nesterov: Any) -> tuple[float, bool]:
+    """Return the checked momentum, 0 <= momentum < 1, and whether it is Nesterov's."""
+    return check_number(momentum, "momentum", 0, 1), check_bool(nesterov, "nesterov")
+
+
 def check_adam(step: Any, beta1: Any, beta2: Any, epsilon: Any) -> tuple[int, float, float, float]:
+    """Return the checked step number, from 1, and the constants of Adam."""
     return (
         check_int(step, "step", 1),
         check_number(beta1, "beta1", 0, 1),
@@ -288,7 +390,7 @@ def check_labels(value: Any, N: int, classes: int) -> np.ndarray:
         raise TypeError(f"labels must be integers, got {type(value).__name__} of {y.dtype}")
     if y.shape != (N,):
         raise ValueError(
-            f"labels must have shape ({N},), one for each of {N} images, got {y.shape}"
+            f"labels must have shape ({N},), one label for each of {N} images, got {y.shape}"
         )
     if N and not 0 <= y.min() <= y.max() < classes:
         raise ValueError(f"labels must be 0 to {classes - 1}, got {y.min()} to {y.max()}")
@@ -302,7 +404,7 @@ def check_activations(value: Any, name: str, dtype: np.dtype | None = None) -> n
 
 
 def check_rows_grad(dy: Any, shape: Any) -> tuple[np.ndarray, tuple[int, int, int]]:
-    """Return a checked gradient of rows (N, C * H * W), and the image (C, H, W) that they were."""
+    """Return a checked gradient of rows (N, C * H * W), and the shape (C, H, W) of an image."""
     C, H, W = check_image(shape)
     dy = check_matrix(dy, "dy")
     check_shape(dy, "dy", (len(dy), C * H * W))
@@ -312,13 +414,13 @@ def check_rows_grad(dy: Any, shape: Any) -> tuple[np.ndarray, tuple[int, int, in
 def check_image(value: Any) -> tuple[int, int, int]:
     """Return a checked shape (C, H, W)."""
     if not isinstance(value, (tuple, list)) or len(value) != 3:
-        raise ValueError(f"image must be (C, H, W), got {value!r}")
-    C, H, W = (check_int(size, "image", 1) for size in value)
+        raise ValueError(f"image_shape must be (C, H, W), got {value!r}")
+    C, H, W = (check_int(size, "image_shape", 1) for size in value)
     return C, H, W
 
 
 def check_same_shape(dy: Any, x: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return a checked gradient and the activations that it must have the shape of."""
+    """Return a checked gradient and checked activations of the same shape and dtype."""
     x = check_activations(x, "x")
     dy = check_activations(dy, "dy", x.dtype)
     check_shape(dy, "dy", x.shape)
@@ -326,7 +428,7 @@ def check_same_shape(dy: Any, x: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def check_folding(b: Any, gamma: Any, **vectors: Any) -> list[np.ndarray]:
-    """Return a checked bias, zeros for None, and the vectors of the BatchNorm behind it."""
+    """Return the checked bias of a layer, zeros for None, and the vectors of its BatchNorm."""
     gamma = check_array(gamma, "gamma", 1)
     checked = [check_bias(b, len(gamma), gamma.dtype), gamma]
     for name, value in vectors.items():
@@ -336,7 +438,7 @@ def check_folding(b: Any, gamma: Any, **vectors: Any) -> list[np.ndarray]:
 
 
 def check_channel_vectors(x: np.ndarray, **vectors: Any) -> list[np.ndarray]:
-    """Return checked vectors that hold one number for each channel of ``x``."""
+    """Return checked vectors (C,) for activations ``x``, of their dtype."""
     checked = []
     for name, value in vectors.items():
         vector = check_array(value, name, 1, x.dtype)
@@ -345,10 +447,29 @@ def check_channel_vectors(x: np.ndarray, **vectors: Any) -> list[np.ndarray]:
     return checked
 
 
+def check_batch_norm(
+    x: Any, epsilon: Any, **vectors: Any
+) -> tuple[np.ndarray, float, list[np.ndarray]]:
+    """Return the checked activations, epsilon and vectors of a batch normalisation."""
+    x = check_activations(x, "x")
+    return x, check_epsilon(epsilon), check_channel_vectors(x, **vectors)
+
+
+def check_batch_norm_grad(
+    dy: Any, x: Any, epsilon: Any, out: Any, **vectors: Any
+) -> tuple[np.ndarray, np.ndarray, float, list[np.ndarray]]:
+    """Return the checked output gradient and the arguments of a batch normalisation."""
+    dy, x = check_same_shape(dy, x)
+    check_batch(x)
+    checked = check_channel_vectors(x, **vectors)
+    check_out(out, [x.shape[1:2]] * 2, checked)
+    return dy, x, check_epsilon(epsilon), checked
+
+
 def check_columns(
     cols: Any, x_shape: Any, kernel_size: Any, stride: Any, padding: Any, dilation: Any
 ) -> tuple[np.ndarray, tuple[int, int, int, int], Window]:
-    """Check columns against the images that they are to be added to."""
+    """Return the checked columns, image shape and window of a `col2im`."""
     cols = check_array(cols, "cols", 3)
     N, C, H, W = check_image_shape(x_shape, "x_shape")
     window = make_window((H, W), kernel_size, stride, padding, dilation, "kernel_size")
@@ -361,7 +482,7 @@ def check_columns(
 def check_max_pool_grad(
     dy: Any, index: Any, x_shape: Any, pool_size: Any, stride: Any, padding: Any
 ) -> tuple[np.ndarray, np.ndarray, tuple[int, int, int, int]]:
-    """Check the gradient of a max pooling, and that every index lies in its image."""
+    """Return the checked gradient, index and image shape; every index lies in its image."""
     N, C, H, W = check_image_shape(x_shape, "x_shape")
     window = make_pool_window((H, W), pool_size, stride, padding)
     dy = check_output_grad(dy, N, C, window)
@@ -370,14 +491,14 @@ def check_max_pool_grad(
         raise TypeError("index must be the integer array that max_pool returned")
     check_shape(index, "index", dy.shape)
     if index.size and not 0 <= index.min() <= index.max() < H * W:
-        raise ValueError(f"index must point into an image of {H * W} pixels")
+        raise ValueError(f"index must be 0 to {H * W - 1}, positions in an image of {H * W} pixels")
     return dy, np.require(index, np.int32, ["C", "A", "W"]), (N, C, H, W)
 
 
 def check_raw_images(
     value: Any, mean: Any, std: Any, dtype: Any
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Check images of any real dtype, and the mean and deviation of each channel."""
+    """Return checked images of any real dtype, and the mean and standard deviation by channel."""
     x = np.asarray(value)
     if x.dtype.kind not in "buif" or isinstance(value, np.ma.MaskedArray):
         raise TypeError(
@@ -394,17 +515,17 @@ def check_raw_images(
 
 
 def check_channel_numbers(value: Any, name: str, x: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Return a real number for each channel of x as an array of a dtype."""
-    numbers = np.asarray(value)
-    if numbers.dtype.kind not in "iuf" or isinstance(value, np.ma.MaskedArray):
-        raise TypeError(f"{name} must be real numbers, got {numbers.dtype}")
-    vector = check_array(numbers.astype(dtype, copy=False), name, 1)
+    """Return a checked vector of real numbers, one for each channel of x, in this dtype."""
+    vector = np.asarray(value)
+    if vector.dtype.kind not in "iuf" or isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name} must be real numbers, got {vector.dtype}")
+    vector = check_array(vector.astype(dtype, copy=False), name, 1)
     check_shape(vector, name, x.shape[1:2])
     return vector
 
 
 def check_warp(images: Any, matrices: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Check images that are to be warped, and a matrix for each."""
+    """Return checked images of uint8, float32 or float64, and a checked matrix for each."""
     if not isinstance(images, np.ndarray) or isinstance(images, np.ma.MaskedArray):
         raise TypeError(f"images must be a NumPy array, got {type(images).__name__}")
     images = np.asarray(images, images.dtype.newbyteorder("="))
@@ -413,11 +534,12 @@ def check_warp(images: Any, matrices: Any) -> tuple[np.ndarray, np.ndarray]:
     if images.ndim != 4 or 0 in images.shape[1:]:
         raise ValueError(f"images must be (N, C, H, W), got shape {images.shape}")
     H, W = images.shape[2:]
-    # float32 numbers tell places apart up to 2**23; one more row and column are added to an image.
+    # float32 distinguishes neighbouring positions up to 2**23.
+    # Kernels may add a row and a column to an image.
     if max(H, W) > 2**23 or (H + 1) * (W + 1) >= 2**31:
         raise ValueError(
-            f"images of {(H, W)} pixels are too large to be warped: "
-            "sides may have 2**23, and all together must be fewer than 2**31"
+            f"images of {(H, W)} pixels are too large to be warped: a side may have at most "
+            "2**23 pixels, and an image fewer than 2**31"
         )
     matrices = np.asarray(matrices)
     if matrices.dtype.kind not in "iuf":
@@ -425,11 +547,12 @@ def check_warp(images: Any, matrices: Any) -> tuple[np.ndarray, np.ndarray]:
     check_shape(matrices, "matrices", (len(images), 2, 3))
     if not np.isfinite(matrices).all():
         raise ValueError("matrices must be finite")
-    real = np.float64 if images.dtype == np.float64 else np.float32
-    return np.ascontiguousarray(images), np.ascontiguousarray(matrices, real)
+    position_dtype = np.float64 if images.dtype == np.float64 else np.float32
+    return np.ascontiguousarray(images), np.ascontiguousarray(matrices, position_dtype)
 
 
 def check_threads(value: Any, available: int) -> int:
+    """Return a checked number of threads, from 1 to ``available``."""
     number = check_int(value, "threads", 1)
     if number > available:
         raise ValueError(f"threads must be 1 to {available} on this machine, got {number}")

@@ -202,9 +202,10 @@ def correlate(
     (OH, OW), T = window.output, w[0].size
     y = ChannelsLast(empty((N, OH, OW, vectors * L), x.dtype), F)
     launch(
-        _correlate, x.data, window.start, empty((workers, N, *window.padded, P), x.dtype),
-        window.extent[0], _x_terms(window, C, P), w, empty((workers, T * vectors * L), x.dtype),
-        terms(T, vectors * L), *scale_and_bias(scale, b, F, x.dtype),
+        _correlate, x.data, window.pad_begin, empty((workers, N, *window.padded, P), x.dtype),
+        window.kernel_extent[0], _x_terms(window, C, P), w,
+        empty((workers, T * vectors * L), x.dtype), terms(T, vectors * L),
+        *scale_and_bias(scale, b, F, x.dtype),
         *np.zeros((2, vectors * L), x.dtype), negative_slope, window.stride,
         outer_product_tile_shape(OW, vectors), y.data,
     )  # fmt: skip
@@ -241,5 +242,5 @@ def max_pool(x: ChannelsLast, pool_size, stride=None, padding=0):
         return NotImplemented
     window = validation.make_pool_window(x.shape[2:], pool_size, stride, padding)
     y = ChannelsLast(empty((N, *window.output, P), x.dtype), C)
-    launch(_max_pool, x.data, y.data, window.size, window.stride, window.start)
+    launch(_max_pool, x.data, y.data, window.size, window.stride, window.pad_begin)
     return y, None

@@ -89,7 +89,7 @@ def correlate(
         x,
         empty((N * C * planes.size + line,), x.dtype),  # the last line may read over the end
         window.stride,
-        window.start,
+        window.pad_begin,
         planes.rows,
         planes.width,
         (C * planes.size, channels * planes.size, line, L),
@@ -276,7 +276,7 @@ def im2col(x, kernel_size, stride=1, padding=0, dilation=1):
     window = make_window(x.shape[2:], kernel_size, stride, padding, dilation, "kernel_size")
     (N, C), (KH, KW), (OH, OW) = x.shape[:2], window.size, window.output
     out = np.empty((N, C, KH, KW, OH, OW), x.dtype)
-    _im2col(x, out, window.stride, window.dilation, window.start)
+    _im2col(x, out, window.stride, window.dilation, window.pad_begin)
     return out.reshape(N, C * KH * KW, OH * OW)
 
 
@@ -286,7 +286,7 @@ def col2im(cols, x_shape, kernel_size, stride=1, padding=0, dilation=1):
     )
     x = np.empty(x_shape, cols.dtype)
     columns = cols.reshape(*x_shape[:2], *window.size, *window.output)
-    _col2im(columns, x, window.stride, window.dilation, window.start)
+    _col2im(columns, x, window.stride, window.dilation, window.pad_begin)
     return x
 
 

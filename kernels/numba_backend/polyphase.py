@@ -103,7 +103,7 @@ def split_phases(x, out, stride, start, rows, width):
 def split(x, window: Window, planes: Planes):
     """Return images (N, C, H, W) padded and split into phases, (N, C, planes.size)."""
     out = np.empty((*x.shape[:2], planes.size), x.dtype)
-    split_phases(x, out, window.stride, window.start, planes.rows, planes.width)
+    split_phases(x, out, window.stride, window.pad_begin, planes.rows, planes.width)
     return out
 
 

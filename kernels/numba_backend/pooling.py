@@ -108,7 +108,7 @@ def max_pool(x, pool_size, stride=None, padding=0):
     window = validation.make_pool_window(x.shape[2:], pool_size, stride, padding)
     y = np.empty((*x.shape[:2], *window.output), x.dtype)
     index = np.empty(y.shape, np.int32)
-    launch(_max_pool, x, y, index, window.size, window.stride, window.start)
+    launch(_max_pool, x, y, index, window.size, window.stride, window.pad_begin)
     return y, index
 
 
@@ -126,7 +126,7 @@ def avg_pool(x, pool_size, stride=None, padding=0):
     x = validation.check_images(x, "x")
     window = validation.make_pool_window(x.shape[2:], pool_size, stride, padding)
     y = np.empty((*x.shape[:2], *window.output), x.dtype)
-    _avg_pool(x, y, window.size, window.stride, window.start)
+    _avg_pool(x, y, window.size, window.stride, window.pad_begin)
     return y
 
 
@@ -135,5 +135,5 @@ def avg_pool_grad(dy, x_shape, pool_size, stride=None, padding=0):
     window = validation.make_pool_window((H, W), pool_size, stride, padding)
     dy = validation.check_output_grad(dy, N, C, window)
     dx = np.empty((N, C, H, W), dy.dtype)
-    _avg_pool_grad(dy, dx, window.size, window.stride, window.start)
+    _avg_pool_grad(dy, dx, window.size, window.stride, window.pad_begin)
     return dx

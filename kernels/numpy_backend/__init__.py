@@ -1,4 +1,7 @@
-"""The reference in pure NumPy: the clearest correct code, vectorised, nothing clever."""
+"""The reference backend in pure NumPy: vectorised, and as simple as possible.
+
+`kernels.interface` documents the functions.
+"""
 
 from kernels.numpy_backend.activations import (
     leaky_relu,

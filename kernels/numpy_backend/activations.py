@@ -1,59 +1,67 @@
-"""ReLU and its leaky form, softmax, and the loss."""
+"""ReLU and leaky ReLU, softmax, and the cross-entropy loss."""
 
 import numpy as np
 
-from kernels import validation
+from kernels.validation import (
+    check_activations,
+    check_batch,
+    check_labels,
+    check_logits,
+    check_negative_slope,
+    check_same_shape,
+    check_smoothing,
+)
 
 
 def leaky_relu(x, negative_slope):
-    x = validation.check_activations(x, "x")
-    return np.where(x > 0, x, x * validation.check_negative_slope(negative_slope, x.dtype))
+    x = check_activations(x, "x")
+    return np.where(x > 0, x, x * check_negative_slope(negative_slope, x.dtype))
+
+
+def leaky_relu_grad(dy, x, negative_slope):
+    dy, x = check_same_shape(dy, x)
+    return np.where(x > 0, dy, dy * check_negative_slope(negative_slope, x.dtype))
 
 
 def apply_activation(y, scale, bias, negative_slope):
-    """Return the leaky ReLU of scale * y + bias, which belong to the last axis of sums y.
+    """Return the leaky ReLU of scale * y + bias.
 
-    None, None and a slope of 1 leave them as they are.
+    The scale and the bias broadcast along the last axis of y. None stands for 1 and 0, and a
+    negative slope of 1 for no activation.
     """
     if scale is not None:
         y = y * scale
     if bias is not None:
         y = y + bias
-    negative_slope = validation.check_negative_slope(negative_slope, y.dtype)
     return y if negative_slope == 1 else np.where(y > 0, y, y * negative_slope)
 
 
-def leaky_relu_grad(dy, x, negative_slope):
-    dy, x = validation.check_same_shape(dy, x)
-    return np.where(x > 0, dy, dy * validation.check_negative_slope(negative_slope, x.dtype))
-
-
 def softmax(x):
-    x = validation.check_logits(x, "x")
-    # exp of differences of at most 0: nothing overflows, and the largest term is 1.
-    powers = np.exp(x - x.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)
+    x = check_logits(x, "x")
+    # Subtracting the maximum does not change the result. All exponents are then at most 0, so
+    # that nothing overflows, and one of them is 0, so that the sum is at least 1.
+    exponentials = np.exp(x - x.max(axis=1, keepdims=True))
+    return exponentials / exponentials.sum(axis=1, keepdims=True)
 
 
 def softmax_grad(dy, y):
-    validation.check_logits(y, "y")
-    dy, y = validation.check_same_shape(dy, y)
+    check_logits(y, "y")
+    dy, y = check_same_shape(dy, y)
     return y * (dy - (dy * y).sum(axis=1, keepdims=True))
 
 
 def softmax_cross_entropy(logits, labels, smoothing=0.0):
-    logits = validation.check_batch(validation.check_logits(logits, "logits"))
-    smoothing = validation.check_smoothing(smoothing)
+    logits = check_batch(check_logits(logits, "logits"))
     N, classes = logits.shape
-    labels = validation.check_labels(labels, N, classes)
+    labels, smoothing = check_labels(labels, N, classes), check_smoothing(smoothing)
     rows = np.arange(N)
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    powers = np.exp(shifted)
-    total = powers.sum(axis=1)
-    losses = np.log(total) - (1 - smoothing) * shifted[rows, labels]
-    if smoothing:  # or else 0 * -inf would come in
+    shifted = logits - logits.max(axis=1, keepdims=True)  # as in softmax
+    exponentials = np.exp(shifted)
+    sums = exponentials.sum(axis=1)
+    losses = np.log(sums) - (1 - smoothing) * shifted[rows, labels]
+    if smoothing:  # without smoothing, 0 * -inf would make the loss NaN
         losses -= smoothing * shifted.mean(axis=1)
-    correct = int(np.count_nonzero(logits.argmax(axis=1) == labels))
-    dlogits = powers / total[:, None] - logits.dtype.type(smoothing / classes)
+    n_correct = int(np.count_nonzero(logits.argmax(axis=1) == labels))
+    dlogits = exponentials / sums[:, None] - logits.dtype.type(smoothing / classes)
     dlogits[rows, labels] -= 1 - smoothing
-    return float(np.mean(losses)), correct, dlogits / logits.dtype.type(N)
+    return float(np.mean(losses)), n_correct, dlogits / logits.dtype.type(N)

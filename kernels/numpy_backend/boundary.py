@@ -1,18 +1,21 @@
-"""The model's door: plain images in, activations out, and a whole step at once."""
+"""The boundary between plain arrays and the activations of a model.
 
-from kernels import validation
+Activations of this backend are plain arrays.
+"""
+
+from kernels.validation import check_activations, check_raw_images
 
 
 def from_array(x):
-    return validation.check_activations(x, "x")
+    return check_activations(x, "x")
 
 
 def to_array(x, output=False):
-    return validation.check_activations(x, "x")
+    return check_activations(x, "x")
 
 
 def normalize_images(images, mean, std, dtype, predict=False):
-    images, mean, std = validation.check_raw_images(images, mean, std, dtype)
+    images, mean, std = check_raw_images(images, mean, std, dtype)
     return (images.astype(dtype) - mean[:, None, None]) * (1 / std)[:, None, None]
 
 

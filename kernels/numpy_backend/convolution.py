@@ -1,34 +1,52 @@
-"""Correlation and its gradients with stride tricks, im2col and matrix products."""
+"""Cross-correlation and its gradients, im2col and col2im.
+
+A correlation is a matrix product: each row of one matrix holds the pixels under one position of
+the window, and each column of the other holds one filter.
+"""
 
 import math
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from kernels import validation
 from kernels.geometry import Window, make_window
 from kernels.numpy_backend.activations import apply_activation
 from kernels.numpy_backend.dense import blocked_matmul
+from kernels.validation import (
+    check_bias,
+    check_columns,
+    check_correlation,
+    check_correlation_grad,
+    check_images,
+    check_negative_slope,
+    check_scale_and_bias,
+)
 
 
 def pad(x, window: Window, value=0.0):
-    """Return images with the window's padding around them."""
+    """Return images with the padding of the window around them."""
     return np.pad(x, ((0, 0), (0, 0), *window.padding), constant_values=value)
 
 
 def sliding_windows(padded, window: Window):
-    """Return a view (N, C, OH, OW, KH, KW): the pixels under each place of the window."""
+    """Return the pixels under each window position, a view (N, C, OH, OW, KH, KW)."""
     (sh, sw), (dh, dw) = window.stride, window.dilation
-    every_place = sliding_window_view(padded, window.extent, axis=(2, 3))
-    return every_place[:, :, ::sh, ::sw, ::dh, ::dw]
+    all_positions = sliding_window_view(padded, window.kernel_extent, axis=(2, 3))
+    return all_positions[:, :, ::sh, ::sw, ::dh, ::dw]
 
 
 def scatter_add_windows(values, x_shape, window: Window):
-    """Add values (N, C, OH, OW, KH, KW) onto the pixels under each window: undo `sliding_windows`."""
+    """Add values (N, C, OH, OW, KH, KW) to the pixels that `sliding_windows` takes them from.
+
+    Returns
+    -------
+    x : (N, C, H, W)
+        Values of the padding are dropped.
+    """
     N, C, H, W = x_shape
     (OH, OW), (KH, KW) = window.output, window.size
     (sh, sw), (dh, dw) = window.stride, window.dilation
-    (top, _), (left, _) = window.padding
+    top, left = window.pad_begin
     padded = np.zeros((N, C, *window.padded), values.dtype)
     for k in range(KH):
         for m in range(KW):
@@ -38,67 +56,83 @@ def scatter_add_windows(values, x_shape, window: Window):
     return padded[:, :, top : top + H, left : left + W]
 
 
+def windows_as_rows(x, window: Window):
+    """Return the pixels under each window position as a row, (N * OH * OW, C * KH * KW)."""
+    windows = sliding_windows(pad(x, window), window)
+    N, C, OH, OW, KH, KW = windows.shape
+    return windows.transpose(0, 2, 3, 1, 4, 5).reshape(N * OH * OW, C * KH * KW)
+
+
+def filters_as_rows(w):
+    """Return filters (F, C, KH, KW) as rows (F, C * KH * KW)."""
+    return w.reshape(len(w), math.prod(w.shape[1:]))
+
+
 def correlate(
     x, w, b=None, stride=1, padding=0, dilation=1, groups=1, scale=None, negative_slope=1.0
 ):
-    x, w, window, groups = validation.check_correlation(x, w, stride, padding, dilation, groups)
-    scale, b = validation.check_scale_and_bias(scale, b, len(w), x.dtype)
-    windows = sliding_windows(pad(x, window), window)
-    y = [
-        # Sum over channel, kernel row and kernel column: (N, OH, OW, filters of the group).
-        np.tensordot(group_windows, group_w, axes=((1, 4, 5), (1, 2, 3)))
-        for group_windows, group_w in zip(
-            np.split(windows, groups, axis=1), np.split(w, groups), strict=True
-        )
+    x, w, window, groups = check_correlation(x, w, stride, padding, dilation, groups)
+    scale, b = check_scale_and_bias(scale, b, len(w), x.dtype)
+    negative_slope = check_negative_slope(negative_slope, x.dtype)
+    y_groups = [
+        # (N * OH * OW, C * KH * KW) @ (C * KH * KW, F), with the C and F of one group
+        blocked_matmul(windows_as_rows(x_group, window), filters_as_rows(w_group).T)
+        for x_group, w_group in zip(np.split(x, groups, axis=1), np.split(w, groups), strict=True)
     ]
-    y = apply_activation(np.concatenate(y, axis=3), scale, b, negative_slope)
+    y = apply_activation(np.concatenate(y_groups, axis=1), scale, b, negative_slope)
+    y = y.reshape(len(x), *window.output, len(w))
     return np.ascontiguousarray(y.transpose(0, 3, 1, 2))
 
 
 def correlate_grad(dy, x, w, stride=1, padding=0, dilation=1, groups=1, need_dx=True, out=None):
-    x, w, window, groups = validation.check_correlation(x, w, stride, padding, dilation, groups)
-    dy = validation.check_output_grad(dy, len(x), len(w), window, x.dtype)
-    validation.check_out(out, (w.shape, w.shape[:1]), (w,))
-    dx, dw = [], []
-    places = len(x) * math.prod(window.output)
-    for group_dy, group_x, group_w in zip(
+    dy, (x, w, window, groups) = check_correlation_grad(
+        dy, x, w, stride, padding, dilation, groups, need_dx, out
+    )
+    N, n_positions = len(x), len(x) * math.prod(window.output)
+    dx_groups, dw_groups = [], []
+    for dy_group, x_group, w_group in zip(
         np.split(dy, groups, axis=1), np.split(x, groups, axis=1), np.split(w, groups), strict=True
     ):
-        windows = sliding_windows(pad(group_x, window), window)
-        sent = np.moveaxis(group_dy, 1, 0).reshape(len(group_w), places)
-        seen = windows.transpose(0, 2, 3, 1, 4, 5).reshape(places, group_w[0].size)
-        dw.append(blocked_matmul(sent, seen).reshape(group_w.shape))
+        # The gradients of the matrix product in `correlate`, with the C and F of one group.
+        dy_rows = dy_group.transpose(0, 2, 3, 1).reshape(n_positions, len(w_group))
+        dw_rows = blocked_matmul(dy_rows.T, windows_as_rows(x_group, window))  # (F, C * KH * KW)
+        dw_groups.append(dw_rows.reshape(w_group.shape))
         if need_dx:
-            # Each output sends its gradient to the pixels that it saw: (N, OH, OW, C, KH, KW).
-            sent = np.tensordot(group_dy, group_w, axes=((1,), (0,)))
-            dx.append(scatter_add_windows(sent.transpose(0, 3, 1, 2, 4, 5), group_x.shape, window))
+            # Each output pixel sends its gradient to all pixels under its window.
+            d_windows = blocked_matmul(dy_rows, filters_as_rows(w_group))
+            d_windows = d_windows.reshape(N, *window.output, *w_group.shape[1:])
+            d_windows = d_windows.transpose(0, 3, 1, 2, 4, 5)  # (N, C, OH, OW, KH, KW)
+            dx_groups.append(scatter_add_windows(d_windows, x_group.shape, window))
+    dx = np.concatenate(dx_groups, axis=1) if need_dx else None
     db = dy.sum(axis=(0, 2, 3), dtype=np.float64).astype(dy.dtype)
-    return np.concatenate(dx, axis=1) if need_dx else None, np.concatenate(dw), db
+    return dx, np.concatenate(dw_groups), db
 
 
-def im2col(x, kernel_size, stride=1, padding=0, dilation=1):
-    x = validation.check_images(x, "x")
-    window = make_window(x.shape[2:], kernel_size, stride, padding, dilation, "kernel_size")
+def _im2col(x, window: Window):
     columns = sliding_windows(pad(x, window), window).transpose(0, 1, 4, 5, 2, 3)
     N, C, KH, KW, OH, OW = columns.shape
     return columns.reshape(N, C * KH * KW, OH * OW)
 
 
+def im2col(x, kernel_size, stride=1, padding=0, dilation=1):
+    x = check_images(x, "x")
+    window = make_window(x.shape[2:], kernel_size, stride, padding, dilation, "kernel_size")
+    return _im2col(x, window)
+
+
 def col2im(cols, x_shape, kernel_size, stride=1, padding=0, dilation=1):
-    cols, x_shape, window = validation.check_columns(
-        cols, x_shape, kernel_size, stride, padding, dilation
-    )
+    cols, x_shape, window = check_columns(cols, x_shape, kernel_size, stride, padding, dilation)
     N, C = x_shape[:2]
     values = cols.reshape(N, C, *window.size, *window.output).transpose(0, 1, 4, 5, 2, 3)
     return np.ascontiguousarray(scatter_add_windows(values, x_shape, window))
 
 
 def correlate_im2col(x, w, b=None, stride=1, padding=0, dilation=1, groups=1):
-    x, w, window, groups = validation.check_correlation(x, w, stride, padding, dilation, groups)
-    b = validation.check_bias(b, len(w), x.dtype)
+    x, w, window, groups = check_correlation(x, w, stride, padding, dilation, groups)
+    b = check_bias(b, len(w), x.dtype)
     N, F = len(x), len(w)
-    cols = im2col(x, window.size, stride, padding, dilation)
-    # One product for each image and group: (F/g, C/g*KH*KW) @ (N, g, C/g*KH*KW, OH*OW).
+    cols = _im2col(x, window)
+    # For each image and group: (F / groups, C * KH * KW) @ (C * KH * KW, OH * OW).
     cols = cols.reshape(N, groups, cols.shape[1] // groups, cols.shape[2])
-    y = w.reshape(groups, F // groups, -1) @ cols
+    y = blocked_matmul(w.reshape(groups, F // groups, cols.shape[2]), cols)
     return y.reshape(N, F, *window.output) + b[:, None, None]

@@ -86,7 +86,7 @@ class _Plan:
     """
 
     def __init__(self, B: int, groups: int, channels: int, filters: int, window: Window, L: int):
-        (KH, KW), (dh, dw), (eh, ew) = window.size, window.dilation, window.extent
+        (KH, KW), (dh, dw), (eh, ew) = window.size, window.dilation, window.kernel_extent
         (H, W), (OH, OW), (height, width) = window.image, window.output, window.padded
         (top, _), (left, _) = window.padding
         row_step, column_step = window.stride

@@ -137,23 +137,23 @@ def taps_of(y: PackedBatch, window: Window) -> np.ndarray:
 def max_pool(x: PackedBatch, window: Window) -> tuple[PackedBatch, np.ndarray]:
     y = x.like(x.shape[1], *window.output)
     taps = taps_of(y, window)
-    launch(_max_pool, x.images, y.images, taps, window.size, window.stride, window.start)
+    launch(_max_pool, x.images, y.images, taps, window.size, window.stride, window.pad_begin)
     return y, taps
 
 
 def max_pool_grad(dy: PackedBatch, taps: np.ndarray, window: Window) -> PackedBatch:
     dx = dy.like(dy.shape[1], *window.image)
-    launch(_max_pool_grad, dy.images, taps, dx.images, window.size, window.stride, window.start)
+    launch(_max_pool_grad, dy.images, taps, dx.images, window.size, window.stride, window.pad_begin)
     return dx
 
 
 def avg_pool(x: PackedBatch, window: Window) -> PackedBatch:
     y = x.like(x.shape[1], *window.output)
-    launch(_avg_pool, x.images, y.images, window.size, window.stride, window.start)
+    launch(_avg_pool, x.images, y.images, window.size, window.stride, window.pad_begin)
     return y
 
 
 def avg_pool_grad(dy: PackedBatch, window: Window) -> PackedBatch:
     dx = dy.like(dy.shape[1], *window.image)
-    launch(_avg_pool_grad, dy.images, dx.images, window.size, window.stride, window.start)
+    launch(_avg_pool_grad, dy.images, dx.images, window.size, window.stride, window.pad_begin)
     return dx

@@ -378,11 +378,12 @@ def _run(
 def correlate(
     x: PackedBatch, w, b, window: Window, scale=None, negative_slope: float = 1.0
 ) -> PackedBatch:
-    return _run(x, w, False, scale, b, negative_slope, window.start, x.like(len(w), *window.output))
+    y = x.like(len(w), *window.output)
+    return _run(x, w, False, scale, b, negative_slope, window.pad_begin, y)
 
 
 def input_gradient(dy: PackedBatch, w, window: Window) -> PackedBatch:
-    top, left = window.start
+    top, left = window.pad_begin
     dx = dy.like(w.shape[1], *window.image)
     return _run(dy, w, True, None, None, 1.0, (2 - top, 2 - left), dx)
 
@@ -394,7 +395,8 @@ def weight_gradient(dy: PackedBatch, x: PackedBatch, w_shape, window: Window, ou
     dw, db = allocate_outputs(out, (w_shape, w_shape[:1]), dtype)
     width, lines = 2 * columns + 2, (dy.shape[2] + 1) // 2
     launch(
-        _weight_gradient, x.data, dy.data, dy.planes, window.start, outer_product_tile_shape(F, C // L),
+        _weight_gradient, x.data, dy.data, dy.planes, window.pad_begin,
+        outer_product_tile_shape(F, C // L),
         empty((workers, L * 4 * width * L), dtype), empty((workers, 4 * width * L * L), dtype),
         empty((workers, 16 * _plane(columns * L, C // L, L)), dtype),
         empty((workers, 16 * _plane(F, columns, L)), dtype), empty((workers, F * C), dtype),
