@@ -326,7 +326,7 @@ def check_vectors(**values: Any) -> None:
 def check_writable(value: Any, name: str, ndim: int, dtype: np.dtype | None) -> None:
     """Raise if an array cannot be written to as it is; the checks are those of `check_array`."""
     if check_array(value, name, ndim, dtype) is not value:  # a copy, or the base of a subclass
-        raise ValueError(f"{name} must be a contiguous, aligned and writable array")
+        raise ValueError(f"{name} must be contiguous, aligned and writable")
 
 
 def check_out(out: Any, shapes: Sequence[tuple[int, ...]], inputs: Iterable[np.ndarray]) -> Any:

@@ -1,4 +1,4 @@
-"""The layers of a network: shapes, parameters, forward and backward."""
+"""The layers of a network: their shapes and parameters, forward and backward."""
 
 from layers.activations import LeakyRelu, Relu, Softmax
 from layers.base import Layer, ShapeError

@@ -1,14 +1,21 @@
-"""Layers that bend: ReLU, its leaky form, and softmax."""
+"""Activation layers: ReLU, leaky ReLU and softmax."""
 
 from layers.base import Layer, expect_rows
 
 
 class LeakyRelu(Layer):
-    """Pass what is positive, and 0.01 of what is not.
+    """Return positive inputs unchanged and multiply the others by 0.01.
+
+    Accepts images (C, H, W) and rows (features,).
 
     References
     ----------
     Maas, Hannun, Ng: Rectifier nonlinearities improve neural network acoustic models (2013).
+
+    Examples
+    --------
+    >>> LeakyRelu().forward(np.array([[-2.0, 3.0]]))
+    array([[-0.02,  3.  ]])
     """
 
     negative_slope = 0.01
@@ -21,16 +28,33 @@ class LeakyRelu(Layer):
 
 
 class Relu(LeakyRelu):
-    """Pass what is positive, and nothing of what is not."""
+    """Return positive inputs unchanged and set the others to zero.
+
+    Accepts images (C, H, W) and rows (features,).
+
+    References
+    ----------
+    Nair, Hinton: Rectified linear units improve restricted Boltzmann machines (2010).
+
+    Examples
+    --------
+    >>> Relu().forward(np.array([[-2.0, 3.0]]))
+    array([[0., 3.]])
+    """
 
     negative_slope = 0.0
 
 
 class Softmax(Layer):
-    """Turn rows of logits into probabilities that add up to 1.
+    """Turn rows of logits (classes,) into probabilities that sum to 1.
 
-    As the last layer of a model it is trained through `loss`, softmax and cross-entropy in
-    one, which neither overflows nor takes the logarithm of 0.
+    A model trains its last layer through `loss`, which computes softmax and cross-entropy
+    together. It cannot overflow, and it never takes the logarithm of 0.
+
+    Examples
+    --------
+    >>> Softmax().forward(np.array([[0.0, 0.0]]))
+    array([[0.5, 0.5]])
     """
 
     def _build(self, input_shape):
@@ -45,5 +69,20 @@ class Softmax(Layer):
         return self.backend.softmax_grad(dy, y)
 
     def loss(self, logits, labels, smoothing=0.0):
-        """Return the mean cross-entropy, the hits, and the gradient for the logits."""
+        """Return the mean cross-entropy, the number of correct predictions, and the gradient.
+
+        Parameters
+        ----------
+        logits : (N, classes)
+        labels : (N,) of int
+        smoothing : float
+            Label smoothing, 0 <= smoothing < 1.
+
+        Returns
+        -------
+        loss : float
+        n_correct : int
+        dlogits : (N, classes)
+            Gradient of the loss with respect to the logits.
+        """
         return self.backend.softmax_cross_entropy(logits, labels, smoothing)

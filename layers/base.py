@@ -1,4 +1,4 @@
-"""What all layers share: building, parameters, and what is saved."""
+"""The base class of all layers."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -14,36 +14,61 @@ Shape = tuple[int, ...]
 
 
 class ShapeError(ValueError):
-    """A layer cannot take the shape that the layer before it puts out."""
+    """A layer does not accept the shape of its input."""
 
 
 class Layer(ABC):
-    """A layer of a network: a shape, parameters, and the way forward and back.
+    """A layer of a network.
 
-    A subclass says in `_build` which shape it puts out and creates its parameters there, and
-    calls one or two functions of its backend in `forward` and `backward`. What flows between
-    layers is opaque to them: only the backend looks into it.
+    A subclass implements `_forward` and `_backward` by one or two functions of its backend. If it
+    has parameters, or changes the shape, it also implements `_build`. The arrays that layers pass
+    to each other are opaque to them: only the backend looks inside.
 
     Parameters
     ----------
     name : str, optional
-        What the layer is called in the summary and in errors; a model numbers the unnamed.
+        Name in summaries and errors. A model gives names such as "conv_1" to unnamed layers.
 
     Attributes
     ----------
     input_shape, output_shape : tuple of int
-        Of one image, without the batch: (C, H, W) or (features,).
-    params, grads : dict of str to array
-        What the layer learns, and the gradient that the last `backward` left for it.
+        Shape of one input and of one output, without the batch: (C, H, W) or (features,).
+    params : dict of str to array
+        Learned parameters.
+    grads : dict of str to array
+        Gradient of each parameter, as computed by the last `backward`.
     buffers : dict of str to array
-        What it keeps beside that, such as running statistics.
+        Arrays that are saved with the parameters but not learned, such as running statistics.
+    built : bool
+        Whether the layer has its shapes and parameters.
+    in_model : bool
+        Whether the layer belongs to a model.
     need_dx : bool
-        Whether `backward` must return a gradient; a network's first layer need not.
+        Whether `backward` must return a gradient. The first layer of a network need not.
+
+    Examples
+    --------
+    A layer that multiplies its input by a learned number:
+
+    >>> class Scale(Layer):
+    ...     def _build(self, input_shape):
+    ...         self.add_param("factor", (1,), np.ones)
+    ...         return input_shape
+    ...
+    ...     def _forward(self, x, training):
+    ...         return x * self.params["factor"], x
+    ...
+    ...     def _backward(self, dy, x):
+    ...         self.set_grads(factor=np.array([(dy * x).sum()]))
+    ...         return dy * self.params["factor"]
+    >>> layer = Scale().build((3,), backend="numpy")
+    >>> layer.forward(np.ones((1, 3), np.float32))
+    array([[1., 1., 1.]], dtype=float32)
     """
 
     def __init__(self, name: str | None = None):
-        if name is not None and not isinstance(name, str):  # a file keeps it as text
-            raise TypeError(f"a layer's name must be text or None, got {name!r}")
+        if name is not None and not isinstance(name, str):  # model files store it as text
+            raise TypeError(f"a layer's name must be a string or None, got {name!r}")
         self.name = name
         self.built = False
         self.in_model = False
@@ -51,9 +76,9 @@ class Layer(ABC):
         self.params: dict[str, np.ndarray] = {}
         self.grads: dict[str, np.ndarray] = {}
         self.buffers: dict[str, np.ndarray] = {}
-        self._context: Any = None
+        self._context: Any = None  # what `_forward` returned for `_backward`
         self._has_context = False
-        self._loaded: Callable[[str, Shape], np.ndarray] | None = None
+        self._load_array: Callable[[str, Shape], np.ndarray] | None = None
 
     def build(
         self,
@@ -61,30 +86,35 @@ class Layer(ABC):
         backend: str | Backend = "numba",
         dtype: str | np.dtype = "float32",
         rng: np.random.Generator | int | None = None,
-        saved: Callable[[str, Shape], np.ndarray] | None = None,
+        load_array: Callable[[str, Shape], np.ndarray] | None = None,
     ) -> "Layer":
-        """Fix the input shape, infer the output shape and create the parameters.
+        """Infer the output shape from the input shape and create the parameters.
+
+        A model builds its layers. A layer that is used alone builds itself at its first `forward`.
 
         Parameters
         ----------
         input_shape : (C, H, W) or (features,)
-        backend : str or backend
+        backend : "numba", "scipy" or "numpy", or the backend itself
         dtype : float32 or float64
-        rng : numpy.random.Generator or seed
-        saved : callable, optional
-            Called as saved(name, shape) for each parameter and buffer in place of drawing it. A
-            file may ask for layers of any size: nothing as large is made before this is asked.
+        rng : numpy.random.Generator or seed, optional
+            For the initial parameters and dropout. None: a random seed.
+        load_array : callable, optional
+            ``load_array(name, shape)`` returns the values of each parameter and buffer, instead of
+            its initializer. A file may declare a layer of any size. Because this is called before
+            an array of that size is allocated, it can reject the file first.
 
         Returns
         -------
-        The layer itself.
+        Layer
+            The layer itself.
 
         Raises
         ------
         ShapeError
-            When the layer cannot take the shape; it names the layer and both shapes.
+            If the layer does not accept the shape. The message names the layer and the shape.
         ValueError
-            When the layer is in a model already, which would go on with the old parameters.
+            If the layer belongs to a model, whose optimizer would keep the old parameters.
         """
         if self.in_model:
             raise ValueError(f"layer {self} is in a model already; make a new one")
@@ -92,7 +122,7 @@ class Layer(ABC):
         self.dtype = standardize_dtype(dtype)
         self.rng = np.random.default_rng(rng)
         self.params, self.grads, self.buffers = {}, {}, {}
-        self._loaded = saved
+        self._load_array = load_array
         try:
             self.input_shape = tuple(check_int(size, "input_shape", 1) for size in input_shape)
             if len(self.input_shape) not in (1, 3):
@@ -101,7 +131,7 @@ class Layer(ABC):
         except (ValueError, TypeError) as error:
             raise ShapeError(f"layer {self} cannot take {input_shape}: {error}") from error
         finally:
-            self._loaded = None
+            self._load_array = None
         self.built = True
         return self
 
@@ -110,13 +140,24 @@ class Layer(ABC):
         return input_shape
 
     def forward(self, x, training: bool = True):
-        """Return the layer's output; while training, keep what `backward` needs.
+        """Return the output of the layer.
 
         Parameters
         ----------
         x : (N, *input_shape)
         training : bool
-            Whether batch statistics and dropout are at work and `backward` will follow.
+            Whether to use batch statistics and dropout, and to keep what `backward` needs.
+
+        Returns
+        -------
+        y : (N, *output_shape)
+
+        Raises
+        ------
+        TypeError
+            If x is not an array.
+        ShapeError
+            If the layer was built for another shape.
         """
         try:
             shape, dtype = x.shape[1:], x.dtype
@@ -128,21 +169,30 @@ class Layer(ABC):
             self.build(shape, dtype=dtype)
         if tuple(shape) != self.input_shape:
             raise ShapeError(f"layer {self} is built for {self.input_shape}, got {shape}")
-        y, saved = self._forward(x, training)
-        self._context, self._has_context = (saved if training else None), training
+        y, context = self._forward(x, training)
+        self._context, self._has_context = (context if training else None), training
         return y
 
     def clear_context(self) -> None:
-        """Drop what the last `forward` kept."""
+        """Release what the last `forward` kept for `backward`."""
         self._context, self._has_context = None, False
 
     def backward(self, dy):
-        """Return the gradient for the input, and leave those of the parameters in `grads`.
+        """Return the gradient of the input and store those of the parameters in `grads`.
 
         Parameters
         ----------
         dy : (N, *output_shape)
-            Gradient of the loss with respect to what `forward` returned.
+            Gradient of the loss with respect to the output of the last `forward`.
+
+        Returns
+        -------
+        dx : (N, *input_shape), or None if `need_dx` is False
+
+        Raises
+        ------
+        RuntimeError
+            If the last call was not ``forward(x, training=True)``.
         """
         if not self._has_context:
             raise RuntimeError(
@@ -152,67 +202,90 @@ class Layer(ABC):
 
     @abstractmethod
     def _forward(self, x, training: bool) -> tuple[Any, Any]:
-        """Return the output, and what `_backward` needs."""
+        """Return the output, and the context that `_backward` needs."""
 
     @abstractmethod
     def _backward(self, dy, context: Any) -> Any:
-        """Set `grads` and return the gradient for the input."""
+        """Store the gradients of the parameters by `set_grads` and return that of the input."""
 
     def config(self) -> dict[str, Any]:
-        """Return the constructor's arguments, as they are saved."""
+        """Return the arguments of the constructor but ``name``; model files contain them."""
         return {}
 
     def __str__(self) -> str:
         return repr(self.name or type(self).__name__)
 
-    def add_param(self, name: str, shape: Shape, draw: Callable = np.zeros) -> None:
-        """Create a parameter, to be called in `_build`; ``draw(shape)`` makes its first values."""
-        self.params[name] = self._first(name, shape, draw)
+    def __repr__(self) -> str:
+        arguments = self.config() | ({} if self.name is None else {"name": self.name})
+        text = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+        return f"{type(self).__name__}({text})"
+
+    def add_param(self, name: str, shape: Shape, initialize: Callable = np.zeros) -> None:
+        """Create a parameter and its gradient. To be called in `_build`.
+
+        Parameters
+        ----------
+        name : str
+            Key in `params` and `grads`.
+        shape : tuple of int
+        initialize : callable
+            ``initialize(shape)`` returns the initial values.
+        """
+        self.params[name] = self._create_array(name, shape, initialize)
         self.grads[name] = np.zeros_like(self.params[name])
 
-    def add_buffer(self, name: str, shape: Shape, draw: Callable = np.zeros) -> None:
-        """Create what is saved with the parameters but not learned, to be called in `_build`."""
-        self.buffers[name] = self._first(name, shape, draw)
+    def add_buffer(self, name: str, shape: Shape, initialize: Callable = np.zeros) -> None:
+        """Create an array that is saved but not learned. To be called in `_build`.
 
-    def _first(self, name: str, shape: Shape, draw: Callable) -> np.ndarray:
-        value = draw(shape) if self._loaded is None else self._loaded(name, shape)
+        The parameters are those of `add_param`; the array is stored in `buffers`.
+        """
+        self.buffers[name] = self._create_array(name, shape, initialize)
+
+    def _create_array(self, name: str, shape: Shape, initialize: Callable) -> np.ndarray:
+        value = initialize(shape) if self._load_array is None else self._load_array(name, shape)
         return np.array(value, self.dtype, order="C")
 
     def set_grads(self, **grads: np.ndarray) -> None:
-        """Leave the gradient of each named parameter for the optimizer."""
+        """Store the gradients of parameters, given by name. To be called in `_backward`.
+
+        Raises
+        ------
+        KeyError
+            If there is no parameter of a name.
+        """
         for name, value in grads.items():
-            if value is not self.grads[name]:  # a backend may have written it there
+            if value is not self.grads[name]:  # the backend may have written to it: `grad_buffers`
                 np.copyto(self.grads[name], value)
 
     def grad_buffers(self, *names: str) -> tuple[np.ndarray | None, ...]:
-        """Return the gradients' arrays for a backend to write into; None for what is missing."""
+        """Return the arrays in `grads` for a backend to write to; None for a missing parameter."""
         return tuple(self.grads.get(name) for name in names)
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:
-        """Everything that a saved layer holds: parameters and buffers."""
+        """All arrays that model files contain: parameters and buffers."""
         return {**self.params, **self.buffers}
 
     def set_arrays(self, arrays: dict[str, np.ndarray]) -> None:
-        """Copy saved numbers into the parameters and buffers."""
+        """Copy values into the parameters and buffers, given by name as in `arrays`."""
         for name, target in self.arrays.items():
             np.copyto(target, arrays[name], casting="same_kind")
 
     @property
     def size(self) -> int:
-        """How many numbers the layer learns."""
+        """Number of learned parameters."""
         return sum(value.size for value in self.params.values())
 
 
 def expect_image(shape: Shape) -> Shape:
-    """Return a shape (C, H, W), or raise."""
+    """Return a shape (C, H, W); raise ShapeError for another shape."""
     if len(shape) != 3:
         raise ShapeError("it expects images (C, H, W)")
     return shape
 
 
 def expect_rows(shape: Shape) -> int:
-    """Return the length of rows (features,), or raise."""
+    """Return the number of features of a shape (features,); raise ShapeError for another shape."""
     if len(shape) != 1:
         raise ShapeError("it expects rows (features,); put a Flatten() before it")
     return shape[0]

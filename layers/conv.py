@@ -10,23 +10,44 @@ from layers.initializers import INITIALIZERS, check_initializer
 
 
 class Conv(Layer):
-    """Correlate images with learned filters.
+    """Cross-correlate images (C, H, W) with learned filters.
 
     Parameters
     ----------
     filters : int
-        Channels of the output.
-    kernel_size, stride, dilation : int or pair of int
+        Number of filters, which is the number of channels of the output.
+    kernel_size : int or pair of int
+        Rows and columns of a filter.
+    stride : int or pair of int
+        Distance in pixels between neighbouring positions of the filter.
     padding : int, pair, ((top, bottom), (left, right)), "same" or "valid"
+        Rows and columns of zeros around the image. "same" gives ceil(H / stride) rows of output,
+        and "valid" is no padding.
+    dilation : int or pair of int
+        Distance in pixels between the inputs of neighbouring weights of a filter.
     groups : int
-        Filter f sees only the channels of its group; it divides channels and filters.
+        Number of groups that the channels and the filters are split into. A filter only sees the
+        channels of its group. Channels and filters must be multiples of it.
     use_bias : bool
-        Whether each filter adds a learned number. A BatchNorm behind makes it useless.
+        Whether each filter adds a learned bias. A BatchNorm behind the layer cancels it.
     initializer : "he" or "glorot"
+        Distribution of the initial weights.
+    name : str, optional
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is invalid.
 
     References
     ----------
     LeCun et al.: Gradient-based learning applied to document recognition (1998).
+
+    Examples
+    --------
+    >>> x = np.zeros((10, 3, 28, 28), np.float32)
+    >>> Conv(8, kernel_size=5, stride=2, padding="same").forward(x).shape
+    (10, 8, 14, 14)
     """
 
     def __init__(
@@ -61,8 +82,8 @@ class Conv(Layer):
         shape = (self.filters, C // self.groups, *self.kernel_size)
         taps = math.prod(self.kernel_size)
         fan_in, fan_out = shape[1] * taps, self.filters // self.groups * taps
-        draw = INITIALIZERS[self.initializer]
-        self.add_param("weights", shape, lambda shape: draw(self.rng, shape, fan_in, fan_out))
+        initialize = INITIALIZERS[self.initializer]
+        self.add_param("weights", shape, lambda shape: initialize(self.rng, shape, fan_in, fan_out))
         if self.use_bias:
             self.add_param("bias", (self.filters,))
         self._window_args: dict[str, Any] = {
@@ -77,7 +98,16 @@ class Conv(Layer):
         return self.apply(x, self.params.get("bias")), x
 
     def apply(self, x, bias, scale=None, negative_slope=1.0):
-        """Return the correlation, scaled, plus a bias, its negative numbers times the slope."""
+        """Return the correlation with the weights, scaled, biased and activated.
+
+        Parameters
+        ----------
+        x : (N, C, H, W)
+        bias, scale : (filters,), optional
+            Used instead of the bias of the layer. None: 0 and 1.
+        negative_slope : float
+            Factor of negative results. 1 is no activation.
+        """
         weights = self.params["weights"]
         return self.backend.correlate(
             x, weights, bias, **self._window_args, scale=scale, negative_slope=negative_slope

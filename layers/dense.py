@@ -1,4 +1,4 @@
-"""The fully connected layer, and the way from images to rows."""
+"""The fully connected layer, and flattening."""
 
 import math
 
@@ -8,14 +8,31 @@ from layers.initializers import INITIALIZERS, check_initializer
 
 
 class Dense(Layer):
-    """Multiply rows by a learned matrix: y = x @ weights + bias.
+    """Multiply rows (features,) by a learned matrix: y = x @ weights + bias.
 
     Parameters
     ----------
     units : int
-        Length of the output's rows.
+        Number of outputs of a row.
     use_bias : bool
+        Whether each unit adds a learned bias. A BatchNorm behind the layer cancels it.
     initializer : "he" or "glorot"
+        Distribution of the initial weights.
+    name : str, optional
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is invalid.
+
+    References
+    ----------
+    Goodfellow, Bengio, Courville: Deep Learning (2016), chapter 6.
+
+    Examples
+    --------
+    >>> Dense(10).forward(np.zeros((5, 32), np.float32)).shape
+    (5, 10)
     """
 
     def __init__(
@@ -32,11 +49,11 @@ class Dense(Layer):
 
     def _build(self, input_shape):
         features = expect_rows(input_shape)
-        draw = INITIALIZERS[self.initializer]
+        initialize = INITIALIZERS[self.initializer]
         self.add_param(
             "weights",
             (features, self.units),
-            lambda shape: draw(self.rng, shape, features, self.units),
+            lambda shape: initialize(self.rng, shape, features, self.units),
         )
         if self.use_bias:
             self.add_param("bias", (self.units,))
@@ -46,7 +63,16 @@ class Dense(Layer):
         return self.apply(x, self.params.get("bias")), x
 
     def apply(self, x, bias, scale=None, negative_slope=1.0):
-        """Return scale * (x @ weights) + bias, its negative numbers times the slope."""
+        """Return scale * (x @ weights) + bias, activated.
+
+        Parameters
+        ----------
+        x : (N, features)
+        bias, scale : (units,), optional
+            Used instead of the bias of the layer. None: 0 and 1.
+        negative_slope : float
+            Factor of negative results. 1 is no activation.
+        """
         return self.backend.dense(x, self.params["weights"], bias, scale, negative_slope)
 
     def _backward(self, dy, x):
@@ -65,7 +91,13 @@ class Dense(Layer):
 
 
 class Flatten(Layer):
-    """Lay the pixels of each image out in one row: (C, H, W) to (C * H * W,)."""
+    """Turn images (C, H, W) into rows (C * H * W,). Rows remain as they are.
+
+    Examples
+    --------
+    >>> Flatten().forward(np.zeros((5, 2, 4, 4), np.float32)).shape
+    (5, 32)
+    """
 
     def _build(self, input_shape):
         return (math.prod(input_shape),)

@@ -1,7 +1,8 @@
-"""The plan of a model: neighbouring layers that one kernel can run together.
+"""Plans: the layers of a model, with neighbours combined that one kernel can compute together.
 
-Activations are large and arithmetic is cheap: a BatchNorm, the activation and the pooling behind
-it read and write them once together where they would three times apart. The numbers stay the same.
+A model reads and writes large arrays between its layers, and does little arithmetic on each
+number. A kernel that computes a BatchNorm, its activation and its max pooling together reads and
+writes them once, where three kernels do three times. The results are the same.
 """
 
 import numpy as np
@@ -15,7 +16,15 @@ from layers.pooling import MaxPool
 
 
 class BatchNormRelu(Layer):
-    """A BatchNorm and the ReLU behind it; parameters and gradients stay the BatchNorm's."""
+    """A BatchNorm and the ReLU or leaky ReLU behind it, for training.
+
+    The parameters, gradients and running statistics are those of the BatchNorm.
+
+    Parameters
+    ----------
+    norm : BatchNorm
+    relu : LeakyRelu or Relu
+    """
 
     def __init__(self, norm: BatchNorm, relu: LeakyRelu):
         super().__init__(f"{norm.name} with {relu.name}")
@@ -32,7 +41,7 @@ class BatchNormRelu(Layer):
         norm = self.norm
         if not training:
             return self.backend.batch_norm_relu_inference(
-                x, *self._gamma_and_beta, *norm.running, norm.epsilon, self.negative_slope
+                x, *self._gamma_and_beta, *norm.running_stats, norm.epsilon, self.negative_slope
             ), None
         y, mean, variance = self.backend.batch_norm_relu(
             x, *self._gamma_and_beta, norm.epsilon, self.negative_slope
@@ -51,30 +60,37 @@ class BatchNormRelu(Layer):
 
 
 class BatchNormReluPool(BatchNormRelu):
-    """The same with the max pooling behind, whose windows lie side by side."""
+    """A BatchNorm, the ReLU behind it and the max pooling behind that, for training.
 
-    def __init__(self, together: BatchNormRelu, pool: MaxPool):
-        super().__init__(together.norm, together)  # type: ignore[arg-type]
-        self.name = f"{together.name} and {pool.name}"
+    Parameters
+    ----------
+    norm_relu : BatchNormRelu
+    pool : MaxPool
+        Its windows must not overlap: see `MaxPool.is_non_overlapping`.
+    """
+
+    def __init__(self, norm_relu: BatchNormRelu, pool: MaxPool):
+        super().__init__(norm_relu.norm, norm_relu)  # type: ignore[arg-type]
+        self.name = f"{norm_relu.name} and {pool.name}"
         self._pool = pool
 
     def _forward(self, x, training):
         if not training:
             return self._pool.forward(super()._forward(x, training)[0], training), None
         norm = self.norm
-        y, taken, mean, variance = self.backend.batch_norm_relu_pool(
+        y, index, mean, variance = self.backend.batch_norm_relu_pool(
             x, *self._gamma_and_beta, norm.epsilon, self.negative_slope, self._pool.pool_size
         )
         norm.update_running_stats(mean, variance)
-        return y, (x, taken, mean, variance)
+        return y, (x, index, mean, variance)
 
     def _backward(self, dy, context):
-        x, taken, mean, variance = context
+        x, index, mean, variance = context
         norm, out = self.norm, self.norm.grad_buffers("gamma", "beta")
         dx, dgamma, dbeta = self.backend.batch_norm_relu_pool_grad(
             dy,
             x,
-            taken,
+            index,
             *self._gamma_and_beta,
             mean,
             variance,
@@ -88,13 +104,23 @@ class BatchNormReluPool(BatchNormRelu):
 
 
 class Folded(Layer):
-    """A Conv or Dense, with the BatchNorm and the ReLU behind it, as prediction runs them.
+    """A Conv or Dense with the BatchNorm and the ReLU behind it, for prediction.
 
-    With the running statistics a BatchNorm is a scale and a shift. They and the ReLU are taken on
-    the way out of the layer's sums: the weights are not copied, so nothing can be out of date.
+    In prediction, a BatchNorm is a scale and a shift of each channel. The kernel of the Conv or
+    Dense applies them and the ReLU to its sums. The weights are not copied, so that a change of
+    any parameter has its effect at once.
+
+    Parameters
+    ----------
+    layer : Conv or Dense
+    norm : BatchNorm, optional
+    negative_slope : float
+        Negative slope of the ReLU; 1 stands for no activation.
     """
 
-    def __init__(self, layer: Conv | Dense, norm: BatchNorm | None, negative_slope: float):
+    def __init__(
+        self, layer: Conv | Dense, norm: BatchNorm | None = None, negative_slope: float = 1.0
+    ):
         super().__init__(layer.name)
         self.layer, self.norm, self.negative_slope = layer, norm, negative_slope
         self.backend = layer.backend
@@ -106,43 +132,85 @@ class Folded(Layer):
         if self.norm is not None:
             gamma, beta = self.norm.params["gamma"], self.norm.params["beta"]
             scale, bias = self.backend.fold_batch_norm(
-                bias, gamma, beta, *self.norm.running, self.norm.epsilon
+                bias, gamma, beta, *self.norm.running_stats, self.norm.epsilon
             )
         return self.layer.apply(x, bias, scale, self.negative_slope), None
 
     def _backward(self, dy, context):
-        raise RuntimeError("a folded layer only predicts")
+        raise RuntimeError("a folded layer can only predict, it has no gradients")
 
 
 def fold(layers: list[Layer]) -> list[Layer]:
-    """Return the steps that predict what the layers predict one after the other."""
-    steps: list[Layer] = []
+    """Return a plan for prediction, which gives the same results as the layers.
+
+    A Conv or Dense is combined with the BatchNorm and the ReLU behind it, and Dropout is left out.
+
+    Parameters
+    ----------
+    layers : list of Layer
+        Built layers, in the order of the model.
+
+    Returns
+    -------
+    list of Layer
+        Layers to be run with ``training=False``.
+
+    Examples
+    --------
+    >>> conv = Conv(4, kernel_size=3).build((1, 8, 8), backend="numpy")
+    >>> norm = BatchNorm().build((4, 6, 6), backend="numpy")
+    >>> [type(layer).__name__ for layer in fold([conv, norm, Relu(), Dropout(0.5)])]
+    ['Folded']
+    """
+    plan: list[Layer] = []
     for layer in layers:
-        before = steps[-1] if steps else None
+        previous = plan[-1] if plan else None
         if type(layer) is Dropout:
             continue
         if type(layer) in (Conv, Dense):
-            steps.append(Folded(layer, None, 1.0))  # type: ignore[arg-type]
-        elif type(before) is not Folded or before.negative_slope != 1:
-            steps.append(layer)
-        elif type(layer) is BatchNorm and before.norm is None:
-            before.norm = layer
+            plan.append(Folded(layer))  # type: ignore[arg-type]
+        elif type(previous) is not Folded or previous.negative_slope != 1:
+            plan.append(layer)
+        elif type(layer) is BatchNorm and previous.norm is None:
+            previous.norm = layer
         elif type(layer) in (Relu, LeakyRelu):
-            before.negative_slope = layer.negative_slope  # type: ignore[attr-defined]
+            previous.negative_slope = layer.negative_slope  # type: ignore[attr-defined]
         else:
-            steps.append(layer)
-    return steps
+            plan.append(layer)
+    return plan
 
 
 def fuse(layers: list[Layer]) -> list[Layer]:
-    """Return the steps that do what the layers do one after the other."""
-    steps: list[Layer] = []
+    """Return a plan for training, which gives the same results and gradients as the layers.
+
+    A BatchNorm is combined with the ReLU behind it, and with a max pooling behind that if the
+    windows do not overlap.
+
+    Parameters
+    ----------
+    layers : list of Layer
+        Built layers, in the order of the model.
+
+    Returns
+    -------
+    list of Layer
+
+    Examples
+    --------
+    >>> norm, relu, pool = BatchNorm(), Relu(), MaxPool(2)
+    >>> layers = [layer.build((4, 6, 6), backend="numpy") for layer in (norm, relu, pool)]
+    >>> [type(layer).__name__ for layer in fuse(layers)]
+    ['BatchNormReluPool']
+    """
+    plan: list[Layer] = []
     for layer in layers:
-        before = steps[-1] if steps else None
-        if type(layer) in (Relu, LeakyRelu) and type(before) is BatchNorm:
-            steps[-1] = BatchNormRelu(before, layer)  # type: ignore[arg-type]
-        elif type(layer) is MaxPool and type(before) is BatchNormRelu and layer.is_non_overlapping:
-            steps[-1] = BatchNormReluPool(before, layer)
+        previous = plan[-1] if plan else None
+        if type(layer) in (Relu, LeakyRelu) and type(previous) is BatchNorm:
+            plan[-1] = BatchNormRelu(previous, layer)  # type: ignore[arg-type]
+        elif (
+            type(layer) is MaxPool and type(previous) is BatchNormRelu and layer.is_non_overlapping
+        ):
+            plan[-1] = BatchNormReluPool(previous, layer)
         else:
-            steps.append(layer)
-    return steps
+            plan.append(layer)
+    return plan

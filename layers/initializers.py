@@ -1,4 +1,4 @@
-"""Random numbers that weights start from, scaled so that signals keep their size."""
+"""Initial weights, scaled such that a layer keeps the variance of its input."""
 
 import math
 from collections.abc import Callable
@@ -9,7 +9,15 @@ Initializer = Callable[[np.random.Generator, tuple[int, ...], int, int], np.ndar
 
 
 def he(rng, shape, fan_in, fan_out):
-    """Normal numbers of variance 2 / fan_in, for layers before a ReLU.
+    """Return normal random numbers of variance 2 / fan_in, for layers before a ReLU.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    shape : tuple of int
+        Shape of the weights.
+    fan_in, fan_out : int
+        Number of inputs of each output, and of outputs of each input.
 
     References
     ----------
@@ -19,7 +27,9 @@ def he(rng, shape, fan_in, fan_out):
 
 
 def glorot(rng, shape, fan_in, fan_out):
-    """Uniform numbers of variance 2 / (fan_in + fan_out), for layers before a softmax.
+    """Return uniform random numbers of variance 2 / (fan_in + fan_out), for the last layer.
+
+    The parameters are those of `he`.
 
     References
     ----------
@@ -33,6 +43,7 @@ INITIALIZERS: dict[str, Initializer] = {"he": he, "glorot": glorot}
 
 
 def check_initializer(name: str) -> str:
+    """Return the name of an initializer; raise ValueError for another name."""
     if not isinstance(name, str) or name not in INITIALIZERS:
         raise ValueError(f"initializer must be one of {', '.join(INITIALIZERS)}, got {name!r}")
     return name

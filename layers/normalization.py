@@ -1,4 +1,4 @@
-"""Layers that keep signals in shape: batch normalisation and dropout."""
+"""Batch normalisation and dropout."""
 
 import numpy as np
 
@@ -7,21 +7,37 @@ from layers.base import Layer
 
 
 class BatchNorm(Layer):
-    """Normalise each channel over the batch, then scale and shift it by learned numbers.
+    """Normalise each channel, then multiply it by a learned scale and add a learned shift.
 
-    While training, by the batch's own mean and variance; afterwards by their running
-    averages. Takes images (C, H, W) and rows (features,).
+    In training, the layer uses the mean and the variance of the batch and updates running
+    statistics with them. In prediction, it uses the running statistics. It accepts images
+    (C, H, W) and rows (features,), where each feature is a channel.
 
     Parameters
     ----------
     momentum : float
-        Share of the running averages that a batch leaves as it was.
+        Weight of the old value in an update of the running statistics, 0 <= momentum < 1.
     epsilon : float
         Added to the variance.
+    name : str, optional
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is invalid.
 
     References
     ----------
     Ioffe, Szegedy: Batch normalization (2015).
+
+    Examples
+    --------
+    >>> layer = BatchNorm(epsilon=1e-20)
+    >>> layer.forward(np.array([[1.0, 10.0], [3.0, 30.0]]))
+    array([[-1., -1.],
+           [ 1.,  1.]])
+    >>> layer.running_stats  # 0.9 times 0 and 1, plus 0.1 times the batch's
+    (array([0.2, 2. ]), array([ 1. , 10.9]))
     """
 
     def __init__(self, momentum: float = 0.9, epsilon: float = 1e-5, name: str | None = None):
@@ -40,7 +56,7 @@ class BatchNorm(Layer):
     def _forward(self, x, training):
         gamma, beta = self.params["gamma"], self.params["beta"]
         if not training:
-            mean, variance = self.running
+            mean, variance = self.running_stats
             return self.backend.batch_norm_inference(
                 x, gamma, beta, mean, variance, self.epsilon
             ), None
@@ -63,12 +79,12 @@ class BatchNorm(Layer):
         return dx
 
     def update_running_stats(self, mean, variance):
-        """Move the running averages towards a batch's mean and variance."""
-        self.backend.update_running_stats(*self.running, mean, variance, self.momentum)
+        """Update the running statistics with the mean and the variance (C,) of a batch."""
+        self.backend.update_running_stats(*self.running_stats, mean, variance, self.momentum)
 
     @property
-    def running(self) -> tuple[np.ndarray, np.ndarray]:
-        """The running averages of mean and variance."""
+    def running_stats(self) -> tuple[np.ndarray, np.ndarray]:
+        """Running mean and running variance, each (C,)."""
         return self.buffers["running_mean"], self.buffers["running_variance"]
 
     def config(self):
@@ -76,16 +92,30 @@ class BatchNorm(Layer):
 
 
 class Dropout(Layer):
-    """While training, zero a random share of the input and scale the rest up for it.
+    """In training, set random inputs to zero and scale the others by 1 / (1 - rate).
+
+    In prediction, the layer returns its input. It accepts images (C, H, W) and rows (features,).
 
     Parameters
     ----------
     rate : float
-        Share that is zeroed, 0 <= rate < 1.
+        Probability that an input becomes zero, 0 <= rate < 1.
+    name : str, optional
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the rate is invalid.
 
     References
     ----------
     Srivastava et al.: Dropout (2014).
+
+    Examples
+    --------
+    >>> y = Dropout(0.75).forward(np.ones((1, 1000)))
+    >>> sorted(set(y.ravel().tolist()))
+    [0.0, 4.0]
     """
 
     def __init__(self, rate: float, name: str | None = None):

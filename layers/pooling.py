@@ -1,4 +1,4 @@
-"""Layers that shrink images."""
+"""Pooling layers."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from layers.base import Layer, expect_image
 
 
 class _Pool(Layer):
-    """A window that slides over each channel and keeps one number of it."""
+    """A layer that reduces each window of each channel to one number."""
 
     def __init__(
         self, pool_size: Any, stride: Any = None, padding: Any = 0, name: str | None = None
@@ -29,17 +29,39 @@ class _Pool(Layer):
 
 
 class MaxPool(_Pool):
-    """Keep the largest pixel of each window; of equal ones, the first gets the gradient.
+    """Return the largest pixel of each window, for images (C, H, W).
+
+    Of equal pixels, the first gets the gradient.
 
     Parameters
     ----------
-    pool_size, stride, padding
-        As in `AvgPool`. Padding is never the largest.
+    pool_size : int or pair of int
+        Rows and columns of a window.
+    stride : int or pair of int, optional
+        Distance in pixels between neighbouring windows. None: the pool size.
+    padding : int, pair, ((top, bottom), (left, right)), "same" or "valid"
+        Smaller than the pool. Padding is never the largest pixel.
+    name : str, optional
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is invalid.
+
+    References
+    ----------
+    Goodfellow, Bengio, Courville: Deep Learning (2016), section 9.3.
+
+    Examples
+    --------
+    >>> MaxPool(2).forward(np.arange(16.0).reshape(1, 1, 4, 4))
+    array([[[[ 5.,  7.],
+             [13., 15.]]]])
     """
 
     @property
     def is_non_overlapping(self) -> bool:
-        """Whether the windows neither overlap nor leave gaps nor reach over the border."""
+        """Whether the windows touch without overlap, and there is no padding."""
         return self._window_args == (self.pool_size, self.pool_size, ((0, 0), (0, 0)))
 
     def _forward(self, x, training):
@@ -52,15 +74,29 @@ class MaxPool(_Pool):
 
 
 class AvgPool(_Pool):
-    """Keep the mean of each window.
+    """Return the mean of each window, for images (C, H, W).
 
     Parameters
     ----------
-    pool_size : int or pair of int
-    stride : int or pair of int, optional
-        None: the pool size.
+    pool_size, stride, name
+        As in `MaxPool`.
     padding : int, pair, ((top, bottom), (left, right)), "same" or "valid"
         Smaller than the pool. Padding does not count in the mean.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is invalid.
+
+    References
+    ----------
+    LeCun et al.: Gradient-based learning applied to document recognition (1998).
+
+    Examples
+    --------
+    >>> AvgPool(2).forward(np.arange(16.0).reshape(1, 1, 4, 4))
+    array([[[[ 2.5,  4.5],
+             [10.5, 12.5]]]])
     """
 
     def _forward(self, x, training):
@@ -71,22 +107,27 @@ class AvgPool(_Pool):
 
 
 class GlobalAvgPool(Layer):
-    """Keep the mean of each channel: (C, H, W) to (C,).
+    """Return the mean of each channel: images (C, H, W) become rows (C,).
 
     References
     ----------
     Lin, Chen, Yan: Network in network (2014).
+
+    Examples
+    --------
+    >>> GlobalAvgPool().forward(np.arange(8.0).reshape(1, 2, 2, 2))
+    array([[1.5, 5.5]])
     """
 
     def _build(self, input_shape):
         C, H, W = expect_image(input_shape)
-        self._image = (H, W)
+        self._image_size = (H, W)
         return (C,)
 
     def _forward(self, x, training):
-        y = self.backend.flatten(self.backend.avg_pool(x, self._image))
+        y = self.backend.flatten(self.backend.avg_pool(x, self._image_size))
         return y, x.shape
 
     def _backward(self, dy, x_shape):
         dy = self.backend.flatten_grad(dy, (self.input_shape[0], 1, 1))
-        return self.backend.avg_pool_grad(dy, x_shape, self._image)
+        return self.backend.avg_pool_grad(dy, x_shape, self._image_size)

@@ -64,10 +64,10 @@ def batch_norm_grad(dy, x, gamma, mean, variance, epsilon, out=None):
 
 
 def batch_norm_inference(x, gamma, beta, mean, variance, epsilon):
-    x, epsilon, vectors = check_batch_norm(
+    x, epsilon, (gamma, beta, mean, variance) = check_batch_norm(
         x, epsilon, gamma=gamma, beta=beta, mean=mean, variance=variance
     )
-    return _normalize(x, *vectors, epsilon)
+    return _normalize(x, gamma, beta, mean, variance, epsilon)
 
 
 def fold_batch_norm(b, gamma, beta, mean, variance, epsilon):
