@@ -1,4 +1,4 @@
-"""Shapes and parameters drawn by Hypothesis, and how results are compared."""
+"""Hypothesis strategies for shapes and parameters, and the comparison of results."""
 
 from typing import Any, NamedTuple
 
@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 
 from kernels.geometry import Window, make_window
 
-# Largest difference allowed, as a share of the largest value.
+# Largest difference that is allowed, divided by the largest value.
 TOLERANCE = {np.dtype(np.float64): 1e-10, np.dtype(np.float32): 1e-4}
 
 
 def assert_close(got, want):
-    """Compare arrays: same shape, same dtype, and close for that dtype."""
+    """Assert that arrays have the same shape and dtype, and are close for that dtype."""
     assert got.shape == want.shape
     assert got.dtype == want.dtype
     if got.size:
@@ -21,7 +21,7 @@ def assert_close(got, want):
 
 
 def positive(rng, shape, dtype):
-    """Return numbers whose sums do not cancel, so that rounding stays small beside them."""
+    """Return positive numbers: their sums do not cancel, so that relative errors remain small."""
     return rng.uniform(0.5, 1.5, shape).astype(dtype)
 
 
@@ -32,11 +32,11 @@ class Case(NamedTuple):
     w: np.ndarray
     b: np.ndarray
     window: Window
-    sliding: dict[str, Any]  # stride, padding and dilation as a user would give them
+    sliding: dict[str, Any]  # stride, padding and dilation, in any form that is accepted
     groups: int
 
     def gradient(self, channels):
-        """Return random numbers in the shape of the output."""
+        """Return a random gradient for an output of this many channels."""
         shape = (len(self.x), channels, *self.window.output)
         return positive(np.random.default_rng(7), shape, self.x.dtype)
 
@@ -53,13 +53,13 @@ paddings = st.one_of(
 
 
 def sizes(low, high):
-    """An int, or a pair of ints."""
+    """Draw an int or a pair of ints."""
     return st.one_of(
         st.integers(low, high), st.tuples(st.integers(low, high), st.integers(low, high))
     )
 
 
-def fits(image, size, stride, padding, dilation=1):
+def window_or_none(image, size, stride, padding, dilation=1):
     try:
         return make_window(image, size, stride, padding, dilation)
     except ValueError:
@@ -69,7 +69,7 @@ def fits(image, size, stride, padding, dilation=1):
 @st.composite
 def correlations(draw, max_batch=40, max_kernel=7, max_image=15, max_channels=4, large=False):
     image = draw(st.tuples(st.integers(1, max_image), st.integers(1, max_image)))
-    if large and draw(st.integers(0, 9)) == 0:  # more than the kernels take at once
+    if large and draw(st.integers(0, 9)) == 0:  # more than one tile of a kernel
         image, max_batch = draw(st.tuples(st.integers(30, 70), st.integers(30, 70))), 2
     kernel = draw(st.tuples(st.integers(1, max_kernel), st.integers(1, max_kernel)))
     sliding = {
@@ -77,8 +77,10 @@ def correlations(draw, max_batch=40, max_kernel=7, max_image=15, max_channels=4,
         "padding": draw(paddings),
         "dilation": draw(sizes(1, 3)),
     }
-    window = fits(image, kernel, sliding["stride"], sliding["padding"], sliding["dilation"])
-    if window is None:  # as it would not fit, pad it until it does
+    window = window_or_none(
+        image, kernel, sliding["stride"], sliding["padding"], sliding["dilation"]
+    )
+    if window is None:  # the window does not fit: pad the image
         sliding |= {"padding": "same"}
         window = make_window(image, kernel, **sliding)
     groups = draw(st.integers(1, 3))
@@ -117,6 +119,6 @@ def pools(draw, max_batch=20):
     window = make_window((H, W), size, size if stride is None else stride, padding)
     N, C = draw(st.tuples(st.integers(1, max_batch), st.integers(1, 3)))
     rng = np.random.default_rng(draw(st.integers(0, 2**16)))
-    # Few different values: windows with several largest pixels are the rule.
+    # Few different values, so that most windows have several largest pixels.
     x = rng.integers(-3, 4, (N, C, H, W)).astype(draw(dtypes))
     return PoolCase(x, (size, stride, padding), window)

@@ -1,4 +1,4 @@
-"""The obviously correct version of everything, one number at a time."""
+"""Naive versions of the kernels, which compute one number at a time and are obviously correct."""
 
 import itertools
 
@@ -9,8 +9,8 @@ def padded(x, padding, value=0.0):
     return np.pad(x, ((0, 0), (0, 0), *padding), constant_values=value)
 
 
-def places(window):
-    """Yield each output pixel (i, j) and, for each tap (k, m), its pixel in the padded image."""
+def taps(window):
+    """Yield each output pixel (i, j) and tap (k, m), and their pixel (p, q) of the padded image."""
     (OH, OW), (KH, KW) = window.output, window.size
     (sh, sw), (dh, dw) = window.stride, window.dilation
     for i, j, k, m in itertools.product(range(OH), range(OW), range(KH), range(KW)):
@@ -24,7 +24,7 @@ def correlate(x, w, b, window, groups):
     y = np.zeros((N, F, *window.output), x.dtype)
     for n, f in itertools.product(range(N), range(F)):
         y[n, f] = b[f]
-        for i, j, k, m, p, q in places(window):
+        for i, j, k, m, p, q in taps(window):
             for c in range(C // groups):
                 y[n, f, i, j] += w[f, c, k, m] * xp[n, f // (F // groups) * (C // groups) + c, p, q]
     return y
@@ -35,7 +35,7 @@ def correlate_grad(dy, x, w, window, groups):
     xp = padded(x, window.padding)
     dxp, dw = np.zeros_like(xp), np.zeros_like(w)
     for n, f in itertools.product(range(N), range(F)):
-        for i, j, k, m, p, q in places(window):
+        for i, j, k, m, p, q in taps(window):
             for c in range(C // groups):
                 channel = f // (F // groups) * (C // groups) + c
                 dxp[n, channel, p, q] += w[f, c, k, m] * dy[n, f, i, j]
@@ -49,15 +49,15 @@ def im2col(x, window):
     N, C = x.shape[:2]
     xp = padded(x, window.padding)
     cols = np.zeros((N, C, *window.size, *window.output), x.dtype)
-    for i, j, k, m, p, q in places(window):
+    for i, j, k, m, p, q in taps(window):
         cols[:, :, k, m, i, j] = xp[:, :, p, q]
     return cols.reshape(N, C * window.size[0] * window.size[1], -1)
 
 
 def _pixels(x, window, n, c, i, j):
-    """Yield the position (row, column) of each real pixel in one place of the window."""
+    """Yield the position of each pixel of the image under the window of output (i, j)."""
     (top, _), (left, _) = window.padding
-    for a, b, _, _, p, q in places(window):
+    for a, b, _, _, p, q in taps(window):
         if (a, b) == (i, j) and 0 <= p - top < x.shape[2] and 0 <= q - left < x.shape[3]:
             yield p - top, q - left
 

@@ -21,11 +21,12 @@ def digits(N=400, size=8, seed=0):
     return images.astype(np.uint8), labels
 
 
-def small_network(backend="numpy", dtype="float64", seed=0, dropout=0.2, **options):
+def small_network(backend="numpy", dtype="float64", seed=0, dropout=0.2, use_bias=True, **options):
     """Return a compiled model for `digits`, with one of each kind of layer."""
     model = Model((1, 8, 8), backend=backend, dtype=dtype, seed=seed, **options)
-    model.add(Conv(4, kernel_size=3, padding="same")).add(BatchNorm()).add(LeakyRelu())
-    model.add(MaxPool(2)).add(Conv(6, kernel_size=3)).add(LeakyRelu()).add(Flatten())
-    model.add(Dense(16)).add(BatchNorm()).add(LeakyRelu()).add(Dropout(dropout))
+    model.add(Conv(4, kernel_size=3, padding="same", use_bias=use_bias)).add(BatchNorm())
+    model.add(LeakyRelu()).add(MaxPool(2)).add(Conv(6, kernel_size=3, use_bias=use_bias))
+    model.add(LeakyRelu()).add(Flatten()).add(Dense(16, use_bias=use_bias)).add(BatchNorm())
+    model.add(LeakyRelu()).add(Dropout(dropout))
     model.add(Dense(4)).add(Softmax())
     return model.compile(optimizer=Adam(learning_rate=5e-3))

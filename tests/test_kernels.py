@@ -1,4 +1,4 @@
-"""The three backends agree, with plain loops and with each other, on whatever shapes."""
+"""The three backends agree with naive loops and with each other, on random shapes."""
 
 import numpy as np
 import pytest
@@ -7,29 +7,22 @@ from hypothesis import strategies as st
 
 from kernels import BACKENDS, get_backend
 from kernels.geometry import make_window
-from kernels.interface import Backend
 from tests import naive
 from tests.cases import assert_close, correlations, dtypes, pools
 from tests.packed import LANES
 
 NUMPY = get_backend("numpy")
 BACKEND_MODULES = [pytest.param(get_backend(name), id=name) for name in BACKENDS]
-IN_LANES = pytest.param(LANES, id="numba in lanes")
+PACKED = pytest.param(LANES, id="numba packed")
 every_backend = pytest.mark.parametrize("backend", BACKEND_MODULES)
-every_layout = pytest.mark.parametrize("backend", [*BACKEND_MODULES, IN_LANES])
-fast_layouts = pytest.mark.parametrize("backend", [*BACKEND_MODULES[:2], IN_LANES])
+every_layout = pytest.mark.parametrize("backend", [*BACKEND_MODULES, PACKED])
+fast_layouts = pytest.mark.parametrize("backend", [*BACKEND_MODULES[:2], PACKED])
 small = correlations(max_batch=2, max_kernel=3, max_image=6, max_channels=2)
-
-
-def test_backends_have_the_same_functions():
-    functions = {name for name in vars(Backend) if not name.startswith("_")}
-    for name in BACKENDS:
-        assert set(get_backend(name).__all__) == functions, name
 
 
 @every_layout
 @given(case=small)
-def test_correlate_is_the_plain_sum(backend, case):
+def test_correlate_equals_naive_sum(backend, case):
     want = naive.correlate(case.x, case.w, case.b, case.window, case.groups)
     got = backend.correlate(case.x, case.w, case.b, **case.sliding, groups=case.groups)
     assert_close(got, want)
@@ -37,17 +30,17 @@ def test_correlate_is_the_plain_sum(backend, case):
 
 @every_layout
 @given(case=small)
-def test_correlate_grad_is_the_plain_sum(backend, case):
+def test_correlate_grad_equals_naive_sum(backend, case):
     dy = case.gradient(len(case.w))
     want = naive.correlate_grad(dy, case.x, case.w, case.window, case.groups)
     got = backend.correlate_grad(dy, case.x, case.w, **case.sliding, groups=case.groups)
-    for mine, plain in zip(got, want, strict=True):
-        assert_close(mine, plain)
+    for grad, naive_grad in zip(got, want, strict=True):
+        assert_close(grad, naive_grad)
 
 
 @fast_layouts
 @given(case=correlations(large=True))
-def test_correlate_agrees_on_any_shape(backend, case):
+def test_correlate_agrees_with_numpy(backend, case):
     arguments = {**case.sliding, "groups": case.groups}
     want = NUMPY.correlate(case.x, case.w, case.b, **arguments)
     assert_close(backend.correlate(case.x, case.w, case.b, **arguments), want)
@@ -56,13 +49,13 @@ def test_correlate_agrees_on_any_shape(backend, case):
 
 @fast_layouts
 @given(case=correlations(large=True))
-def test_correlate_grad_agrees_on_any_shape(backend, case):
+def test_correlate_grad_agrees_with_numpy(backend, case):
     arguments = {**case.sliding, "groups": case.groups}
     dy = case.gradient(len(case.w))
     want = NUMPY.correlate_grad(dy, case.x, case.w, **arguments)
     got = backend.correlate_grad(dy, case.x, case.w, **arguments)
-    for mine, reference in zip(got, want, strict=True):
-        assert_close(mine, reference)
+    for grad, reference in zip(got, want, strict=True):
+        assert_close(grad, reference)
     dx, dw, db = backend.correlate_grad(dy, case.x, case.w, **arguments, need_dx=False)
     assert dx is None
     assert_close(dw, want[1])
@@ -74,7 +67,7 @@ def test_correlate_grad_agrees_on_any_shape(backend, case):
     ("image", "kernel", "stride", "padding"),
     [(3, 1, 2, 1), (6, 3, 1, ((4, 0), (2, 2))), (6, (2, 1), 1, ((2, 0), (0, 0))), (4, 2, 3, 5)],
 )
-def test_correlate_grad_where_the_output_is_as_large_as_its_ground(
+def test_correlate_grad_where_output_is_as_large_as_padded_input(
     backend, image, kernel, stride, padding
 ):
     sliding = {"stride": stride, "padding": padding}
@@ -83,8 +76,8 @@ def test_correlate_grad_where_the_output_is_as_large_as_its_ground(
     w = rng.standard_normal((4, 2, *np.broadcast_to(kernel, 2)))
     dy = rng.standard_normal(NUMPY.correlate(x, w, **sliding).shape)
     want = NUMPY.correlate_grad(dy, x, w, **sliding)
-    for mine, reference in zip(backend.correlate_grad(dy, x, w, **sliding), want, strict=True):
-        assert_close(mine, reference)
+    for grad, reference in zip(backend.correlate_grad(dy, x, w, **sliding), want, strict=True):
+        assert_close(grad, reference)
 
 
 @every_layout
@@ -109,7 +102,7 @@ def test_correlate_scales_and_activates_its_output(backend, case, negative_slope
     dtype=dtypes,
     with_bias=st.booleans(),
 )
-def test_fold_batch_norm_is_both_in_one(backend, shape, dtype, with_bias):
+def test_fold_batch_norm_equals_layer_and_batch_norm(backend, shape, dtype, with_bias):
     w = draw_array(shape, dtype)
     outputs = shape[1] if len(shape) == 2 else shape[0]
     b, gamma, beta, mean = (draw_array(outputs, dtype, seed) for seed in range(1, 5))
@@ -118,10 +111,12 @@ def test_fold_batch_norm_is_both_in_one(backend, shape, dtype, with_bias):
     scale, folded_b = backend.fold_batch_norm(b, gamma, beta, mean, variance, 1e-5)
     x = draw_array((3, shape[0]) if len(shape) == 2 else (3, shape[1], 8, 8), dtype, 6)
     apply = backend.dense if len(shape) == 2 else backend.correlate
-    apart = apply(x, w, b)
-    want = NUMPY.batch_norm_inference(apart, gamma, beta, mean, variance, 1e-5)
+    unnormalized = apply(x, w, b)
+    want = NUMPY.batch_norm_inference(unnormalized, gamma, beta, mean, variance, 1e-5)
     error = np.abs(apply(x, w, folded_b, scale=scale) - want).max()
-    size = np.abs(gamma / np.sqrt(variance + dtype(1e-5))).max() * max(np.abs(apart).max(), 1)
+    size = np.abs(gamma / np.sqrt(variance + dtype(1e-5))).max() * max(
+        np.abs(unnormalized).max(), 1
+    )
     assert error <= (1e-10 if dtype == np.float64 else 1e-4) * size
 
 
@@ -150,29 +145,29 @@ def test_max_pool(backend, case):
     want, want_index = naive.max_pool(case.x, case.window)
     y, index = backend.max_pool(case.x, *case.arguments)
     np.testing.assert_array_equal(y, want)
-    if backend is not LANES:  # there it is a number within the window, and only for the gradient
+    if backend is not LANES:  # its index is the tap within the window
         np.testing.assert_array_equal(index, want_index)
     dy = np.random.default_rng(1).standard_normal(y.shape).astype(y.dtype)
     dx = backend.max_pool_grad(dy, index, case.x.shape, *case.arguments)
-    plain = np.zeros(case.x.shape, y.dtype)
+    want = np.zeros(case.x.shape, y.dtype)
     for n, c, i, j in np.ndindex(*y.shape):
         row, column = divmod(want_index[n, c, i, j], case.x.shape[3])
-        plain[n, c, row, column] += dy[n, c, i, j]
-    assert_close(dx, plain)
+        want[n, c, row, column] += dy[n, c, i, j]
+    assert_close(dx, want)
 
 
 @every_layout
-def test_max_pool_lets_nan_and_infinity_out(backend):
+def test_max_pool_returns_nan_and_infinity(backend):
     x = np.array([[-np.inf, -np.inf, 1.0, np.nan, 2.0, np.nan, 5.0, np.inf]])
     y, index = backend.max_pool(x.reshape(1, 1, 1, 8), (1, 2), padding=((0, 0), (1, 1)))
     np.testing.assert_array_equal(y.ravel(), [-np.inf, 1, np.nan, np.nan, np.inf])
     if backend is not LANES:
         np.testing.assert_array_equal(index.ravel(), [0, 2, 3, 5, 7])
-    # Nothing is larger than -inf: the first pixel of each window, not of the padding before it.
-    nothing = np.full((1, 2, 5, 41), -np.inf)
+    # No pixel is larger than -inf. The index is the first pixel of the window, not padding.
+    negative = np.full((1, 2, 5, 41), -np.inf)
     arguments = (3, 2), (2, 2), ((1, 1), (1, 0))
-    _, want = naive.max_pool(nothing, make_window((5, 41), *arguments))
-    y, index = backend.max_pool(nothing, *arguments)
+    _, want = naive.max_pool(negative, make_window((5, 41), *arguments))
+    y, index = backend.max_pool(negative, *arguments)
     assert (y == -np.inf).all()
     if backend is not LANES:
         np.testing.assert_array_equal(index, want)
@@ -206,46 +201,46 @@ def test_batch_norm(backend, shape, dtype, offset):
     gamma, beta = draw_array(C, dtype, 1), draw_array(C, dtype, 2)
     dy = draw_array(shape, dtype, 3)
     axes = tuple(axis for axis in range(len(shape)) if axis != 1)
-    wide = x.astype(np.float64)
+    exact = x.astype(np.float64)
     y, mean, variance = backend.batch_norm(x, gamma, beta, 1e-5)
-    assert_close(mean, wide.mean(axis=axes).astype(dtype))
-    assert_close(variance, wide.var(axis=axes).astype(dtype))
-    # From here on against the reference in float64, with the statistics that were returned.
+    assert_close(mean, exact.mean(axis=axes).astype(dtype))
+    assert_close(variance, exact.var(axis=axes).astype(dtype))
+    # The rest is compared with the reference in float64, given the returned statistics.
     numbers = [v.astype(np.float64) for v in (gamma, beta, mean, variance)]
-    assert_close(y, NUMPY.batch_norm_inference(wide, *numbers, 1e-5).astype(dtype))
+    assert_close(y, NUMPY.batch_norm_inference(exact, *numbers, 1e-5).astype(dtype))
     got = backend.batch_norm_grad(dy, x, gamma, mean, variance, 1e-5)
     want = NUMPY.batch_norm_grad(
-        dy.astype(np.float64), wide, numbers[0], numbers[2], numbers[3], 1e-5
+        dy.astype(np.float64), exact, numbers[0], numbers[2], numbers[3], 1e-5
     )
     scale = np.abs(numbers[0] / np.sqrt(numbers[3] + 1e-5)).max() * np.abs(dy).max()
-    for mine, reference, size in zip(got, want, (scale, None, None), strict=True):
-        assert mine.dtype == dtype
+    for grad, reference, size in zip(got, want, (scale, None, None), strict=True):
+        assert grad.dtype == dtype
         largest = max(size or 0, np.abs(reference).max(), 1e-30)
         bound = 1e-10 if dtype == np.float64 else 1e-4
-        assert np.abs(mine - reference).max() / largest <= bound
+        assert np.abs(grad - reference).max() / largest <= bound
 
 
 @every_layout
 @given(shape=shapes, dtype=dtypes, negative_slope=st.sampled_from([0.0, 0.01]))
-def test_batch_norm_relu_is_both_in_one(backend, shape, dtype, negative_slope):
+def test_batch_norm_relu_equals_both_functions(backend, shape, dtype, negative_slope):
     C = shape[1]
     x, dy = draw_array(shape, dtype), draw_array(shape, dtype, 3)
     gamma, beta = draw_array(C, dtype, 1), draw_array(C, dtype, 2)
-    normal, mean, variance = backend.batch_norm(x, gamma, beta, 1e-5)
+    normalized, mean, variance = backend.batch_norm(x, gamma, beta, 1e-5)
     y, same_mean, same_variance = backend.batch_norm_relu(x, gamma, beta, 1e-5, negative_slope)
     np.testing.assert_array_equal(same_mean, mean)
     np.testing.assert_array_equal(same_variance, variance)
-    assert_close(y, backend.leaky_relu(normal, negative_slope))
+    assert_close(y, backend.leaky_relu(normalized, negative_slope))
     y = backend.batch_norm_relu_inference(x, gamma, beta, mean, variance, 1e-5, negative_slope)
-    assert_close(y, backend.leaky_relu(normal, negative_slope))
+    assert_close(y, backend.leaky_relu(normalized, negative_slope))
     got = backend.batch_norm_relu_grad(dy, x, gamma, beta, mean, variance, 1e-5, negative_slope)
-    before = backend.leaky_relu_grad(dy, normal, negative_slope)
-    want = backend.batch_norm_grad(before, x, gamma, mean, variance, 1e-5)
-    for mine, apart in zip(got, want, strict=True):
-        assert mine.dtype == dtype
+    d_normalized = backend.leaky_relu_grad(dy, normalized, negative_slope)
+    want = backend.batch_norm_grad(d_normalized, x, gamma, mean, variance, 1e-5)
+    for grad, separate in zip(got, want, strict=True):
+        assert grad.dtype == dtype
         bound = 1e-10 if dtype == np.float64 else 1e-4
-        scale = max(np.abs(apart).max(), np.abs(dy).max())
-        assert np.abs(mine - apart).max() <= bound * scale
+        scale = max(np.abs(separate).max(), np.abs(dy).max())
+        assert np.abs(grad - separate).max() <= bound * scale
 
 
 @every_layout
@@ -257,28 +252,31 @@ def test_batch_norm_relu_is_both_in_one(backend, shape, dtype, negative_slope):
     dtype=dtypes,
     negative_slope=st.sampled_from([0.0, 0.01]),
 )
-def test_batch_norm_relu_pool_is_all_in_one(backend, N, C, image, pool_size, dtype, negative_slope):
+def test_batch_norm_relu_pool_equals_all_three_functions(
+    backend, N, C, image, pool_size, dtype, negative_slope
+):
     if pool_size[0] > image[0]:
         pool_size = image[0], pool_size[1]
     x = draw_array((N, C, *image), dtype)
     gamma, beta = draw_array(C, dtype, 1), draw_array(C, dtype, 2)
-    gamma[0] = 0  # then all pixels of a window are equal, and the first is taken
-    y, taken, *moments = backend.batch_norm_relu_pool(
+    gamma[0] = 0  # all pixels of a window are equal: the first is the maximum
+    y, pool_index, *moments = backend.batch_norm_relu_pool(
         x, gamma, beta, 1e-5, negative_slope, pool_size
     )
-    before, *same_moments = backend.batch_norm_relu(x, gamma, beta, 1e-5, negative_slope)
+    rectified, *same_moments = backend.batch_norm_relu(x, gamma, beta, 1e-5, negative_slope)
     np.testing.assert_array_equal(moments, same_moments)
-    want, index = backend.max_pool(before, pool_size)
+    want, index = backend.max_pool(rectified, pool_size)
     assert_close(y, want)
     dy = draw_array(y.shape, dtype, 3)
     numbers = gamma, beta, *moments, 1e-5, negative_slope
-    got = backend.batch_norm_relu_pool_grad(dy, x, taken, *numbers, pool_size)
-    whole = backend.max_pool_grad(dy, index, x.shape, pool_size)
-    apart = backend.batch_norm_relu_grad(whole, x, *numbers)
-    for mine, other in zip(got, apart, strict=True):
-        assert mine.dtype == dtype
+    got = backend.batch_norm_relu_pool_grad(dy, x, pool_index, *numbers, pool_size)
+    d_rectified = backend.max_pool_grad(dy, index, x.shape, pool_size)
+    want = backend.batch_norm_relu_grad(d_rectified, x, *numbers)
+    for grad, separate in zip(got, want, strict=True):
+        assert grad.dtype == dtype
         bound = 1e-10 if dtype == np.float64 else 1e-4
-        assert np.abs(mine - other).max() <= bound * max(np.abs(other).max(), np.abs(dy).max())
+        scale = max(np.abs(separate).max(), np.abs(dy).max())
+        assert np.abs(grad - separate).max() <= bound * scale
 
 
 @every_layout
@@ -318,16 +316,16 @@ def test_softmax_and_cross_entropy(backend, shape, dtype):
     N, K = shape
     logits, dy = draw_array(shape, dtype) * 5, draw_array(shape, dtype, 1)
     labels = np.random.default_rng(2).integers(0, K, N)
-    powers = np.exp(logits.astype(np.float64))
-    p = powers / powers.sum(axis=1, keepdims=True)
+    exponentials = np.exp(logits.astype(np.float64))
+    p = exponentials / exponentials.sum(axis=1, keepdims=True)
     assert_close(backend.softmax(logits), p.astype(dtype))
     y = p.astype(dtype)
     jacobian = np.einsum("ni,ij->nij", p, np.eye(K)) - np.einsum("ni,nj->nij", p, p)
     want = np.einsum("nij,nj->ni", jacobian, dy).astype(dtype)
     assert np.abs(backend.softmax_grad(dy, y) - want).max() <= 1e-5
-    loss, correct, dlogits = backend.softmax_cross_entropy(logits, labels)
+    loss, n_correct, dlogits = backend.softmax_cross_entropy(logits, labels)
     assert loss == pytest.approx(-np.log(p[np.arange(N), labels]).mean(), rel=1e-5)
-    assert correct == (logits.argmax(axis=1) == labels).sum()
+    assert n_correct == (logits.argmax(axis=1) == labels).sum()
     assert_close(dlogits, ((p - np.eye(K)[labels]) / N).astype(dtype))
 
 
@@ -341,10 +339,10 @@ def test_label_smoothing(backend, shape, dtype, smoothing):
     logits = draw_array(shape, dtype) * 3
     labels = np.random.default_rng(1).integers(0, shape[1], shape[0])
     targets = (1 - smoothing) * np.eye(shape[1])[labels] + smoothing / shape[1]
-    log_shares = np.log(NUMPY.softmax(logits.astype(np.float64)))
+    log_p = np.log(NUMPY.softmax(logits.astype(np.float64)))
     loss, _, gradient = backend.softmax_cross_entropy(logits, labels, smoothing)
-    assert loss == pytest.approx(-(targets * log_shares).sum(axis=1).mean(), rel=1e-5)
-    want = ((np.exp(log_shares) - targets) / shape[0]).astype(dtype)
+    assert loss == pytest.approx(-(targets * log_p).sum(axis=1).mean(), rel=1e-5)
+    want = ((np.exp(log_p) - targets) / shape[0]).astype(dtype)
     assert_close(gradient, want)
 
 
@@ -356,9 +354,9 @@ def test_softmax_does_not_overflow(backend, dtype):
         backend.softmax(logits),
         np.array([[1, 0, 0], [1 / 3] * 3, [0, 1 / (1 + np.e), np.e / (1 + np.e)]], dtype),
     )
-    loss, correct, dlogits = backend.softmax_cross_entropy(logits, np.array([0, 0, 0]))
+    loss, n_correct, dlogits = backend.softmax_cross_entropy(logits, np.array([0, 0, 0]))
     assert loss == pytest.approx(1e30 / 3, rel=1e-5)
-    assert correct == 2
+    assert n_correct == 2
     assert np.isfinite(dlogits).all()
     nan = backend.softmax_cross_entropy(np.array([[0, np.nan]], dtype), np.array([0]))
     assert np.isnan(nan[0])
@@ -380,7 +378,7 @@ def test_dropout(backend, shape, dtype):
 @every_backend
 @pytest.mark.parametrize("source", [np.uint8, np.int64, np.float32, np.float64, bool])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_load_images(backend, source, dtype):
+def test_normalize_images(backend, source, dtype):
     images = np.random.default_rng(0).integers(0, 256, (9, 2, 5, 4)).astype(source)
     mean, std = np.array([10, 20], dtype), np.array([3, 4], dtype)
     want = (images.astype(np.float64) - mean[:, None, None]) / std[:, None, None]
@@ -391,7 +389,7 @@ def test_load_images(backend, source, dtype):
 
 @every_backend
 @given(shape=shapes, dtype=dtypes)
-def test_arrays_come_back_as_they_went_in(backend, shape, dtype):
+def test_to_array_inverts_from_array(backend, shape, dtype):
     x = draw_array(shape, dtype)
     np.testing.assert_array_equal(backend.to_array(backend.from_array(x)), x)
 
@@ -436,12 +434,13 @@ def test_warp_images(backend, shape, dtype):
     assert got.dtype == dtype
     assert got.shape == shape
     want = NUMPY.warp_images(images, matrices)
-    # Positions in float32 but for float64; a rounded pixel may fall to the other side.
+    # Positions are float32 but for float64 images; rounding may change a uint8 pixel by 1.
     error = {np.uint8: 1, np.float32: 0.02, np.float64: 1e-9}[dtype]
     assert np.abs(got.astype(float) - want).max(initial=0) <= error
-    same = np.tile(np.eye(2, 3), (shape[0], 1, 1))
-    np.testing.assert_array_equal(backend.warp_images(images, same), images)
-    turned = backend.warp_images(images, -same)
-    np.testing.assert_allclose(turned, images[:, :, ::-1, ::-1], atol=1e-3)
-    endless = backend.warp_images(images.astype(np.float32), np.full_like(matrices, 1e38))
-    assert endless.shape == shape  # far outside is the nearest pixel, not another's memory
+    identity = np.tile(np.eye(2, 3), (shape[0], 1, 1))
+    np.testing.assert_array_equal(backend.warp_images(images, identity), images)
+    rotated = backend.warp_images(images, -identity)
+    np.testing.assert_allclose(rotated, images[:, :, ::-1, ::-1], atol=1e-3)
+    # Positions far outside of the image must not read other memory.
+    far = backend.warp_images(images.astype(np.float32), np.full_like(matrices, 1e38))
+    assert far.shape == shape

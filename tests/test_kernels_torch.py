@@ -1,4 +1,4 @@
-"""Kernels and a whole training step against PyTorch's autograd, where it is installed."""
+"""Kernels and training steps compared with PyTorch's autograd, if PyTorch is installed."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ from layers import (
 from tests.cases import assert_close, correlations, pools
 from training import SGD, Adam, AdamW, Model, Momentum
 
-torch = pytest.importorskip("torch", reason="PyTorch is not installed: torch==2.13.0 is compared")
+torch = pytest.importorskip("torch", reason="PyTorch is not installed (torch==2.13.0)")
 functional = torch.nn.functional
 every_backend = pytest.mark.parametrize("backend", list(BACKENDS))
 
@@ -64,9 +64,10 @@ def test_max_pool(backend, case):
 
 
 def network(backend):
-    """One of everything: the model and the same in PyTorch, with the same parameters.
+    """Return a model with many layer types, and the same network in PyTorch.
 
-    No bias before a BatchNorm: its gradient is 0 but for rounding, which Adam would magnify.
+    There is no bias before a BatchNorm: its gradient is 0 up to rounding, and Adam would turn the
+    rounding errors into steps of full size.
     """
     nn = torch.nn
     model = Model((2, 13, 11), backend=backend, dtype="float64", seed=4)
@@ -76,7 +77,7 @@ def network(backend):
     model.add(BatchNorm()).add(Relu()).add(AvgPool(2, stride=1))
     model.add(Conv(8, 1, use_bias=False)).add(Flatten()).add(Dense(12, use_bias=False))
     model.add(BatchNorm()).add(Relu()).add(Dense(9)).add(LeakyRelu()).add(Dense(5)).add(Softmax())
-    peer = nn.Sequential(
+    reference = nn.Sequential(
         nn.ZeroPad2d((0, 1, 1, 2)),
         nn.Conv2d(2, 4, (3, 2), (2, 1), groups=2, bias=False),
         nn.BatchNorm2d(4),
@@ -97,11 +98,10 @@ def network(backend):
     ).double()
     ours = [value for layer in model.layers for value in layer.params.values()]
     with torch.no_grad():
-        for tensor, value in zip(peer.parameters(), ours, strict=True):
-            # PyTorch's Linear keeps its weights as (units, features).
-            fits = value.T if isinstance(value, np.ndarray) and value.ndim == 2 else value
-            tensor.copy_(torch.tensor(fits.copy()))
-    return model, peer
+        for tensor, value in zip(reference.parameters(), ours, strict=True):
+            # The weights of PyTorch's Linear are (units, features).
+            tensor.copy_(torch.tensor((value.T if value.ndim == 2 else value).copy()))
+    return model, reference
 
 
 OPTIMIZERS = {
@@ -124,23 +124,23 @@ OPTIMIZERS = {
 @every_backend
 @pytest.mark.parametrize("name", list(OPTIMIZERS))
 def test_training_steps(backend, name):
-    """Five steps with a batch of another size each: losses and parameters stay the same."""
-    model, peer = network(backend)
+    """Losses and parameters are those of PyTorch after five batches of different sizes."""
+    model, reference = network(backend)
     ours, theirs = OPTIMIZERS[name]
     model.compile(optimizer=ours())
-    weights = [p for p in peer.parameters() if p.ndim > 1]
-    others = [p for p in peer.parameters() if p.ndim == 1]
+    weights = [p for p in reference.parameters() if p.ndim > 1]
+    others = [p for p in reference.parameters() if p.ndim == 1]
     optimizer = theirs([{"params": weights}, {"params": others, "weight_decay": 0}])
     rng = np.random.default_rng(0)
     for N in (7, 16, 2, 33, 5):
         x, y = rng.standard_normal((N, 2, 13, 11)), rng.integers(0, 5, N)
-        loss = functional.cross_entropy(peer(torch.tensor(x)), torch.tensor(y))
+        loss = functional.cross_entropy(reference(torch.tensor(x)), torch.tensor(y))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         assert model.train_step(x, y) == pytest.approx(loss.item(), rel=1e-9)
     ours = [value for layer in model.layers for value in layer.params.values()]
-    for tensor, value in zip(peer.parameters(), ours, strict=True):
+    for tensor, value in zip(reference.parameters(), ours, strict=True):
         want = tensor.detach().numpy()
         np.testing.assert_allclose(value, want.T if want.ndim == 2 else want, rtol=1e-6, atol=1e-9)
 

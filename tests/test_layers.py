@@ -1,4 +1,7 @@
-"""Every layer's gradient against central differences, its shapes, and its errors."""
+"""The layers: gradients compared with finite differences, shapes, and errors."""
+
+import doctest
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -49,22 +52,25 @@ IDS = [f"{type(make()).__name__} {shape}" for make, shape in LAYERS]
 
 
 def forward(layer, x):
-    """Run forward with the same dropout each time."""
+    """Return the output of the layer, with the same dropout each time."""
     layer.rng = np.random.default_rng(5)
     return layer.backend.to_array(layer.forward(x, training=True))
 
 
 def central_difference(function, array, step=1e-6):
-    """Return the derivative of a scalar function for each number of an array, in place."""
+    """Return the derivative of a scalar function with respect to each element of an array.
+
+    The function reads the array, whose elements are changed one after the other.
+    """
     gradient = np.zeros_like(array)
-    for place in np.ndindex(*array.shape):
-        kept = array[place]
-        array[place] = kept + step
+    for position in np.ndindex(*array.shape):
+        value = array[position]
+        array[position] = value + step
         above = function()
-        array[place] = kept - step
+        array[position] = value - step
         below = function()
-        array[place] = kept
-        gradient[place] = (above - below) / (2 * step)
+        array[position] = value
+        gradient[position] = (above - below) / (2 * step)
     return gradient
 
 
@@ -92,6 +98,26 @@ def test_gradients(backend, make, shape):
         np.testing.assert_allclose(analytic[name], central_difference(loss, value), atol=1e-6)
 
 
+@pytest.mark.parametrize("make", [make for make, _ in LAYERS], ids=IDS)
+def test_repr_is_the_constructor_call(make):
+    layer = make()
+    layer.name = "its name"
+    rebuilt = eval(repr(layer), dict(LAYER_TYPES))
+    assert type(rebuilt) is type(layer)
+    assert rebuilt.config() == layer.config()
+    assert rebuilt.name == "its name"
+
+
+@pytest.mark.parametrize(
+    "module", ["base", *["activations", "conv", "dense", "fusion", "normalization", "pooling"]]
+)
+def test_examples_of_the_documentation(module):
+    module = import_module(f"layers.{module}")
+    failed, attempted = doctest.testmod(module, extraglobs={"np": np})
+    assert attempted
+    assert not failed
+
+
 def test_every_layer_type_is_tested():
     assert {type(make()).__name__ for make, _ in LAYERS} == set(LAYER_TYPES)
 
@@ -100,13 +126,13 @@ def test_every_layer_type_is_tested():
 @pytest.mark.parametrize(("make", "shape"), LAYERS, ids=IDS)
 def test_config_rebuilds_the_layer(backend, make, shape):
     layer = make().build(shape, backend=backend, dtype="float64", rng=1)
-    again = type(layer)(**layer.config()).build(shape, backend=backend, dtype="float64", rng=1)
+    rebuilt = type(layer)(**layer.config()).build(shape, backend=backend, dtype="float64", rng=1)
     x = np.random.default_rng(0).standard_normal((2, *shape))
-    np.testing.assert_array_equal(forward(layer, x), forward(again, x))
+    np.testing.assert_array_equal(forward(layer, x), forward(rebuilt, x))
 
 
 @every_backend
-def test_batch_norm_learns_running_statistics(backend):
+def test_batch_norm_estimates_running_statistics(backend):
     layer = BatchNorm(momentum=0.9).build((3, 4, 4), backend, "float64")
     rng = np.random.default_rng(0)
     mean, std = np.array([1.0, -2, 5]), np.array([1.0, 2, 0.5])
@@ -116,24 +142,24 @@ def test_batch_norm_learns_running_statistics(backend):
     y = layer.forward(x, training=False)
     np.testing.assert_allclose(y.mean(axis=(0, 2, 3)), 0, atol=0.1)
     np.testing.assert_allclose(y.std(axis=(0, 2, 3)), 1, atol=0.1)
-    # What a test image becomes does not depend on its neighbours.
+    # In prediction, the output for an image does not depend on the other images.
     np.testing.assert_allclose(layer.forward(x[:1], training=False), y[:1], atol=1e-12)
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9])
-def test_batch_norm_momentum_is_the_share_that_stays(momentum):
+def test_batch_norm_momentum_is_the_weight_of_the_old_statistics(momentum):
     layer = BatchNorm(momentum).build((2,), "numpy", "float64")
     x = np.array([[1.0, 10.0], [3.0, 30.0]])
     layer.forward(x)
     layer.forward(x)
-    left = momentum**2
-    np.testing.assert_allclose(layer.running[0], (1 - left) * np.array([2, 20]))
-    np.testing.assert_allclose(layer.running[1], left + (1 - left) * np.array([1, 100]))
+    weight = momentum**2
+    np.testing.assert_allclose(layer.running_stats[0], (1 - weight) * np.array([2, 20]))
+    np.testing.assert_allclose(layer.running_stats[1], weight + (1 - weight) * np.array([1, 100]))
 
 
 @every_backend
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_batch_norm_takes_a_constant_channel_and_a_batch_of_one(backend, dtype):
+def test_batch_norm_accepts_constant_channel_and_batch_of_one(backend, dtype):
     layer = BatchNorm().build((2, 3, 3), backend, dtype)
     y = layer.forward(np.full((4, 2, 3, 3), 1e4, dtype))
     np.testing.assert_array_equal(y, 0)
@@ -143,7 +169,7 @@ def test_batch_norm_takes_a_constant_channel_and_a_batch_of_one(backend, dtype):
 
 
 @every_backend
-def test_dropout_is_inverted_and_off_after_training(backend):
+def test_dropout_is_inverted_and_off_in_prediction(backend):
     layer = Dropout(0.3).build((50, 20, 20), backend, "float32", rng=0)
     x = np.ones((2, 50, 20, 20), np.float32)
     y = layer.forward(x)
@@ -160,11 +186,13 @@ def test_initializers_keep_the_variance():
     assert glorot.var() == pytest.approx(2 / 700, rel=0.02)
     conv = Conv(64, 5, groups=2).build((32, 8, 8), rng=0).params["weights"]
     assert conv.var() == pytest.approx(2 / (16 * 25), rel=0.03)
-    wide = Conv(64, 5, groups=2, initializer="glorot").build((32, 8, 8), rng=0).params["weights"]
-    assert wide.var() == pytest.approx(2 / (16 * 25 + 32 * 25), rel=0.03)
+    conv_glorot = (
+        Conv(64, 5, groups=2, initializer="glorot").build((32, 8, 8), rng=0).params["weights"]
+    )
+    assert conv_glorot.var() == pytest.approx(2 / (16 * 25 + 32 * 25), rel=0.03)
 
 
-def test_a_layer_alone_builds_itself():
+def test_layer_alone_builds_itself():
     x = np.random.default_rng(0).standard_normal((3, 2, 8, 8)).astype(np.float32)
     layer = Conv(4, kernel_size=3, padding="same")
     y = layer.forward(x)
@@ -172,19 +200,19 @@ def test_a_layer_alone_builds_itself():
     assert layer.backward(np.ones_like(y)).shape == x.shape
 
 
-def test_a_layer_takes_only_the_shape_it_is_built_for():
+def test_layer_rejects_shape_it_is_not_built_for():
     layer = Conv(4, kernel_size=3, padding="same", stride=2)
     layer.forward(np.zeros((3, 2, 8, 8), np.float32))
     with pytest.raises(ShapeError, match=r"built for \(2, 8, 8\), got \(2, 9, 9\)"):
         layer.forward(np.zeros((3, 2, 9, 9), np.float32))
 
 
-def test_a_gradient_for_no_parameter_is_answered():
+def test_set_grads_rejects_unknown_parameter():
     with pytest.raises(KeyError, match="wieghts"):
         Dense(3).build((2,), "numpy").set_grads(wieghts=np.zeros((2, 3)))
 
 
-def test_backward_without_forward_is_answered():
+def test_backward_without_forward_raises():
     layer = Relu().build((3,), backend="numpy")
     with pytest.raises(RuntimeError, match="backward needs a forward"):
         layer.backward(np.ones((1, 3), np.float32))
@@ -210,7 +238,7 @@ def test_backward_without_forward_is_answered():
         (lambda: MaxPool((30, 2**28), padding="same"), (4, 7, 6), r"2\*\*31"),
     ],
 )
-def test_shapes_are_checked(make, shape, message):
+def test_build_rejects_shapes(make, shape, message):
     with pytest.raises(ShapeError, match=message):
         make().build(shape, backend="numpy")
 
@@ -225,12 +253,12 @@ def test_shapes_are_checked(make, shape, message):
         *(BatchNorm, Flatten, GlobalAvgPool, LeakyRelu, Relu, Softmax),
     ],
 )
-def test_sizes_are_whole_numbers_of_1_or_more(make, shape):
+def test_build_rejects_sizes_that_are_no_positive_integers(make, shape):
     with pytest.raises(ShapeError, match=r"cannot take .*: (input_shape|'\w+' object is not)"):
         make().build(shape, backend="numpy")
 
 
-def test_a_layer_of_a_model_is_not_built_again():
+def test_layer_of_a_model_cannot_be_built_again():
     model = Model((1, 6, 6), backend="numpy").add(Flatten()).add(Dense(3))
     weights = model.layers[1].params["weights"]
     with pytest.raises(ValueError, match="'dense_1' is in a model already"):
@@ -239,14 +267,14 @@ def test_a_layer_of_a_model_is_not_built_again():
 
 
 @pytest.mark.parametrize("name", [5, b"x", True, ("a",)])
-def test_names_are_text(name):
-    with pytest.raises(TypeError, match="name must be text"):
+def test_name_must_be_a_string(name):
+    with pytest.raises(TypeError, match="name must be a string"):
         Flatten(name=name)
 
 
 @pytest.mark.parametrize("x", [[1.0], None, 1.5, "x"])
 @pytest.mark.parametrize("built", [False, True])
-def test_what_is_no_array_is_answered(x, built):
+def test_forward_rejects_what_is_no_array(x, built):
     layer = Relu().build((3,), "numpy") if built else Relu()
     with pytest.raises(TypeError, match=r"'Relu' takes a NumPy array \(N, .*, got"):
         layer.forward(x)
@@ -254,8 +282,8 @@ def test_what_is_no_array_is_answered(x, built):
 
 
 @every_backend
-def test_a_pool_larger_than_the_image_side_by_side(backend):
-    # Alone in a model's fused step it would have no padding that its windows may lie in.
+def test_pool_larger_than_image_is_fused(backend):
+    # The trimmed window has no padding, so that it fits the fused kernel, but another pool size.
     model = Model((2, 5, 4), backend=backend)
     model.add(BatchNorm()).add(Relu()).add(MaxPool(9, padding="same")).add(Flatten()).add(Dense(2))
     assert model.layers[2].output_shape == (2, 1, 1)
@@ -278,6 +306,6 @@ def test_a_pool_larger_than_the_image_side_by_side(backend):
         (lambda: MaxPool(0), "pool_size must be at least 1"),
     ],
 )
-def test_arguments_are_checked(make, message):
+def test_layers_reject_invalid_arguments(make, message):
     with pytest.raises(ValueError, match=message):
         make()

@@ -45,15 +45,18 @@ def losses(model, steps=20, batch_size=17):
 
 @pytest.mark.parametrize(
     ("dtype", "steps", "tolerance"),
-    [("float64", 20, 1e-6), ("float64", 200, 1e-6), ("float32", 4, 1e-3)],
+    [("float64", 20, 1e-6), ("float64", 200, 1e-6), ("float32", 20, 1e-5)],
 )
 def test_backends_train_to_the_same_losses(dtype, steps, tolerance):
-    want = losses(small_network("numpy", dtype), steps)
+    # The gradient of a bias before a BatchNorm is 0 up to rounding, and Adam divides each gradient
+    # by its size: with such biases, rounding errors of 1e-8 became steps of 5e-3.
+    def train(backend):
+        return losses(small_network(backend, dtype, use_bias=False), steps)
+
+    want = train("numpy")
     assert want[-1] < want[0]
     for backend in ("scipy", "numba"):
-        np.testing.assert_allclose(
-            losses(small_network(backend, dtype), steps), want, atol=tolerance
-        )
+        np.testing.assert_allclose(train(backend), want, rtol=0, atol=tolerance)
 
 
 @every_backend

@@ -1,4 +1,4 @@
-"""What the kernels' door lets in, what it turns away, and the edges of what is allowed."""
+"""Which arguments the kernels accept, which they reject, and the limits between the two."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ every_layout = pytest.mark.parametrize(
     "backend",
     [
         *(pytest.param(get_backend(name), id=name) for name in BACKENDS),
-        pytest.param(LANES, id="numba in lanes"),
+        pytest.param(LANES, id="numba packed"),
     ],
 )
 
@@ -38,7 +38,7 @@ def draw_array(shape, dtype, seed=0):
     ],
     ids=["Fortran order", "strided", "negative strides", "other byte order", "unaligned"],
 )
-def test_any_memory_layout_gives_the_same(backend, change):
+def test_memory_layout_does_not_change_results(backend, change):
     x, w = draw_array((3, 2, 6, 6), np.float64), draw_array((4, 2, 3, 3), np.float64, 1)
     dy = draw_array((3, 4, 4, 4), np.float64, 2)
     assert_close(backend.correlate(change(x), change(w)), NUMPY.correlate(x, w))
@@ -117,13 +117,13 @@ X, W = np.zeros((2, 4, 6, 6)), np.zeros((4, 4, 3, 3))
         ("set_threads", (10**6,), ValueError, "threads must be 1 to"),
     ],
 )
-def test_bad_calls_are_answered(backend, function, arguments, error, message):
+def test_kernels_reject_invalid_arguments(backend, function, arguments, error, message):
     with pytest.raises(error, match=message):
         getattr(backend, function)(*arguments)
 
 
 @every_backend
-def test_an_empty_batch_comes_out_empty(backend):
+def test_empty_batch_gives_empty_output(backend):
     x, w = np.zeros((0, 4, 6, 6)), np.ones((2, 4, 3, 3))
     assert backend.correlate(x, w).shape == (0, 2, 4, 4)
     assert backend.correlate_im2col(x, w).shape == (0, 2, 4, 4)
@@ -141,7 +141,7 @@ def test_an_empty_batch_comes_out_empty(backend):
 
 
 @every_backend
-def test_a_stride_beyond_the_image_leaves_one_window(backend):
+def test_stride_beyond_image_gives_one_window(backend):
     x, w = draw_array((1, 1, 5, 5), np.float64), draw_array((1, 1, 3, 3), np.float64, 1)
     y = backend.correlate(x, w, stride=2**20)
     assert_close(y, (x[:, :, :3, :3] * w).sum().reshape(1, 1, 1, 1))
@@ -149,7 +149,7 @@ def test_a_stride_beyond_the_image_leaves_one_window(backend):
 
 @pytest.mark.parametrize(
     ("length", "extent", "stride", "sides"),
-    # ceil(length / stride) places; an odd rest goes to the far side, as in TensorFlow.
+    # There are ceil(length / stride) outputs; an odd pixel goes to the end, as in TensorFlow.
     [(5, 3, 1, (1, 1)), (5, 2, 1, (0, 1)), (28, 4, 1, (1, 2)), (7, 3, 2, (1, 1)),
      (8, 3, 2, (0, 1)), (5, 1, 3, (0, 0)), (6, 5, 3, (1, 1)), (7, 5, 3, (2, 2))],
 )  # fmt: skip
@@ -159,7 +159,7 @@ def test_same_padding(length, extent, stride, sides):
     assert window.output == (-(-length // stride),) * 2
 
 
-def test_padding_is_read_the_same_whatever_came_before():
+def test_cached_window_does_not_accept_invalid_padding():
     for wrong in (1.0, True, ((1.0, 1), (1, 1)), None, "half"):
         make_window((5, 5), 3, padding=1)
         with pytest.raises((TypeError, ValueError), match="padding"):
@@ -168,26 +168,26 @@ def test_padding_is_read_the_same_whatever_came_before():
     assert make_window((5, 5), 3, padding=[[1, 1], [1, 1]]) == make_window((5, 5), 3, padding=1)
 
 
-def test_unknown_backend():
+def test_get_backend_rejects_unknown_name():
     with pytest.raises(ValueError, match="one of numba, scipy, numpy"):
         get_backend("cuda")
 
 
 @pytest.mark.parametrize("value", [10**400, -(10**400), 10**5000], ids=["400", "-400", "5000"])
-def test_a_number_beyond_any_float_is_answered(value):
+def test_check_number_rejects_integer_too_large_for_float(value):
     with pytest.raises(ValueError, match="rate must be at least 0 and below 1"):
         check_number(value, "rate", 0, 1)
 
 
 @every_backend
 @pytest.mark.parametrize("shape", [(2**23 + 1, 1), (1, 2**23 + 1)])
-def test_images_whose_places_no_float32_holds_are_not_warped(backend, shape):
+def test_warp_images_rejects_side_above_float32_precision(backend, shape):
     images, matrix = np.ones((1, 1, *shape), np.uint8), np.eye(2, 3)[None]
     with pytest.raises(ValueError, match=r"images of .* pixels are too large"):
         backend.warp_images(images, matrix)
 
 
-def test_images_whose_places_no_int32_holds_are_not_warped():
+def test_check_warp_rejects_more_pixels_than_int32():
     images = np.broadcast_to(np.uint8(1), (1, 1, 2**16, 2**15 - 1))
     with pytest.raises(ValueError, match=r"images of .* pixels are too large"):
         validation.check_warp(images, np.eye(2, 3)[None])
@@ -203,13 +203,13 @@ def test_images_whose_places_no_int32_holds_are_not_warped():
         ((2**16, 2**15), 1, {}),
     ],
 )
-def test_windows_over_more_pixels_than_32_bits_count_are_answered(image, size, sliding):
+def test_make_window_rejects_more_pixels_than_int32(image, size, sliding):
     with pytest.raises(ValueError, match=r"2\*\*31"):
         make_window(image, size, **sliding)
 
 
 @every_layout
-def test_endless_padding_is_answered(backend):
+def test_correlate_rejects_huge_padding(backend):
     for stride in (1, 2**30):
         with pytest.raises(ValueError, match=r"2\*\*31"):
             backend.correlate(X, np.ones((4, 4, 1, 1)), stride=stride, padding=2**30)
@@ -218,45 +218,46 @@ def test_endless_padding_is_answered(backend):
 @every_layout
 @pytest.mark.parametrize("stride", [1, 2, 20])
 @pytest.mark.parametrize("padding", ["same", ((9, 3), (8, 8)), ((0, 8), (2, 5))])
-def test_a_pool_larger_than_the_image(backend, stride, padding):
+def test_pool_larger_than_image(backend, stride, padding):
     x = draw_array((3, 2, 5, 4), np.float64)
     window = make_window((5, 4), (12, 9), stride, padding)
-    places = list(np.ndindex(*window.output))
 
-    def seen(planes, i, j):
-        top, left = (p * stride - sides[0] for p, sides in zip((i, j), window.padding, strict=True))
+    def pixels(planes, i, j):
+        """Return the pixels (..., rows, columns) under the window of output (i, j)."""
+        top, left = (p * stride - begin for p, begin in zip((i, j), window.pad_begin, strict=True))
         return planes[..., max(top, 0) : top + 12, max(left, 0) : left + 9]
 
     y, index = backend.max_pool(x, (12, 9), stride, padding)
     mean = backend.avg_pool(x, (12, 9), stride, padding)
     dy = draw_array(y.shape, np.float64, 1)
-    wanted = np.zeros_like(x), np.zeros_like(x)
-    for i, j in places:
-        part = seen(x, i, j)
+    dx_max, dx_mean = np.zeros_like(x), np.zeros_like(x)
+    for i, j in np.ndindex(*window.output):
+        part = pixels(x, i, j)
         assert_close(y[..., i, j], part.max(axis=(2, 3)))
         assert_close(mean[..., i, j], part.mean(axis=(2, 3)))
-        sent = dy[..., i, j, None, None]
-        seen(wanted[0], i, j)[...] += sent * (part == part.max(axis=(2, 3), keepdims=True))
-        seen(wanted[1], i, j)[...] += sent / (part.shape[2] * part.shape[3])
-    assert_close(backend.max_pool_grad(dy, index, x.shape, (12, 9), stride, padding), wanted[0])
-    assert_close(backend.avg_pool_grad(dy, x.shape, (12, 9), stride, padding), wanted[1])
+        dy_ij = dy[..., i, j, None, None]
+        is_max = part == part.max(axis=(2, 3), keepdims=True)
+        pixels(dx_max, i, j)[...] += dy_ij * is_max
+        pixels(dx_mean, i, j)[...] += dy_ij / (part.shape[2] * part.shape[3])
+    assert_close(backend.max_pool_grad(dy, index, x.shape, (12, 9), stride, padding), dx_max)
+    assert_close(backend.avg_pool_grad(dy, x.shape, (12, 9), stride, padding), dx_mean)
 
 
-def test_a_pool_is_as_large_as_what_it_sees():
+def test_pool_window_is_trimmed_to_image():
     assert validation.make_pool_window((8, 8), (1, 10**8 + 1), 1, "same").size == (1, 15)
     assert validation.make_pool_window((8, 8), (8, 10**8 + 1), 8, "same").size == (8, 8)
-    assert validation.make_pool_window((8, 8), (3, 8), 2, 2).size == (3, 8)  # as it was
+    assert validation.make_pool_window((8, 8), (3, 8), 2, 2).size == (3, 8)  # unchanged
 
 
 @every_layout
-def test_a_giant_pool_takes_no_longer_than_the_image(backend):
+def test_huge_pool_is_fast(backend):
     x = draw_array((1, 1, 8, 8), np.float32)
     y, _ = backend.max_pool(x, (1, 10**8 + 1), 1, "same")
     assert_close(y, np.broadcast_to(x.max(axis=3, keepdims=True), x.shape))
 
 
 V = np.full(4, 0.5)
-GRADIENTS = {  # the arguments before `out`, of which the last arrays are parameters
+GRADIENTS = {  # the arguments before `out`
     "correlate_grad": (X[:, :, :4, :4], X, W, 1, 0, 1, 1, True),
     "dense_grad": (X[0, 0, :, :4], X[0, 0], np.ones((6, 4)), True),
     "batch_norm_grad": (X, X, V, V, V, 1e-5),
@@ -266,11 +267,11 @@ GRADIENTS = {  # the arguments before `out`, of which the last arrays are parame
 
 @every_layout
 @pytest.mark.parametrize("function", GRADIENTS)
-def test_room_for_gradients_is_checked(backend, function):
+def test_out_is_checked(backend, function):
     arguments = GRADIENTS[function]
     parameter = arguments[2]
-    double = np.zeros(2 * parameter.size)
-    first, second = double[: parameter.size], double[parameter.size :]
+    memory = np.zeros(2 * parameter.size)
+    first, second = memory[: parameter.size], memory[parameter.size :]
     gradient, vector = first.reshape(parameter.shape), second[:4]
 
     def call(out):
@@ -278,15 +279,15 @@ def test_room_for_gradients_is_checked(backend, function):
 
     want = call(None)
     for out in ((gradient, vector), (None, vector), (None, None)):
-        for one, other in zip(call(out), want, strict=True):
-            assert_close(one, other)
+        for got, expected in zip(call(out), want, strict=True):
+            assert_close(got, expected)
     for out in ("nonsense", (), (gradient,), [gradient, vector], True, (gradient, vector, None)):
         with pytest.raises(ValueError, match="out must be a tuple of 2 arrays"):
             call(out)
     for out, error, message in (
         ((gradient, vector[:3]), ValueError, r"out\[1\] must have shape \(4,\)"),
         ((gradient.astype("f4"), None), TypeError, r"out\[0\] is float32"),
-        ((None, double[:8:2]), ValueError, r"out\[1\] must be contiguous"),
+        ((None, memory[:8:2]), ValueError, r"out\[1\] must be contiguous"),
         ((parameter, None), ValueError, r"out\[0\] shares memory"),
         ((gradient, first[:4]), ValueError, r"out\[1\] shares memory"),
     ):
@@ -304,26 +305,51 @@ def test_room_for_gradients_is_checked(backend, function):
         ("update_running_stats", 4, (0.9,)),
     ],
 )
-def test_vectors_that_share_memory_are_answered(backend, function, count, numbers):
+def test_updates_in_place_reject_shared_memory(backend, function, count, numbers):
     for one, other in [(0, 1), (count - 2, count - 1), (0, count - 1)]:
         for shift in (0, 1):
-            line = np.ones(6)
+            memory = np.ones(6)
             vectors = [np.ones(5) for _ in range(count)]
-            vectors[one], vectors[other] = line[:5], line[shift : shift + 5]
+            vectors[one], vectors[other] = memory[:5], memory[shift : shift + 5]
             with pytest.raises(ValueError, match="share memory"):
                 getattr(backend, function)(*vectors, *numbers)
-    halves = np.ones((count, 5))  # neighbours that do not overlap
-    getattr(backend, function)(*halves, *numbers)
+    vectors = np.ones((count, 5))  # rows of one array do not overlap
+    getattr(backend, function)(*vectors, *numbers)
 
 
 @every_layout
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_hits_are_those_of_argmax(backend, dtype):
+def test_n_correct_agrees_with_argmax(backend, dtype):
     rows = draw_array((64, 4), dtype)
     for n in range(1, 64):
-        rows[n, [k for k in range(4) if n % 16 >> k & 1]] = np.nan  # NaN in each set of places
+        rows[n, [k for k in range(4) if n % 16 >> k & 1]] = (
+            np.nan
+        )  # NaN in each subset of the columns
     for label in range(4):
         labels = np.full(64, label)
         with np.errstate(invalid="ignore"):
-            _, hits, _ = backend.softmax_cross_entropy(rows, labels)
-        assert hits == np.count_nonzero(rows.argmax(axis=1) == labels)
+            _, n_correct, _ = backend.softmax_cross_entropy(rows, labels)
+        assert n_correct == np.count_nonzero(rows.argmax(axis=1) == labels)
+
+
+class AlwaysTrue:
+    """Not a bool, but true where Python asks for a truth value."""
+
+
+@every_layout
+@pytest.mark.parametrize("value", [1, "false", None, np.ones(1), AlwaysTrue()], ids=repr)
+def test_gradients_reject_need_dx_that_is_no_bool(backend, value):
+    with pytest.raises(TypeError, match="need_dx must be True or False"):
+        backend.correlate_grad(X[:, :, :4, :4], X, W, need_dx=value)
+    with pytest.raises(TypeError, match="need_dx must be True or False"):
+        backend.dense_grad(X[0, 0, :, :4], X[0, 0], np.ones((6, 4)), need_dx=value)
+
+
+@every_backend
+@pytest.mark.parametrize("value", [1, "false", None, np.ones(1), AlwaysTrue()], ids=repr)
+def test_momentum_step_rejects_nesterov_that_is_no_bool(backend, value):
+    p, g, velocity = np.ones((3, 5))
+    with pytest.raises(TypeError, match="nesterov must be True or False"):
+        backend.momentum_step(p, g, velocity, 0.1, 0.9, value, 0.0)
+    assert (p == 1).all()
+    backend.momentum_step(p, g, velocity, 0.1, 0.9, np.True_, 0.0)
