@@ -38,8 +38,8 @@ class Relu(LeakyRelu):
 
     Examples
     --------
-    >>> Relu().forward(np.array([[-2.0, 3.0]]))
-    array([[0., 3.]])
+    >>> Relu().forward(np.array([[-2.0, 3.0]])) == [[0, 3]]
+    array([[ True,  True]])
     """
 
     negative_slope = 0.0

@@ -87,14 +87,13 @@ def test_correlate_im2col(backend):
     assert_within(backend.correlate_im2col(x, w), want)
 
 
-@every_layout
-@pytest.mark.parametrize("filters", [1, 2, 5])
-def test_correlate_two_positions(backend, filters):
-    """A BLAS adds up the products of a vector, and of matrices of each shape, in its own way."""
+@pytest.mark.parametrize("filters", [1, 2])
+def test_correlate_at_two_positions_in_numpy(filters):
+    """A BLAS has other code for the product with a vector than for that of two matrices."""
     x, w = values((1, 1, 3163, 3164)), values((filters, 1, 3163, 3163), 1)
     windows = x[0, 0, :, :-1].astype(np.float64), x[0, 0, :, 1:].astype(np.float64)
     want = [[(window * filter_[0]).sum() for window in windows] for filter_ in w]
-    assert_within(backend.correlate(x, w), want)
+    assert_within(get_backend("numpy").correlate(x, w), want)
 
 
 @without_scipy
@@ -121,9 +120,8 @@ def test_dense(backend, width):
     assert_within(dx, want)
 
 
-@pytest.mark.parametrize(
-    "backend", FAST[1:], ids=["numba", "numba packed"]
-)  # NumPy would need 15 GB
+# NumPy would need 15 GB.
+@pytest.mark.parametrize("backend", FAST[1:], ids=["numba", "numba packed"])
 def test_weight_gradient_of_large_filter(backend):
     x, dy, w = values((16, 1, 791, 791)), values((16, 1, 772, 772), 1), values((1, 1, 20, 20), 2)
     _, dw, _ = backend.correlate_grad(dy, x, w, need_dx=False)
