@@ -5,7 +5,6 @@ import json
 import os
 import re
 import stat
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -601,19 +600,3 @@ def test_one_image_is_predicted_by_a_recording_too():
             np.testing.assert_allclose(model.predict_proba(images[part]), want, atol=1e-7)
     recorded = {(key[0], key[1][0]) for key in model._captured}
     assert ("_infer", 1) in recorded
-
-
-@every_backend
-@pytest.mark.parametrize(("name", "pixels"), [("version-1-without-pixels.json", (0, 255, 127.5))])
-def test_models_of_earlier_programs_load(backend, name, pixels):
-    """One of each form that files have had, with what the program that wrote it put out."""
-    model = Model.load(Path(__file__).parent / "models" / name, backend)
-    images = (np.arange(3 * 84).reshape(3, 2, 6, 7) * 7 % 256).astype(np.uint8)
-    want = [
-        [0.669385, 0.205307, 0.125308],
-        [0.659652, 0.209666, 0.130683],
-        [0.775174, 0.180344, 0.044482],
-    ]
-    np.testing.assert_allclose(model.predict_proba(images), want, atol=2e-6)
-    assert model.pixels == pixels
-    assert len(model.history["loss"]) == 2

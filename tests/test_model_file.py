@@ -9,10 +9,12 @@ import os
 import random
 import signal
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from kernels import BACKENDS
 from layers import BatchNorm, Conv, Dense, Dropout, Flatten, GlobalAvgPool, LeakyRelu, MaxPool, Relu
 from tests.networks import digits
 from training import AdamW, InputError, Model, OneCycle, Reporter, TrainingState
@@ -267,3 +269,34 @@ def test_what_is_no_model(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(InputError, match=message):
         Model.load(path)
+
+
+MODELS = Path(__file__).parent / "models"
+
+
+@pytest.mark.parametrize("backend", list(BACKENDS))
+def test_loads_a_version_1_model_without_pixel_range(backend):
+    model = Model.load(MODELS / "version-1-without-pixels.json", backend)
+    images = (np.arange(3 * 84).reshape(3, 2, 6, 7) * 7 % 256).astype(np.uint8)
+    expected = [
+        [0.669385, 0.205307, 0.125308],
+        [0.659652, 0.209666, 0.130683],
+        [0.775174, 0.180344, 0.044482],
+    ]
+    np.testing.assert_allclose(model.predict_proba(images), expected, atol=2e-6)
+    assert model.pixels == (0, 255, 127.5)
+    assert len(model.history["loss"]) == 2
+
+
+@pytest.mark.parametrize("backend", list(BACKENDS))
+def test_loads_a_version_1_model(backend):
+    """The expected numbers are those of the program that wrote the file."""
+    model = Model.load(MODELS / "version-1-model.json", backend)
+    expected = [
+        [0.225993, 0.138836, 0.178602, 0.456569],
+        [0.114634, 0.191971, 0.198773, 0.494622],
+        [0.064145, 0.275621, 0.478729, 0.181505],
+    ]
+    np.testing.assert_allclose(model.predict_proba(digits(48)[0][:3]), expected, atol=2e-6)
+    assert (model.seed, model.dtype, model.pixels.high) == (3, np.float32, 255)
+    assert model.history["validation_accuracy"] == [0.5, 0.5, 0.75, 0.875]

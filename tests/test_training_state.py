@@ -1,6 +1,8 @@
 """Runs that go on where they were interrupted, and end as if they had not been."""
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -280,3 +282,34 @@ def test_another_model_is_replaced_only_when_an_epoch_has_ended(tmp_path):
     score = model.evaluate(images, labels)
     model.train(images, labels, 1, 20, **arguments)
     assert Model.load(path, backend="numpy").evaluate(images, labels) >= score
+
+
+def test_resumes_a_version_1_run(tmp_path):
+    """It was interrupted within its second epoch; the expected numbers are those of a run of the
+    program that wrote the file, which was not interrupted.
+    """
+    path = tmp_path / "run.json"
+    shutil.copy(Path(__file__).parent / "models" / "version-1-run.json", path)
+    images, labels = digits(48)
+    model = Model.load(path, backend="numpy").compile(AdamW(5e-3), label_smoothing=0.1)
+    expected = [
+        [0.453201, 0.160654, 0.047615, 0.33853],
+        [0.465236, 0.141167, 0.022019, 0.371579],
+        [0.384239, 0.2022, 0.069386, 0.344175],
+    ]
+    np.testing.assert_allclose(model.predict_proba(images[:3]), expected, atol=2e-6)
+    state = TrainingState.open(path)
+    assert state.settings == {"epochs": "4", "arch": "small"}
+    history = model.train(
+        *(images[:40], labels[:40], 4, 8),
+        validation_data=(images[40:], labels[40:]),
+        augmenter=AffineAugmenter(),
+        schedule=ReduceOnPlateau(patience=0),
+        run_file=state,
+    )
+    losses = [1.885747499230823, 1.3963733400711136, 1.1634696434512357, 1.2120412782777827]
+    np.testing.assert_allclose(history["loss"], losses, rtol=1e-7)
+    assert history["accuracy"] == [0.125, 0.45, 0.6, 0.6]
+    losses = [1.7812329051638363, 1.2876434779294648, 1.0769346056479634, 0.9690358771425087]
+    np.testing.assert_allclose(history["validation_loss"], losses, rtol=1e-7)
+    assert history["validation_accuracy"] == [0.5, 0.5, 0.75, 0.875]
