@@ -99,6 +99,8 @@ def train(
 
     Parameters
     ----------
+    model : Model
+        The model itself, where this is called as its method.
     x : (N, C, H, W)
     y : (N,) of int
     epochs, batch_size : int
