@@ -305,7 +305,7 @@ def train_alone(args):
             state = f"no epoch had ended, so {args.to_path} is as it was"
         else:
             state = f"no epoch had ended; {args.to_path} is the model as it stood"
-        reporter.line(f"stopped; {state}" + ("; --resume goes on" if run_file.kept else ""))
+        reporter.line(f"stopped; {state}" + ("; --resume goes on" if run_file.saved else ""))
         raise
     if test is None:
         name, (images, labels) = "validation", validation

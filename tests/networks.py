@@ -1,4 +1,4 @@
-"""Networks and images that several tests use."""
+"""A network and images for tests."""
 
 import numpy as np
 
@@ -9,13 +9,13 @@ from training import Adam, Model
 def digits(N=400, size=8, seed=0):
     """Return simple images (N, 1, size, size) in uint8 and their labels 0 to 3.
 
-    Each class is a bar: horizontal or vertical, bright on dark ground or dark on bright.
+    Each class is a bar: horizontal or vertical, bright on a dark background or dark on bright.
     """
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 4, N)
     images = rng.integers(0, 60, (N, 1, size, size))
-    for image, label, at in zip(images, labels, rng.integers(1, size - 1, N), strict=True):
-        image[0, at if label % 2 else slice(None), slice(None) if label % 2 else at] += 150
+    for image, label, place in zip(images, labels, rng.integers(1, size - 1, N), strict=True):
+        image[(0, place) if label % 2 else (0, slice(None), place)] += 150
         if label >= 2:
             image[0] = 255 - image[0]
     return images.astype(np.uint8), labels

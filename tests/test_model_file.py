@@ -1,6 +1,6 @@
-"""Files of models and runs with damage of every kind: an InputError, or what is whole all the same.
+"""Model files: saving, loading, earlier versions, and damage of every kind.
 
-./run.sh pytest tests/test_damaged.py --long    # 20,000 files with changed bytes instead of 300
+./run.sh pytest tests/test_model_file.py --long    # 20,000 files with changed bytes instead of 300
 """
 
 import copy
@@ -9,19 +9,39 @@ import os
 import random
 import signal
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from kernels import BACKENDS
 from layers import BatchNorm, Conv, Dense, Dropout, Flatten, GlobalAvgPool, LeakyRelu, MaxPool, Relu
-from tests.networks import digits
-from training import AdamW, InputError, Model, OneCycle, Reporter, TrainingState
+from tests.networks import digits, small_network
+from training import Adam, AdamW, InputError, Model, OneCycle, Reporter, TrainingState
 from training.datasets import load_file, load_predict_inputs
 from training.input_stats import InputStats
 from training.saving import model_file
 
-WRONG = [None, True, -1, 0, 1.5, 1e300, 10**12, 10**30, float("nan"), "", "x", [], {}, [None], [[]]]
-MOST_BYTES = 30 << 20
+WRONG_VALUES = [
+    None,
+    True,
+    -1,
+    0,
+    1.5,
+    1e300,
+    10**12,
+    10**30,
+    float("nan"),
+    "",
+    "x",
+    [],
+    {},
+    [None],
+    [[]],
+]
+MAX_BYTES = 30 << 20
+
+every_backend = pytest.mark.parametrize("backend", list(BACKENDS))
 
 
 def network():
@@ -33,20 +53,20 @@ def network():
 
 
 class Stop(Reporter):
-    """Ctrl-C when the run has been kept twice."""
+    """Raises KeyboardInterrupt when the state has been saved twice."""
 
-    kept = 0
+    saves = 0
 
     def state_saved(self, step):
-        self.kept += 1
-        if self.kept == 2:
+        self.saves += 1
+        if self.saves == 2:
             raise KeyboardInterrupt
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     """Return the paths of a trained model, and of a run that was interrupted within an epoch."""
-    folder = tmp_path_factory.mktemp("whole")
+    folder = tmp_path_factory.mktemp("undamaged")
     run = TrainingState(folder / "run.json")
     model = network().compile(AdamW())
     settings = {"run_file": run, "to_path": folder / "model.json", "reporter": Stop(quiet=True)}
@@ -55,8 +75,8 @@ def files(tmp_path_factory):
     return folder / "model.json", run.path
 
 
-def load(path):
-    """Return whether a model loads, which must then be good for something, and with how much."""
+def loads(path):
+    """Return whether a model loads; it must then work, and not take much memory."""
     message = None
     tracemalloc.start()
     try:
@@ -66,7 +86,7 @@ def load(path):
     finally:
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-    assert peak < MOST_BYTES
+    assert peak < MAX_BYTES
     if message is not None:
         assert message.startswith(f"{path}: ")
         assert len(message) < 1000
@@ -77,8 +97,8 @@ def load(path):
     return True
 
 
-def go_on(path):
-    """Return whether a run goes on."""
+def resumes(path):
+    """Return whether a run can be resumed."""
     try:
         run = TrainingState.open(path)
         model = Model.load(path, backend="numpy").compile(AdamW())
@@ -88,36 +108,36 @@ def go_on(path):
     return True
 
 
-def places(document, keep=()):
-    """Yield the way to every entry of a document; of long lists and the like to the first two."""
+def entry_paths(document, prefix=()):
+    """Yield the keys that lead to each entry of a document; of a list, only the first two."""
     if isinstance(document, (dict, list)):
         keys = document if isinstance(document, dict) else range(min(2, len(document)))
         for key in keys:
-            yield (*keep, key)
-            yield from places(document[key], (*keep, key))
+            yield (*prefix, key)
+            yield from entry_paths(document[key], (*prefix, key))
 
 
-def replaced(document):
-    """Yield the way to each entry, the wrong value in its place, and the document with that."""
-    for way in places(document):
-        for value in WRONG:
-            changed = copy.deepcopy(document)
-            entry = changed
-            for key in way[:-1]:
+def wrong_documents(document):
+    """Yield the keys of each entry, a wrong value, and a copy of the document with that value."""
+    for keys in entry_paths(document):
+        for value in WRONG_VALUES:
+            wrong = copy.deepcopy(document)
+            entry = wrong
+            for key in keys[:-1]:
                 entry = entry[key]
-            if entry[way[-1]] != value:  # true is 1
-                entry[way[-1]] = value
-                yield way, value, changed
+            if entry[keys[-1]] != value:  # true is 1
+                entry[keys[-1]] = value
+                yield keys, value, wrong
 
 
-def test_every_entry_of_a_model_replaced(files, tmp_path):
+def test_rejects_a_wrong_value_in_any_entry_of_a_model(files, tmp_path):
     document = json.loads(files[0].read_text())
     path = tmp_path / "m.json"
     loaded = {}
-    for way, value, changed in replaced(document):
-        path.write_text(json.dumps(changed))
-        if load(path):
-            loaded.setdefault(".".join(map(str, way)), []).append(value)
+    for keys, value, wrong in wrong_documents(document):
+        path.write_text(json.dumps(wrong))
+        if loads(path):
+            loaded.setdefault(".".join(map(str, keys)), []).append(value)
     numbers = {
         "mean",
         "std",
@@ -129,65 +149,66 @@ def test_every_entry_of_a_model_replaced(files, tmp_path):
         "padding",
         "seed",
     }
-    for way, values in loaded.items():
-        of = set(way.split("."))
-        if of & numbers:
-            assert all(type(value) in (int, float) for value in values if value is not None), way
-        elif "config" in of:
-            assert values == [{}], way  # as by default
+    for path_of_keys, values in loaded.items():
+        keys = set(path_of_keys.split("."))
+        if keys & numbers:
+            assert all(type(value) in (int, float) for value in values if value is not None), keys
+        elif "config" in keys:
+            assert values == [{}], keys  # the defaults
         else:
-            assert of & {"name", "history"}, way
+            assert keys & {"name", "history"}, keys
 
 
-def test_every_entry_of_a_run_replaced(files, tmp_path):
+def test_rejects_a_wrong_value_in_any_entry_of_a_run(files, tmp_path):
     document = json.loads(files[1].read_text())
     assert document["run"]["underway"]["steps"] > 0
     path = tmp_path / "run.json"
     path.write_text(json.dumps(document))
-    assert go_on(path)
-    went_on = set()
-    for way, _, run in replaced(document["run"]):
+    assert resumes(path)
+    accepted = set()
+    for keys, _, run in wrong_documents(document["run"]):
         path.write_text(json.dumps(document | {"run": run}))
-        if go_on(path):
-            went_on.add(way[-1] if isinstance(way[-1], str) else way[-2])
-    assert went_on <= {
+        if resumes(path):
+            accepted.add(keys[-1] if isinstance(keys[-1], str) else keys[-2])
+    assert accepted <= {
         *("underway", "epoch", "steps", "correct", "loss", "seconds", "settings", "saved"),
         "waited",
         *("has_uint32", "uinteger", "state", "inc", "score", "best", "random"),
     }
 
 
-def test_a_model_cut_short(files, tmp_path):
-    whole = files[0].read_bytes()
+def test_rejects_a_truncated_file(files, tmp_path):
+    complete = files[0].read_bytes()
     path = tmp_path / "m.json"
-    for length in range(0, len(whole), 100):
-        path.write_bytes(whole[:length])
-        assert not load(path)
+    for length in range(0, len(complete), 100):
+        path.write_bytes(complete[:length])
+        assert not loads(path)
 
 
-def test_changed_bytes(files, tmp_path, long_mode):
+def test_loads_or_rejects_files_with_changed_bytes(files, tmp_path, long_mode):
     rng = random.Random(0)
     path = tmp_path / "m.json"
-    loads = 0
-    whole = files[0].read_bytes()
-    turns = 20_000 if long_mode else 300
-    for _ in range(turns):
-        data = bytearray(whole)
+    n_loaded = 0
+    undamaged = files[0].read_bytes()
+    n_files = 20_000 if long_mode else 300
+    for _ in range(n_files):
+        data = bytearray(undamaged)
         for _ in range(rng.choice([1, 2, 10])):
-            kind, at = rng.randrange(3), rng.randrange(len(data))
-            if kind == 0:
-                data[at] = rng.randrange(256)
-            elif kind == 1:
-                del data[at : at + rng.choice([1, 5, 300])]
+            change, offset = rng.randrange(3), rng.randrange(len(data))
+            if change == 0:
+                data[offset] = rng.randrange(256)
+            elif change == 1:
+                del data[offset : offset + rng.choice([1, 5, 300])]
             else:
-                data[at:at] = data[rng.randrange(len(data)) :][: rng.choice([1, 5, 300])]
+                inserted = data[rng.randrange(len(data)) :][: rng.choice([1, 5, 300])]
+                data[offset:offset] = inserted
         path.write_bytes(data)
-        loads += load(path)
-    print(f"{turns} files, {loads} of them loaded")
-    assert loads < turns
+        n_loaded += loads(path)
+    print(f"{n_files} files, {n_loaded} of them loaded")
+    assert n_loaded < n_files
 
 
-def too_late(*_):
+def raise_timeout(*_):
     raise TimeoutError("waits for the pipe")
 
 
@@ -204,16 +225,14 @@ def too_late(*_):
         ),
     ],
 )
-def test_a_pipe_is_not_waited_for(tmp_path, read):
+def test_rejects_a_pipe_without_waiting_for_it(tmp_path, read):
     path = tmp_path / "m.json"
     os.mkfifo(path)
-    signal.signal(signal.SIGALRM, too_late)
+    signal.signal(signal.SIGALRM, raise_timeout)
     signal.alarm(20)
     try:
         assert not model_file.is_model(path)
-        with pytest.raises(
-            InputError, match=r"m\.\w+: is no file but a pipe or a device: give a file"
-        ):
+        with pytest.raises(InputError, match=r"m\.\w+: is a pipe or a device: give a file"):
             read(path)
     finally:
         signal.alarm(0)
@@ -236,12 +255,12 @@ BIG = 10**6
         lambda d: d["layers"].insert(1, copy.deepcopy(d["layers"][0])),
     ],
 )
-def test_nothing_is_made_as_large_as_a_file_claims(files, tmp_path, change):
+def test_allocates_no_array_as_large_as_a_damaged_file_claims(files, tmp_path, change):
     document = json.loads(files[0].read_text())
     change(document)
     path = tmp_path / "m.json"
     path.write_text(json.dumps(document))
-    assert not load(path)
+    assert not loads(path)
 
 
 @pytest.mark.parametrize(
@@ -249,7 +268,7 @@ def test_nothing_is_made_as_large_as_a_file_claims(files, tmp_path, change):
     [
         (
             '{"format": "cnn-model", "version": 1, "version": 1}',
-            "the entry 'version' is there twic",
+            "the entry 'version' occurs twice",
         ),
         ('{"a": ' * 100_000, "is not a model in JSON"),
         ("[" * 100_000 + "]" * 100_000, "is not a model"),
@@ -262,8 +281,194 @@ def test_nothing_is_made_as_large_as_a_file_claims(files, tmp_path, change):
         ("label,1,2\n3,4,5\n", "is not a model in JSON"),
     ],
 )
-def test_what_is_no_model(tmp_path, text, message):
+def test_rejects_files_of_another_format(tmp_path, text, message):
     path = tmp_path / "m.json"
     path.write_text(text)
     with pytest.raises(InputError, match=message):
         Model.load(path)
+
+
+MODELS = Path(__file__).parent / "models"
+
+
+@every_backend
+def test_loads_a_version_1_model_without_pixel_range(backend):
+    model = Model.load(MODELS / "version-1-without-pixels.json", backend)
+    images = (np.arange(3 * 84).reshape(3, 2, 6, 7) * 7 % 256).astype(np.uint8)
+    expected = [
+        [0.669385, 0.205307, 0.125308],
+        [0.659652, 0.209666, 0.130683],
+        [0.775174, 0.180344, 0.044482],
+    ]
+    np.testing.assert_allclose(model.predict_proba(images), expected, atol=2e-6)
+    assert model.pixels == (0, 255, 127.5)
+    assert len(model.history["loss"]) == 2
+
+
+@every_backend
+def test_loads_a_version_1_model(backend):
+    """The expected numbers are those of the program that wrote the file."""
+    model = Model.load(MODELS / "version-1-model.json", backend)
+    expected = [
+        [0.225993, 0.138836, 0.178602, 0.456569],
+        [0.114634, 0.191971, 0.198773, 0.494622],
+        [0.064145, 0.275621, 0.478729, 0.181505],
+    ]
+    np.testing.assert_allclose(model.predict_proba(digits(48)[0][:3]), expected, atol=2e-6)
+    assert (model.seed, model.dtype, model.pixels.high) == (3, np.float32, 255)
+    assert model.history["validation_accuracy"] == [0.5, 0.5, 0.75, 0.875]
+
+
+@every_backend
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_saved_model_predicts_the_same(tmp_path, backend, dtype):
+    images, labels = digits(300)
+    model = small_network(backend, dtype).fit_normalization(images)
+    model.train(images, labels, epochs=1, batch_size=64, validation_split=0.2)
+    model.save(tmp_path / "deep" / "m.json")
+    loaded = Model.load(tmp_path / "deep" / "m.json", backend=backend)
+    np.testing.assert_array_equal(loaded.predict_proba(images), model.predict_proba(images))
+    assert loaded.dtype == dtype
+    assert loaded.history == model.history
+    for other in BACKENDS:
+        loaded = Model.load(tmp_path / "deep" / "m.json", backend=other)
+        np.testing.assert_allclose(
+            loaded.predict_proba(images), model.predict_proba(images), atol=1e-5
+        )
+    assert list((tmp_path / "deep").iterdir()) == [tmp_path / "deep" / "m.json"]
+    double = Model.load(tmp_path / "deep" / "m.json", backend=backend, dtype="float64")
+    assert double.predict_proba(images).dtype == np.float64
+
+
+def test_a_loaded_model_trains_as_the_saved_one(tmp_path):
+    images, labels = digits(64)
+    model = small_network(dropout=0).fit_normalization(images)
+    model.train_step(images, labels)
+    model.save(tmp_path / "m.json")
+    loaded = Model.load(tmp_path / "m.json", backend="numpy")
+    for each_model in (model, loaded):
+        each_model.compile(optimizer=Adam())
+    for _ in range(3):
+        assert model.train_step(images, labels) == loaded.train_step(images, labels)
+
+
+def test_a_layer_that_cannot_be_loaded_is_not_saved(tmp_path):
+    class UserLayer(Relu):
+        pass
+
+    model = Model((1, 4, 4), backend="numpy").add(Flatten()).add(UserLayer()).add(Dense(2))
+    with pytest.raises(ValueError, match="add UserLayer to LAYER_TYPES"):
+        model.save(tmp_path / "m.json")
+
+
+def test_rejects_weights_too_large_for_the_dtype(tmp_path):
+    model = Model((1, 2, 2), dtype="float64", backend="numpy").add(Flatten()).add(Dense(2))
+    model.layers[1].params["weights"][0] = 1e300
+    model.save(tmp_path / "m.json")
+    Model.load(tmp_path / "m.json", "numpy")
+    with pytest.raises(InputError, match="its weights holds numbers that are not finite in float3"):
+        Model.load(tmp_path / "m.json", "numpy", "float32")
+
+
+def test_rejects_saving_a_normalization_that_is_not_valid(tmp_path):
+    model = small_network()
+    for std in (0, np.nan, np.inf):
+        model.std[:] = std
+        with pytest.raises(ValueError, match="normalization"):
+            model.save(tmp_path / "m.json")
+
+
+def test_saves_a_learning_rate_of_a_numpy_type(tmp_path):
+    model = small_network()
+    model.optimizer.learning_rate = np.float32(0.01)
+    model.train(*digits(20), 1, to_path=tmp_path / "m.json")
+    assert Model.load(tmp_path / "m.json").history == model.history
+
+
+def changed(path, change):
+    document = json.loads(path.read_text())
+    change(document)
+    path.write_text(json.dumps(document))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d.update(format="other"), "not a model of this program"),
+        (lambda d: d.update(version=99), "version 99.*update"),
+        (lambda d: d.update(dtype="(,)f4"), "dtype is .*not float32"),
+        (lambda d: d.update(history={"loss": [{}]}), "history must hold lists of numbers"),
+        (lambda d: d.pop("layers"), "'layers' is missing"),
+        (lambda d: d.update(layers=3), "not a valid model"),
+        (lambda d: d.update(classes=7), "its last layer has 4 classes, not 7"),
+        (lambda d: d.update(input_shape=[1, 3, 3]), "conv_2.*cannot take"),
+        (lambda d: d["layers"][0].update(type="Evil"), "unknown layer type 'Evil'"),
+        (lambda d: d["layers"][0]["config"].update(size=3), "not a valid model"),
+        (lambda d: d["layers"][0]["config"].update(filters=5), "has shape .* needs"),
+        (lambda d: d["layers"][0]["arrays"].pop("bias"), "its bias is missing"),
+        (lambda d: d["layers"][0]["arrays"]["bias"].update(base64="AAAA"), "bytes"),
+        (lambda d: d["layers"][0]["arrays"]["bias"].update(base64="?"), "not a valid model"),
+        (lambda d: d["layers"][0]["arrays"]["bias"].update(dtype="object"), "has dtype 'object'"),
+        (
+            lambda d: d["layers"][0]["arrays"]["bias"].update(base64="AAAAAAAA+H8" * 3 + "="),
+            "not a valid model",
+        ),
+        (lambda d: d["normalization"].update(std=[10**400]), "not a valid model"),
+        (lambda d: d["normalization"].update(std=[0]), "std must be above 0"),
+        (lambda d: d["normalization"].update(mean=[1, 2]), "mean must be 1 finite numbers"),
+        (lambda d: d.update(history=[]), "not a valid model"),
+    ],
+)
+def test_names_the_entry_that_is_wrong(tmp_path, change, message):
+    path = tmp_path / "m.json"
+    small_network().save(path)
+    changed(path, change)
+    with pytest.raises(InputError, match=message) as error:
+        Model.load(path, backend="numpy")
+    assert str(path) in str(error.value)
+
+
+def test_rejects_numbers_that_are_not_finite(tmp_path):
+    path = tmp_path / "m.json"
+    model = small_network()
+    model.save(path)
+    before = path.read_bytes()
+    nan = model_file.encode_array(np.array([np.nan, 0, 0, 0]))
+    changed(path, lambda d: d["layers"][0]["arrays"].update(bias=nan))
+    with pytest.raises(InputError, match=r"conv_1.* its bias holds .* not finite"):
+        Model.load(path, backend="numpy")
+    path.write_bytes(before)
+    model.layers[0].params["bias"][0] = np.nan
+    with pytest.raises(ValueError, match=r"bias of layer 'conv_1' holds .* not finite"):
+        model.save(path)
+    assert path.read_bytes() == before
+
+
+def test_saving_replaces_the_file_by_a_new_one(tmp_path):
+    path = tmp_path / "m.json"
+    model = small_network()
+    model.save(path)
+    with open(path, encoding="utf-8") as reader:  # an open reader still reads the old file
+        model.parameters.values += 1
+        model.save(path)
+        old = json.load(reader)
+    assert old != json.loads(path.read_text())
+    new_file = tmp_path / "new"
+    new_file.touch()
+    assert path.stat().st_mode == new_file.stat().st_mode
+    model.save(tmp_path / ("n" * 250 + ".json"))
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "\xff\xfe", "[" * 100_000])
+def test_rejects_files_that_are_not_a_json_object(tmp_path, text):
+    path = tmp_path / "m.json"
+    path.write_text(text, encoding="latin-1")
+    with pytest.raises(InputError, match="is not a model"):
+        Model.load(path)
+
+
+def test_rejects_a_missing_file_and_a_directory(tmp_path):
+    with pytest.raises(InputError, match="no such model"):
+        Model.load(tmp_path / "none.json")
+    with pytest.raises(InputError, match="cannot be read"):
+        Model.load(tmp_path)

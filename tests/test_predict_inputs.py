@@ -205,7 +205,7 @@ def test_pixels_of_the_training_images():
     images[0, 0, 0] = 14  # 5 of the 2 * 14 outermost pixels
     assert border_pixels(images).shape == (2, 1, 14)
     assert InputStats.of(images) == (0, 200, 2.5)
-    assert InputStats.of(images).ground == 2.5 / 200
+    assert InputStats.of(images).background_level == 2.5 / 200
     assert InputStats.of(np.full((1, 1, 1, 1), 3.0)) == (3, 3, 3)
 
 

@@ -1,4 +1,4 @@
-"""One model in several threads: right results, or a refusal."""
+"""One model in several threads: right results, or a RuntimeError."""
 
 import contextlib
 import os
@@ -23,7 +23,7 @@ x, y = digits(64)
 
 
 class Gate(Layer):
-    """Hands on what it gets, and lets a test choose for how long."""
+    """An identity layer that waits in `forward` until a test opens it."""
 
     def __init__(self):
         super().__init__()
@@ -53,10 +53,10 @@ def model(gate):
 
 
 @pytest.fixture
-def other(gate):
+def other_thread(gate):
     with ThreadPoolExecutor(1) as pool:
         yield pool
-        gate.open.set()  # a test that failed leaves no thread waiting
+        gate.open.set()  # a test that failed must not leave a thread waiting
 
 
 @pytest.mark.parametrize("training", ["train", "train_step", "compute_gradients"])
@@ -75,22 +75,22 @@ def other(gate):
         ("add", [Flatten()]),
     ],
 )
-def test_nothing_else_while_a_thread_trains(
-    tmp_path, monkeypatch, gate, model, other, training, meanwhile, arguments
+def test_rejects_every_call_while_another_thread_trains(
+    tmp_path, monkeypatch, gate, model, other_thread, training, meanwhile, arguments
 ):
     monkeypatch.chdir(tmp_path)
-    training = other.submit(getattr(model, training), x, y)
+    training = other_thread.submit(getattr(model, training), x, y)
     assert gate.reached.wait(60)
     with pytest.raises(RuntimeError, match="another thread changes the model"):
         getattr(model, meanwhile)(*arguments)
     gate.open.set()
     training.result(60)
-    assert len(model.predict(x)) == len(x)  # the model is free again
+    assert len(model.predict(x)) == len(x)  # the lock is released
     model.train_step(x, y)
 
 
-def test_nothing_changes_while_a_thread_predicts(gate, model, other):
-    predicting = other.submit(model.predict, x)
+def test_rejects_a_change_while_another_thread_predicts(gate, model, other_thread):
+    predicting = other_thread.submit(model.predict, x)
     assert gate.reached.wait(60)
     with pytest.raises(RuntimeError, match="another thread uses the model"):
         model.train_step(x, y)
@@ -99,8 +99,8 @@ def test_nothing_changes_while_a_thread_predicts(gate, model, other):
     model.train_step(x, y)
 
 
-def test_a_refused_thread_stands_in_no_ones_way(gate, model, other):
-    training = other.submit(model.train_step, x, y)
+def test_a_rejected_thread_does_not_hold_the_lock(gate, model, other_thread):
+    training = other_thread.submit(model.train_step, x, y)
     assert gate.reached.wait(60)
     for _ in range(2):
         for call in (model.train_step, model.evaluate):
@@ -108,47 +108,47 @@ def test_a_refused_thread_stands_in_no_ones_way(gate, model, other):
                 call(x, y)
     gate.open.set()
     training.result(60)
-    other.submit(model.train_step, x, y).result(60)
-    other.submit(model.evaluate, x, y).result(60)
+    other_thread.submit(model.train_step, x, y).result(60)
+    other_thread.submit(model.evaluate, x, y).result(60)
 
 
-def test_an_error_leaves_the_model_free(gate, model, other):
+def test_an_error_releases_the_lock(gate, model, other_thread):
     gate.open.set()
     for call in (model.train_step, model.evaluate):
         with pytest.raises(ValueError, match="labels"):
             call(x, y + 100)
-    other.submit(model.train_step, x, y).result(60)
-    other.submit(model.evaluate, x, y).result(60)
+    other_thread.submit(model.train_step, x, y).result(60)
+    other_thread.submit(model.evaluate, x, y).result(60)
 
 
-@pytest.mark.parametrize("refused", ["predict", "train_step"])
-def test_who_is_refused_breaks_no_one_elses_work(gate, model, other, refused):
-    """However the threads change places."""
-    arguments = [x] if refused == "predict" else [x, y]
+@pytest.mark.parametrize("rejected", ["predict", "train_step"])
+def test_a_rejected_call_does_not_disturb_training(gate, model, other_thread, rejected):
+    """Whenever the interpreter switches threads."""
+    arguments = [x] if rejected == "predict" else [x, y]
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:
-        training = other.submit(model.train, x, y, epochs=20, batch_size=4)
+        training = other_thread.submit(model.train, x, y, epochs=20, batch_size=4)
         assert gate.reached.wait(60)
         gate.open.set()
         while not training.done():
             with contextlib.suppress(RuntimeError):
-                getattr(model, refused)(*arguments)
+                getattr(model, rejected)(*arguments)
         training.result()
     finally:
         sys.setswitchinterval(before)
 
 
-def test_a_refused_trainer_keeps_no_one_from_reading(gate, model, other):
-    predicting = other.submit(model.predict, x)
+def test_a_rejected_change_does_not_disturb_readers(gate, model, other_thread):
+    predicting = other_thread.submit(model.predict, x)
     assert gate.reached.wait(60)
-    tried, stop = [], threading.Event()
+    attempts, stop = [], threading.Event()
 
     def try_to_train():
         while not stop.is_set():
             with pytest.raises(RuntimeError, match="another thread uses the model"):
                 model.train_step(x, y)
-            tried.append(1)
+            attempts.append(1)
 
     trainer = threading.Thread(target=try_to_train)
     trainer.start()
@@ -158,17 +158,20 @@ def test_a_refused_trainer_keeps_no_one_from_reading(gate, model, other):
     trainer.join()
     gate.open.set()
     predicting.result(60)
-    assert tried
+    assert attempts
 
 
 def interrupt(function, model, seconds=2.0):
-    """Send Ctrl-C again and again while a function of a model is called again and again."""
+    """Raise KeyboardInterrupt many times while a function of a model is called in a loop.
+
+    Yields the number of interruptions so far, after each.
+    """
     end, count = time.monotonic() + seconds, 0
 
-    def raise_it(*_):
+    def raise_interrupt(*_):
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGALRM, raise_it)
+    before = signal.signal(signal.SIGALRM, raise_interrupt)
     try:
         while time.monotonic() < end:
             try:
@@ -184,15 +187,15 @@ def interrupt(function, model, seconds=2.0):
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="this system has no alarms")
-@pytest.mark.parametrize("turn", [exclusive, shared])
-def test_ctrl_c_at_any_moment_leaves_the_model_free(turn):
-    class Used:
-        turns = RWLock()
+@pytest.mark.parametrize("decorator", [exclusive, shared])
+def test_ctrl_c_at_any_moment_releases_the_lock(decorator):
+    class Locked:
+        rwlock = RWLock()
 
-    used = Used()
-    for count in interrupt(turn(lambda _: None), used):
-        assert used.turns.changer is None, count
-        assert not used.turns.readers, count
+    locked = Locked()
+    for count in interrupt(decorator(lambda _: None), locked):
+        assert locked.rwlock.writer is None, count
+        assert not locked.rwlock.readers, count
     assert count > 100
 
 
@@ -200,74 +203,73 @@ HANDLER = """
 import signal
 from training.rwlock import RWLock, exclusive, shared
 
-class Used:
-    turns = Turns()
+class Locked:
+    rwlock = RWLock()
 
 read, change, calls = shared(lambda _: None), exclusive(lambda _: None), 0
 
 def handle(*_):
     global calls
-    change(Used)
+    change(Locked)
     calls += 1
 
 signal.signal(signal.SIGALRM, handle)
 signal.setitimer(signal.ITIMER_REAL, 1e-4, 1e-4)
 while calls < 5000:
-    read(Used)
+    read(Locked)
 signal.setitimer(signal.ITIMER_REAL, 0)
 """
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="this system has no alarms")
-def test_the_handler_of_a_signal_may_use_the_model():
-    """Where it waited for the thread that it interrupts, that would be for ever."""
+def test_a_signal_handler_may_use_the_model():
+    """It would wait for ever for the thread that it interrupts."""
     root = Path(__file__).parents[1]
     subprocess.run([sys.executable, "-c", HANDLER], cwd=root, check=True, timeout=60)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-@pytest.mark.parametrize("doing", ["predict", "train"])
-def test_a_forked_child_has_no_threads_to_wait_for(gate, model, other, doing):
-    begun = other.submit(getattr(model, doing), *([x] if doing == "predict" else [x, y]))
+@pytest.mark.parametrize("method", ["predict", "train"])
+def test_a_forked_child_forgets_the_other_threads(gate, model, other_thread, method):
+    running = other_thread.submit(getattr(model, method), *([x] if method == "predict" else [x, y]))
     assert gate.reached.wait(60)
     child = os.fork()
     if child == 0:
         signal.alarm(60)
         gate.open.set()
-        answers = set()
-        for _ in range(3):  # other threads too, which may have the numbers of those that are gone
+        outcomes = set()
+        for _ in range(3):  # new threads too, which may have the ids of those that are gone
             try:
                 with ThreadPoolExecutor(1) as pool:
                     pool.submit(model.train_step, x, y).result()
                 model.train_step(x, y)
-                answers.add("right")
+                outcomes.add("success")
             except RuntimeError as error:
-                answers.add(str(error))
-        lost = answers == {
-            "another thread was changing the model when this process was forked: make it anew"
-        }
-        right = lost if doing == "train" else answers == {"right"}
-        os._exit(0 if right else 1)
+                outcomes.add(str(error))
+        message = (
+            "another thread was changing the model when this process was forked: build or load it "
+            "again"
+        )
+        os._exit(0 if outcomes == {message if method == "train" else "success"} else 1)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     gate.open.set()
-    begun.result(60)
+    running.result(60)
     assert status == 0
     model.train_step(x, y)
 
 
 @pytest.mark.parametrize("backend", list(BACKENDS))
-def test_threads_predict_at_once(backend):
+def test_threads_predict_at_the_same_time(backend):
     model = small_network(backend, "float32")
     batches = [x[:n] for n in (1, 7, 64, 33)] * 10
-    want = [model.logits(batch) for batch in batches]
+    expected = [model.logits(batch) for batch in batches]
     with ThreadPoolExecutor(4) as pool:
-        for mine, theirs in zip(want, pool.map(model.logits, batches), strict=True):
-            np.testing.assert_array_equal(theirs, mine)
+        for logits, want in zip(pool.map(model.logits, batches), expected, strict=True):
+            np.testing.assert_array_equal(logits, want)
 
 
-def test_threads_that_train_one_model_are_refused_or_take_turns():
-    """Each step that was made counts, and none is made half."""
-    model, alone = (small_network("numba", "float32", dropout=0) for _ in range(2))
+def test_threads_that_train_one_model_run_complete_steps_or_are_rejected():
+    model, sequential = (small_network("numba", "float32", dropout=0) for _ in range(2))
 
     def step(_):
         try:
@@ -277,8 +279,8 @@ def test_threads_that_train_one_model_are_refused_or_take_turns():
         return 1
 
     with ThreadPoolExecutor(3) as pool:
-        made = sum(pool.map(step, range(100)))
-    assert made
-    for _ in range(made):
-        alone.train_step(x, y)
-    np.testing.assert_array_equal(model.parameters.values, alone.parameters.values)
+        n_steps = sum(pool.map(step, range(100)))
+    assert n_steps
+    for _ in range(n_steps):
+        sequential.train_step(x, y)
+    np.testing.assert_array_equal(model.parameters.values, sequential.parameters.values)

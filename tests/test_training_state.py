@@ -1,6 +1,8 @@
-"""Runs that go on where they were interrupted, and end as if they had not been."""
+"""Interrupted runs that are resumed: they end as if they had not been interrupted."""
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,7 +27,7 @@ EPOCHS = 5
 
 
 def network(backend="numba", seed=0):
-    """Return a network with everything that random numbers or running means are behind."""
+    """Return a network whose layers use random numbers and running averages."""
     model = Model((1, 8, 8), backend=backend, seed=seed)
     for layer in (Conv(4, 3), BatchNorm(), Relu(), MaxPool(2), Flatten(), Dropout(0.3), Dense(4)):
         model.add(layer)
@@ -33,19 +35,19 @@ def network(backend="numba", seed=0):
 
 
 class StopAfter(Reporter):
-    """Ctrl-C in the middle of the epoch after this one, some batches after the start."""
+    """Raises KeyboardInterrupt in the epoch after this one, after so many batches of the run."""
 
-    def __init__(self, epoch, at=2):
+    def __init__(self, epoch, min_batches=2):
         super().__init__(quiet=True)
-        self.batches, self.stop, self.at = 0, epoch, at
+        self.batches, self.last_epoch, self.min_batches = 0, epoch, min_batches
 
-    def epoch_started(self, epoch, images):
-        super().epoch_started(epoch, images)
-        self.now = epoch
+    def epoch_started(self, epoch, n_images):
+        super().epoch_started(epoch, n_images)
+        self.epoch = epoch
 
-    def batch_ended(self, images, loss, correct):
+    def batch_ended(self, n_images, loss, n_correct):
         self.batches += 1
-        if self.now == self.stop + 1 and self.batches >= self.at:
+        if self.epoch == self.last_epoch + 1 and self.batches >= self.min_batches:
             raise KeyboardInterrupt
 
 
@@ -72,8 +74,9 @@ def resume(path, optimizer, schedule, tmp_path, **options):
     return model
 
 
-def numbers(history):
-    return {name: of for name, of in history.items() if name != "images_per_second"}
+def without_speed(history):
+    """Return the metrics that two runs must have in common."""
+    return {name: values for name, values in history.items() if name != "images_per_second"}
 
 
 @pytest.mark.parametrize(
@@ -92,10 +95,11 @@ def test_a_resumed_run_ends_as_one_that_was_not_interrupted(
     tmp_path, optimizer, schedule, stops, save_every
 ):
     """Also from the middle of an epoch, which has 23 steps."""
-    whole = network()
-    (tmp_path / "whole").mkdir()
-    rates = train(whole, optimizer, schedule, tmp_path / "whole")["learning_rate"]
-    assert len(set(rates)) > 1  # the schedule was at work
+    uninterrupted = network()
+    (tmp_path / "uninterrupted").mkdir()
+    folder = tmp_path / "uninterrupted"
+    rates = train(uninterrupted, optimizer, schedule, folder)["learning_rate"]
+    assert len(set(rates)) > 1  # the schedule changed the rate
 
     path = tmp_path / "run.json"
     with pytest.raises(KeyboardInterrupt):
@@ -104,52 +108,50 @@ def test_a_resumed_run_ends_as_one_that_was_not_interrupted(
             *(optimizer, schedule, tmp_path),
             run_file=TrainingState(path, {"a": "b"}),
             save_every=save_every,
-            reporter=StopAfter(stops[0], at=7),
+            reporter=StopAfter(stops[0], min_batches=7),
         )
     assert TrainingState.open(path).settings == {"a": "b"}
     for stop in stops[1:]:
-        again = {"reporter": StopAfter(stop, at=7), "save_every": save_every}
+        options = {"reporter": StopAfter(stop, min_batches=7), "save_every": save_every}
         with pytest.raises(KeyboardInterrupt):
-            resume(path, optimizer, schedule, tmp_path, **again)
+            resume(path, optimizer, schedule, tmp_path, **options)
     model = resume(path, optimizer, schedule, tmp_path)
-    np.testing.assert_array_equal(model.parameters.values, whole.parameters.values)
-    assert numbers(model.history) == numbers(whole.history)
-    saved, other = (
-        json.loads((d / "best.json").read_text()) for d in (tmp_path, tmp_path / "whole")
-    )
-    assert saved["layers"] == other["layers"]
-    assert numbers(saved["history"]) == numbers(other["history"])
+    np.testing.assert_array_equal(model.parameters.values, uninterrupted.parameters.values)
+    assert without_speed(model.history) == without_speed(uninterrupted.history)
+    saved, expected = (json.loads((d / "best.json").read_text()) for d in (tmp_path, folder))
+    assert saved["layers"] == expected["layers"]
+    assert without_speed(saved["history"]) == without_speed(expected["history"])
     assert not path.exists()  # the run has ended
 
 
-@pytest.mark.parametrize("earlier", [0, 1])
-def test_patience_counts_on(tmp_path, earlier):
-    """Ended early after the same epoch, also when it was stopped just before it would have been."""
-    still = lambda: SGD(1e-12)  # noqa: E731
+@pytest.mark.parametrize("epochs_before_the_end", [0, 1])
+def test_a_resumed_run_stops_early_after_the_same_epoch(tmp_path, epochs_before_the_end):
+    """Also one that was interrupted after its last epoch, before it would have stopped early."""
+    stand_still = lambda: SGD(1e-12)  # noqa: E731
 
     def linear():
         return Model((1, 8, 8)).add(Flatten()).add(Dropout(0.3)).add(Dense(4))
 
-    whole = train(linear(), still, OneCycle, tmp_path, patience=2)
-    epochs = len(whole["loss"])
+    history = train(linear(), stand_still, OneCycle, tmp_path, patience=2)
+    epochs = len(history["loss"])
     assert epochs == 3 < EPOCHS  # the first is the best
     path = tmp_path / "run.json"
     (tmp_path / "best.json").unlink()
     model = linear()
 
     class Stop(Reporter):
-        def epoch_ended(self, numbers, saved, history):
-            if len(history["loss"]) == epochs - earlier:
+        def epoch_ended(self, metrics, is_best, history):
+            if len(history["loss"]) == epochs - epochs_before_the_end:
                 raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         train(
-            *(model, still, OneCycle, tmp_path),
+            *(model, stand_still, OneCycle, tmp_path),
             patience=2,
             run_file=TrainingState(path),
             reporter=Stop(quiet=True),
         )
-    model = resume(path, still, OneCycle, tmp_path, patience=2)
+    model = resume(path, stand_still, OneCycle, tmp_path, patience=2)
     assert len(model.history["loss"]) == epochs
 
 
@@ -166,33 +168,40 @@ def interrupted(tmp_path):
 
 
 @pytest.fixture
-def within_an_epoch(tmp_path):
+def interrupted_within_epoch(tmp_path):
     path = tmp_path / "run.json"
     with pytest.raises(KeyboardInterrupt):
         train(
             *(network("numpy"), AdamW, OneCycle, tmp_path),
             run_file=TrainingState(path),
             save_every=3,
-            reporter=StopAfter(0, at=8),
+            reporter=StopAfter(0, min_batches=8),
         )
     return path
 
 
-def test_what_is_kept_within_an_epoch(within_an_epoch, tmp_path):
-    run = json.loads(within_an_epoch.read_text())["run"]
+def test_saves_the_progress_of_an_epoch(interrupted_within_epoch):
+    run = json.loads(interrupted_within_epoch.read_text())["run"]
     assert (run["epoch"], run["underway"]["steps"], run["best"]["arrays"]) == (0, 6, [])
-    model = Model.load(within_an_epoch, backend="numba")
+
+
+def test_rejects_another_batch_size_within_an_epoch(interrupted_within_epoch):
+    model = Model.load(interrupted_within_epoch, backend="numba")
     images, labels = digits(90)
     model.compile(AdamW())
-    with pytest.raises(InputError, match="with batch size 16: it can go on with that, not with 15"):
+    message = "with batch size 16: it can be resumed with that, not with 15"
+    with pytest.raises(InputError, match=message):
         model.train(
             *(images, labels, EPOCHS, 15),
             augmenter_ratio=4,
             schedule=OneCycle(),
-            run_file=TrainingState.open(within_an_epoch),
+            run_file=TrainingState.open(interrupted_within_epoch),
         )
+
+
+def test_save_every_needs_a_run_file():
     with pytest.raises(ValueError, match="save_every needs a run_file"):
-        model.train(images, labels, save_every=2)
+        network("numpy").compile(AdamW()).train(*digits(90), save_every=2)
 
 
 @pytest.mark.parametrize(
@@ -204,15 +213,15 @@ def test_what_is_kept_within_an_epoch(within_an_epoch, tmp_path):
         ({"batch_size": 0}, "batch_size must be at least 1"),
     ],
 )
-def test_a_damaged_epoch_is_answered(within_an_epoch, tmp_path, change, message):
-    document = json.loads(within_an_epoch.read_text())
+def test_rejects_damaged_progress(interrupted_within_epoch, tmp_path, change, message):
+    document = json.loads(interrupted_within_epoch.read_text())
     document["run"]["underway"].update(change)
-    within_an_epoch.write_text(json.dumps(document))
+    interrupted_within_epoch.write_text(json.dumps(document))
     with pytest.raises(InputError, match=message):
-        resume(within_an_epoch, AdamW, OneCycle, tmp_path)
+        resume(interrupted_within_epoch, AdamW, OneCycle, tmp_path)
 
 
-def test_a_run_file_is_a_model_too(interrupted):
+def test_a_run_file_is_a_model_file(interrupted):
     model = Model.load(interrupted, backend="numpy")
     assert len(model.history["loss"]) == 2
 
@@ -220,21 +229,21 @@ def test_a_run_file_is_a_model_too(interrupted):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda run: run.update(images=7), "it was on 7 training images, and these are 90"),
-        (lambda run: run["optimizer"].update(type="SGD"), "it was with SGD, not with AdamW"),
-        (lambda run: run["schedule"].update(type="Steps"), "it was with Steps, not with OneCycle"),
+        (lambda run: run.update(images=7), "it had 7 training images, and these are 90"),
+        (lambda run: run["optimizer"].update(type="SGD"), "it used SGD, not AdamW"),
+        (lambda run: run["schedule"].update(type="Steps"), "it used Steps, not OneCycle"),
         (lambda run: run["optimizer"]["state"].pop("m"), r"arrays \['v'\] where \['m', 'v'\]"),
         (lambda run: run["optimizer"].update(steps=-1), "steps must be at least 0"),
         (lambda run: run["random"].pop(), "8 random generators"),
-        (lambda run: run["random"][0].update(state=3), "cannot go on"),
+        (lambda run: run["random"][0].update(state=3), "cannot be resumed"),
         (lambda run: run["best"]["arrays"].pop(), "another number of layers"),
-        (lambda run: run["best"].update(score=["a", 1]), "cannot go on"),
+        (lambda run: run["best"].update(score=["a", 1]), "cannot be resumed"),
         (lambda run: run.pop("epoch"), "the entry 'epoch' is missing"),
-        (lambda run: run.update(settings=3), "no run that was interrupted"),
+        (lambda run: run.update(settings=3), "is a model without an interrupted run"),
         (lambda run: run.update(settings={"a": 3}), "its settings must be text"),
     ],
 )
-def test_a_damaged_run_file_is_answered(interrupted, tmp_path, change, message):
+def test_rejects_a_damaged_run_file(interrupted, tmp_path, change, message):
     document = json.loads(interrupted.read_text())
     change(document["run"])
     interrupted.write_text(json.dumps(document))
@@ -245,15 +254,15 @@ def test_a_damaged_run_file_is_answered(interrupted, tmp_path, change, message):
     assert interrupted.read_bytes() == before
 
 
-def test_no_run_to_go_on_with(tmp_path):
+def test_rejects_files_without_a_run(tmp_path):
     with pytest.raises(InputError, match="no interrupted run"):
         TrainingState.open(tmp_path / "none.json")
     network("numpy").save(tmp_path / "m.json")
-    with pytest.raises(InputError, match=r"m\.json: is a model, and no run"):
+    with pytest.raises(InputError, match=r"m\.json: is a model without an interrupted run"):
         TrainingState.open(tmp_path / "m.json")
 
 
-def test_the_best_model_is_written_again_if_it_went_away(tmp_path, interrupted):
+def test_a_removed_best_model_is_written_again(tmp_path, interrupted):
     (tmp_path / "best.json").unlink()
     document = json.loads(interrupted.read_text())
     accuracy = document["run"]["best"]["score"][0]
@@ -265,7 +274,7 @@ def test_the_best_model_is_written_again_if_it_went_away(tmp_path, interrupted):
     assert saved.evaluate(*validation) == accuracy
 
 
-def test_another_model_is_replaced_only_when_an_epoch_has_ended(tmp_path):
+def test_an_existing_model_is_replaced_only_when_an_epoch_has_ended(tmp_path):
     images, labels = digits(60)
     path = tmp_path / "other.json"
     network("numpy", seed=7).save(path)
@@ -280,3 +289,34 @@ def test_another_model_is_replaced_only_when_an_epoch_has_ended(tmp_path):
     score = model.evaluate(images, labels)
     model.train(images, labels, 1, 20, **arguments)
     assert Model.load(path, backend="numpy").evaluate(images, labels) >= score
+
+
+def test_resumes_a_version_1_run(tmp_path):
+    """It was interrupted within its second epoch; the expected numbers are those of a run of the
+    program that wrote the file, which was not interrupted.
+    """
+    path = tmp_path / "run.json"
+    shutil.copy(Path(__file__).parent / "models" / "version-1-run.json", path)
+    images, labels = digits(48)
+    model = Model.load(path, backend="numpy").compile(AdamW(5e-3), label_smoothing=0.1)
+    expected = [
+        [0.453201, 0.160654, 0.047615, 0.33853],
+        [0.465236, 0.141167, 0.022019, 0.371579],
+        [0.384239, 0.2022, 0.069386, 0.344175],
+    ]
+    np.testing.assert_allclose(model.predict_proba(images[:3]), expected, atol=2e-6)
+    state = TrainingState.open(path)
+    assert state.settings == {"epochs": "4", "arch": "small"}
+    history = model.train(
+        *(images[:40], labels[:40], 4, 8),
+        validation_data=(images[40:], labels[40:]),
+        augmenter=AffineAugmenter(),
+        schedule=ReduceOnPlateau(patience=0),
+        run_file=state,
+    )
+    losses = [1.885747499230823, 1.3963733400711136, 1.1634696434512357, 1.2120412782777827]
+    np.testing.assert_allclose(history["loss"], losses, rtol=1e-7)
+    assert history["accuracy"] == [0.125, 0.45, 0.6, 0.6]
+    losses = [1.7812329051638363, 1.2876434779294648, 1.0769346056479634, 0.9690358771425087]
+    np.testing.assert_allclose(history["validation_loss"], losses, rtol=1e-7)
+    assert history["validation_accuracy"] == [0.5, 0.5, 0.75, 0.875]

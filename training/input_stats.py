@@ -1,8 +1,10 @@
-"""What the pixels of the training images are like, so that pictures can be made alike."""
+"""Statistics of the training images' pixels, to which images for prediction are matched."""
 
 from typing import NamedTuple
 
 import numpy as np
+
+from training.errors import InputError
 
 
 def border_pixels(images: np.ndarray) -> np.ndarray:
@@ -10,6 +12,31 @@ def border_pixels(images: np.ndarray) -> np.ndarray:
     rows = images[..., [0, -1], :]
     columns = images[..., 1:-1, [0, -1]]
     return np.concatenate([part.reshape(*images.shape[:-2], -1) for part in (rows, columns)], -1)
+
+
+def check_finite_pixels(images: np.ndarray, name: str, dtype: np.dtype) -> None:
+    """Raise InputError for the first pixel that is not finite in a dtype.
+
+    Parameters
+    ----------
+    images : (N, C, H, W)
+    name : str
+        The name of the array in the message.
+    dtype : float dtype
+        The dtype in which the pixels are used; 1e300 is infinite in float32.
+    """
+    if images.dtype.kind != "f":
+        return
+    for start in range(0, len(images), 1024):  # in parts, to need little memory
+        part = images[start : start + 1024]
+        with np.errstate(over="ignore"):
+            bad = ~np.isfinite(part.astype(dtype, copy=False))
+        if bad.any():
+            n, c, row, column = map(int, np.unravel_index(bad.argmax(), bad.shape))
+            raise InputError(
+                f"{name}[{start + n}, {c}, {row}, {column}] is {part[n, c, row, column]}: "
+                f"pixels must be finite numbers in {dtype}"
+            )
 
 
 class InputStats(NamedTuple):
@@ -21,11 +48,11 @@ class InputStats(NamedTuple):
 
     @classmethod
     def of(cls, images: np.ndarray) -> "InputStats":
-        """Measure images (N, C, H, W)."""
+        """Return the statistics of images (N, C, H, W)."""
         border = border_pixels(images).mean(dtype=np.float64)
         return cls(float(images.min()), float(images.max()), float(border))
 
     @property
-    def ground(self) -> float:
-        """How light the border is, from 0 (as the smallest pixel) to 1 (as the largest)."""
+    def background_level(self) -> float:
+        """The brightness of the border, from 0 (the smallest pixel) to 1 (the largest)."""
         return (self.border - self.low) / ((self.high - self.low) or 1.0)

@@ -1,4 +1,4 @@
-"""How parameters follow their gradients."""
+"""Optimizers: how a step changes the parameters by their gradients."""
 
 import math
 from abc import ABC, abstractmethod
@@ -7,55 +7,75 @@ from typing import Any
 import numpy as np
 
 from kernels import Backend
-from kernels.scalars import check_number
+from kernels.scalars import check_bool, check_number
 from training.parameters import Parameters
 
 
-def _check(name: str, value: Any, low: float, high: float = math.inf, low_allowed=True) -> float:
-    """Return a finite number between ``low`` and ``high`` (not included)."""
-    checked = check_number(value, name, low, high)
-    if checked == low and not low_allowed:
-        raise ValueError(f"{name} must be above {low:g}, got {value!r}")
+def _check_positive(value: Any, name: str) -> float:
+    """Return a finite number above 0."""
+    checked = check_number(value, name, 0)
+    if checked == 0:
+        raise ValueError(f"{name} must be above 0, got {value!r}")
     return checked
 
 
 class Optimizer(ABC):
     """The base of all optimizers.
 
+    A subclass names the vectors that it keeps between two steps in `slots`, and implements
+    `_update`.
+
     Parameters
     ----------
     learning_rate : float
         May be changed between two steps.
     weight_decay : float
-        Strength of the pull of weights towards 0, added to their gradient (L2); biases,
-        gamma and beta are left alone.
+        Strength of the L2 penalty on the weights, which is added to their gradient. Biases,
+        gamma and beta do not decay.
     clip_norm : float, optional
-        A gradient that is longer than this, taken over all parameters, is shortened to it
-        (Pascanu, Mikolov, Bengio: On the difficulty of training recurrent networks, 2013).
+        A gradient whose norm, taken over all parameters, exceeds this is scaled down to it.
+
+    Attributes
+    ----------
+    steps : int
+        The number of steps since `bind`.
+    state : dict of str to (P,)
+        The vector of each slot. Write into these arrays; replacing them has no effect.
+
+    References
+    ----------
+    Pascanu, Mikolov, Bengio: On the difficulty of training recurrent networks (2013), on clipping.
     """
 
-    slots: tuple[str, ...] = ()  # vectors as long as the parameters that the method remembers
+    slots: tuple[str, ...] = ()
 
     def __init__(
         self, learning_rate: float, weight_decay: float = 0.0, clip_norm: float | None = None
     ):
-        self.learning_rate = _check("learning_rate", learning_rate, 0, low_allowed=False)
-        self.weight_decay = _check("weight_decay", weight_decay, 0)
+        self.learning_rate = _check_positive(learning_rate, "learning_rate")
+        self.weight_decay = check_number(weight_decay, "weight_decay", 0)
         self.clip_norm = clip_norm
         if clip_norm is not None:
-            self.clip_norm = _check("clip_norm", clip_norm, 0, low_allowed=False)
+            self.clip_norm = _check_positive(clip_norm, "clip_norm")
         self.steps = 0
         self._parameters: Parameters | None = None
 
-    def check_free(self) -> None:
-        """Raise ValueError when the optimizer works on a model already."""
+    def check_unbound(self) -> None:
+        """Raise ValueError when the optimizer is bound to a model already."""
         if self._parameters is not None:
             raise ValueError("the optimizer works on a model already; make a new one")
 
     def bind(self, parameters: Parameters, backend: Backend) -> None:
-        """Start on these parameters; `check_free` comes first."""
+        """Reset the state, for the given parameters. Call `check_unbound` first."""
         self._parameters, self._backend, self.steps = parameters, backend, 0
         self.state = {slot: np.zeros_like(parameters.values) for slot in self.slots}
+        vectors = (parameters.values, parameters.grads, *self.state.values())
+        # Views that stay the same objects: the backend checks them in the first step only.
+        self._decayed, self._not_decayed = (
+            [vector[part] for vector in vectors]
+            for part in (slice(parameters.decayed), slice(parameters.decayed, None))
+        )
+        self._all = vectors
 
     def step(self) -> None:
         """Apply the gradients to the parameters."""
@@ -67,24 +87,32 @@ class Optimizer(ABC):
             norm = math.sqrt(np.square(parameters.grads, dtype=np.float64).sum())
             if norm > self.clip_norm:
                 parameters.grads *= self.clip_norm / norm
-        decayed = parameters.decayed if self.weight_decay else 0
-        for part, decay in ((slice(decayed), self.weight_decay), (slice(decayed, None), 0.0)):
-            if part.stop == 0:
-                continue
-            state = (self.state[slot][part] for slot in self.slots)
-            self._update(parameters.values[part], parameters.grads[part], *state, decay)
+        if self.weight_decay and parameters.decayed:
+            self._update(*self._decayed, self.weight_decay)
+            self._update(*self._not_decayed, 0.0)
+        else:
+            self._update(*self._all, 0.0)
 
     @abstractmethod
     def _update(self, p: np.ndarray, g: np.ndarray, *state_and_decay: Any) -> None:
-        """Apply the gradients g to the parameters p, which decay by the last argument."""
+        """Apply gradients to parameters, in place.
+
+        Parameters
+        ----------
+        p, g : (P,)
+            Parameters and gradients.
+        *state_and_decay
+            The vector (P,) of each slot, and the weight decay of these parameters.
+        """
 
 
 class SGD(Optimizer):
-    """Stochastic gradient descent: each step goes down the gradient.
+    """Stochastic gradient descent: each step is the gradient times the learning rate.
 
     Parameters
     ----------
-    learning_rate, weight_decay : float
+    learning_rate, weight_decay, clip_norm
+        As in `Optimizer`.
     """
 
     def __init__(
@@ -100,15 +128,16 @@ class SGD(Optimizer):
 
 
 class Momentum(Optimizer):
-    """Gradient descent that keeps rolling: each step adds to the last ones.
+    """Gradient descent with momentum: each step adds a share of the step before.
 
     Parameters
     ----------
-    learning_rate, weight_decay : float
+    learning_rate, weight_decay, clip_norm
+        As in `Optimizer`.
     momentum : float
-        Share of the last step that is kept.
+        Share of the last step that is added, 0 <= momentum < 1.
     nesterov : bool
-        Whether the gradient counts as if taken where the momentum leads.
+        Whether the gradient counts as if taken at the point that the momentum leads to.
 
     References
     ----------
@@ -126,8 +155,8 @@ class Momentum(Optimizer):
         clip_norm: float | None = None,
     ):
         super().__init__(learning_rate, weight_decay, clip_norm)
-        self.momentum = _check("momentum", momentum, 0, 1)
-        self.nesterov = bool(nesterov)
+        self.momentum = check_number(momentum, "momentum", 0, 1)
+        self.nesterov = check_bool(nesterov, "nesterov")
 
     def _update(self, p, g, velocity, decay):
         self._backend.momentum_step(
@@ -136,15 +165,16 @@ class Momentum(Optimizer):
 
 
 class Adam(Optimizer):
-    """Gradient descent with a step size of its own for each parameter.
+    """Gradient descent with a separate step size for each parameter.
 
     Parameters
     ----------
-    learning_rate, weight_decay : float
+    learning_rate, weight_decay, clip_norm
+        As in `Optimizer`.
     beta1, beta2 : float
-        Shares of the running means of the gradient and of its square that a step keeps.
+        Decay rates of the running means of the gradient and of its square, 0 <= beta < 1.
     epsilon : float
-        Keeps the division by the root of the second from exploding.
+        Added to the divisor, the root of the mean square, which may be 0.
 
     References
     ----------
@@ -164,9 +194,9 @@ class Adam(Optimizer):
         clip_norm: float | None = None,
     ):
         super().__init__(learning_rate, weight_decay, clip_norm)
-        self.beta1 = _check("beta1", beta1, 0, 1)
-        self.beta2 = _check("beta2", beta2, 0, 1)
-        self.epsilon = _check("epsilon", epsilon, 0, low_allowed=False)
+        self.beta1 = check_number(beta1, "beta1", 0, 1)
+        self.beta2 = check_number(beta2, "beta2", 0, 1)
+        self.epsilon = _check_positive(epsilon, "epsilon")
 
     def _update(self, p, g, m, v, decay):
         l2, decoupled = (0.0, decay) if self.decoupled else (decay, 0.0)
@@ -186,14 +216,14 @@ class Adam(Optimizer):
 
 
 class AdamW(Adam):
-    """Adam whose weight decay shrinks the weights directly, past the gradient's statistics.
+    """Adam with decoupled weight decay: it shrinks the weights and is not part of the gradient.
 
     Parameters
     ----------
-    learning_rate, beta1, beta2, epsilon
+    learning_rate, beta1, beta2, epsilon, clip_norm
         As in `Adam`.
     weight_decay : float
-        Each step takes learning_rate * weight_decay of a weight away.
+        Each step subtracts the share learning_rate * weight_decay of a weight.
 
     References
     ----------

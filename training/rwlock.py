@@ -1,4 +1,4 @@
-"""Threads that share a model take turns: any number may read it, one that changes it is alone."""
+"""A readers-writer lock: any number of threads may read a model, or one may change it."""
 
 import os
 import threading
@@ -9,104 +9,123 @@ from typing import Any, NoReturn, TypeVar, cast
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
-LOST = -1  # no thread's number
+LOST_THREAD = -1  # stands for a writer that a forked process does not have; no thread's number
 
-# For the few instructions in which a turn begins. A signal's handler may come in between them, and
-# save the model.
-_lock = threading.RLock()
-_all: "weakref.WeakSet[RWLock]" = weakref.WeakSet()
+# Held for the few instructions in which a lock is acquired. Reentrant, because a signal's handler
+# may run between them, and save the model.
+_acquiring = threading.RLock()
+_all_locks: "weakref.WeakSet[RWLock]" = weakref.WeakSet()
 
 
 class RWLock:
-    """Who uses a model. Whoever comes at a wrong time is refused by a RuntimeError.
+    """The threads that use a model. A thread that comes at a wrong time gets a RuntimeError.
 
-    To wait would be no better: what a thread read between the steps of another would depend on
-    chance. A thread that changes the model may read it too, and call what changes it.
+    To wait instead would be no better: what a thread read between two steps of another would
+    depend on chance. The writer may read too, and acquire the lock again.
 
     Attributes
     ----------
-    changer : int, optional
+    writer : int, optional
         The thread that changes the model.
     readers : set of int
-        The threads that read it.
+        The threads that read the model.
     """
 
     def __init__(self) -> None:
-        self.changer: int | None = None
+        self.writer: int | None = None
         self.readers: set[int] = set()
-        _all.add(self)
+        _all_locks.add(self)
 
-    def begin_change(self, thread: int) -> None:
-        with _lock:
-            if self.changer is not None:
-                self._refuse()
+    def acquire_write(self, thread: int) -> None:
+        """Make a thread the writer.
+
+        Raises
+        ------
+        RuntimeError
+            When another thread reads or changes the model.
+        """
+        with _acquiring:
+            if self.writer is not None:
+                self._raise_changing()
             if self.readers - {thread}:
                 raise RuntimeError("another thread uses the model: wait until it is done")
-            self.changer = thread
+            self.writer = thread
 
-    def begin_read(self, thread: int) -> None:
-        with _lock:
-            if self.changer not in (None, thread):
-                self._refuse()
+    def acquire_read(self, thread: int) -> None:
+        """Add a thread to the readers.
+
+        Raises
+        ------
+        RuntimeError
+            When another thread changes the model.
+        """
+        with _acquiring:
+            if self.writer not in (None, thread):
+                self._raise_changing()
             self.readers.add(thread)
 
-    def _refuse(self) -> NoReturn:
-        if self.changer == LOST:
+    def _raise_changing(self) -> NoReturn:
+        if self.writer == LOST_THREAD:
             raise RuntimeError(
-                "another thread was changing the model when this process was forked: make it anew"
+                "another thread was changing the model when this process was forked: build or "
+                "load it again"
             )
         raise RuntimeError("another thread changes the model: wait until it is done")
 
 
 def _after_fork() -> None:
-    """Forget the threads that a forked child does not have."""
-    _lock.release()
-    mine = threading.get_ident()
-    for turns in list(_all):
-        turns.readers &= {mine}
-        if turns.changer not in (None, mine):
-            turns.changer = LOST
+    """Remove the threads that a forked child does not have from all locks."""
+    _acquiring.release()
+    this_thread = threading.get_ident()
+    for lock in list(_all_locks):
+        lock.readers &= {this_thread}
+        if lock.writer not in (None, this_thread):
+            lock.writer = LOST_THREAD
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
-        before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_after_fork
+        before=_acquiring.acquire, after_in_parent=_acquiring.release, after_in_child=_after_fork
     )
 
 
-# In both, Ctrl-C may come at any place: what was begun is seen from what it left behind.
+# Ctrl-C may interrupt both wrappers at any instruction. Whether the lock was acquired is therefore
+# read from the lock itself and not from a variable that is set afterwards.
 
 
 def exclusive(function: Method) -> Method:
-    """Let a function of a model, which has `turns`, run only while no other thread uses it."""
+    """Decorate a function of a model, which has an `rwlock`, to run while no other thread uses it.
+
+    A function that holds the lock may call another that is exclusive or shared.
+    """
 
     @wraps(function)
-    def alone(model: Any, *args: Any, **options: Any) -> Any:
-        turns, mine = model.rwlock, threading.get_ident()
-        if turns.changer == mine:
+    def run_exclusive(model: Any, *args: Any, **options: Any) -> Any:
+        lock, thread = model.rwlock, threading.get_ident()
+        if lock.writer == thread:
             return function(model, *args, **options)
         try:
-            turns.begin_change(mine)
+            lock.acquire_write(thread)
             return function(model, *args, **options)
         finally:
-            if turns.changer == mine:
-                turns.changer = None
+            if lock.writer == thread:
+                lock.writer = None
 
-    return cast(Method, alone)
+    return cast(Method, run_exclusive)
 
 
 def shared(function: Method) -> Method:
-    """Let a function of a model, which has `turns`, run only while no other thread changes it."""
+    """Decorate a function of a model, which has an `rwlock`, to run while no other changes it."""
 
     @wraps(function)
-    def together(model: Any, *args: Any, **options: Any) -> Any:
-        turns, mine = model.rwlock, threading.get_ident()
-        if mine in turns.readers:
+    def run_shared(model: Any, *args: Any, **options: Any) -> Any:
+        lock, thread = model.rwlock, threading.get_ident()
+        if thread in lock.readers:
             return function(model, *args, **options)
         try:
-            turns.begin_read(mine)
+            lock.acquire_read(thread)
             return function(model, *args, **options)
         finally:
-            turns.readers.discard(mine)
+            lock.readers.discard(thread)
 
-    return cast(Method, together)
+    return cast(Method, run_shared)

@@ -1,35 +1,47 @@
-"""The loop over epochs: batches, validation, the best model, the history."""
+"""The training loop: batches, validation, the best model, the history."""
 
 import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from kernels.scalars import check_int, check_number
 from training.augmentation import Augmenter, NoAugmenter
 from training.errors import DivergedError, InputError
+from training.input_stats import check_finite_pixels
+from training.network import Network
 from training.optimizers import Optimizer
 from training.reporting.reporter import Reporter
+from training.rwlock import exclusive
 from training.saving import model_file
+from training.saving.best_model import BestModel
 from training.saving.training_state import EpochProgress, TrainingState
 from training.schedules import Constant, Schedule
 
-if TYPE_CHECKING:
-    from training.model import Model
-
-# Batches are fetched and moved in groups of so many bytes of images, which stay in the second-level
-# cache. Between two steps the code that does it is out of the caches, and takes 170 us for a batch
-# of 64; a group of 20 batches takes 50 us a batch.
+# Batches are fetched and augmented in groups of so many bytes of images, which stay in the
+# second-level cache. Between two steps the code that does it is out of the caches, and takes 170 us
+# for a batch of 64; a group of 20 batches takes 50 us a batch.
 GROUP_BYTES = 1 << 20
 
 
 def split_validation(
     x: np.ndarray, y: np.ndarray, fraction: float, seed: int
 ) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """Set a random share of the images aside; return (x, y) of the rest and of the share.
+    """Split images and labels at random into a training and a validation part.
+
+    Parameters
+    ----------
+    x : (N, C, H, W)
+    y : (N,) of int
+    fraction : float
+        The validation part's share of the images, between 0 and 1.
+    seed : int
+
+    Returns
+    -------
+    training, validation : (x, y)
 
     Raises
     ------
@@ -41,7 +53,7 @@ def split_validation(
     count = round(len(x) * fraction)
     if not 0 < count < len(x):
         raise InputError(
-            f"{len(x)} images are too few to set {fraction:g} of them aside: "
+            f"{len(x)} images are too few for a validation split of {fraction:g}: "
             "give more images, or another validation split"
         )
     order = np.random.default_rng(seed).permutation(len(x))
@@ -49,20 +61,22 @@ def split_validation(
     return (x[training_idx], y[training_idx]), (x[validation_idx], y[validation_idx])
 
 
-def batches(entries: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
-    """Cut an epoch's entries into batches; the last may be smaller.
+def batches(indices: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
+    """Split an epoch's indices into batches; the last may be smaller.
 
-    A single image left over joins the batch before it: batch statistics of one mean nothing.
+    A single image that is left over joins the batch before it: the batch statistics of one image
+    mean nothing.
     """
-    count = len(entries)
+    count = len(indices)
     ends = list(range(batch_size, count, batch_size))
     if ends and count - ends[-1] == 1 and batch_size > 1:
         ends.pop()
-    yield from np.split(entries, ends)
+    yield from np.split(indices, ends)
 
 
+@exclusive
 def train(
-    model: "Model",
+    model: Network,
     x: np.ndarray,
     y: np.ndarray,
     epochs: int = 10,
@@ -78,329 +92,355 @@ def train(
     run_file: TrainingState | None = None,
     save_every: int | None = None,
 ) -> dict[str, list]:
-    """Train a compiled model, and leave it at its best epoch.
+    """Train a compiled model for some epochs, and leave it in the state of its best epoch.
 
     The best epoch is the one with the highest validation accuracy (of equal ones, the lowest
-    validation loss), or the last where nothing is validated on.
+    validation loss), or the last one where there is no validation.
 
     Parameters
     ----------
+    model : Model
+        The model itself, where this is called as its method.
     x : (N, C, H, W)
     y : (N,) of int
     epochs, batch_size : int
     validation_data : (x, y), optional
         Images that are never trained on.
     validation_split : float
-        Share of x and y to set aside for that, before any augmentation.
+        Share of x and y to use as validation data instead. They are set aside before any
+        augmentation.
     augmenter : Augmenter, optional
-        Moves every image anew each time that it is shown.
+        Changes every image each time that it is shown.
     augmenter_ratio : int
-        How many times an epoch shows each image; where it is more than once, the first time as
-        it is.
+        How many times an epoch shows each image. Where it is more than once, the first time is
+        without augmentation.
     schedule : Schedule, optional
-        Of the learning rate, which starts from the optimizer's and returns to it at the end.
+        Multiplies the optimizer's learning rate in each step. The learning rate has its old value
+        again at the end.
     patience : int, optional
         Stop after so many epochs in a row that were not the best.
     to_path : path, optional
         Where each new best model is saved at once.
     reporter : Reporter, optional
-        Told of every batch and epoch; None is silent.
+        Receives every batch and epoch; None reports nothing.
     run_file : TrainingState, optional
-        Where the run is kept after each epoch until it ends. One that was opened goes on: the
-        model must be the one in it, compiled with the same optimizer, and all else be as it was.
+        Where the state of the run is saved after each epoch until it ends. One that was opened
+        resumes its run: the model must be the one in the file, compiled with the same optimizer,
+        and all arguments must be as they were.
     save_every : int, optional
-        Keep the run also every so many steps.
+        Save the state of the run also every so many steps.
 
     Returns
     -------
     history : dict of str to list
-        One number an epoch, those of earlier calls first.
+        One number per epoch; those of earlier calls come first.
 
     Raises
     ------
+    InputError
+        When a pixel is not finite, when batches are of one image and a BatchNorm needs more, or
+        when the run of `run_file` cannot be resumed with these arguments.
     DivergedError
         When the loss or a weight is no longer a finite number. The best model so far is kept.
     """
     epochs, batch_size = check_int(epochs, "epochs", 1), check_int(batch_size, "batch_size", 1)
     x, y = model.check_data(x, y)
+    inputs = {"x": x}
     if validation_split:
         if validation_data is not None:
             raise ValueError("give validation_data or validation_split, not both")
         (x, y), validation_data = split_validation(x, y, validation_split, model.seed)
-    if validation_data is not None:
+    elif validation_data is not None:
         if not isinstance(validation_data, (tuple, list)) or len(validation_data) != 2:
             raise TypeError("validation_data must be a pair (images, labels)")
         validation_data = model.check_data(*validation_data)
+        inputs["validation_data[0]"] = validation_data[0]
     ratio = check_int(augmenter_ratio, "augmenter_ratio", 1)
     if ratio * len(x) >= 2**31:
         raise ValueError(
             f"augmenter_ratio {ratio} is too large: an epoch has {len(x)} times as many"
         )
+    model.check_batch_size(min(batch_size, ratio * len(x)))
     if patience is not None:
         patience = check_int(patience, "patience", 1)
     if save_every is not None:
         save_every = check_int(save_every, "save_every", 1)
         if run_file is None:
-            raise ValueError("save_every needs a run_file to keep the run in")
-    for name, value, kind in (
+            raise ValueError("save_every needs a run_file to save the run in")
+    for name, value, expected in (
         ("augmenter", augmenter, Augmenter),
         ("schedule", schedule, Schedule),
         ("reporter", reporter, Reporter),
         ("run_file", run_file, TrainingState),
     ):
-        if not isinstance(value, (kind, type(None))):
-            raise TypeError(f"{name} must be one of training's, got {value!r}")
-    optimizer = model.optimizer
-    if optimizer is None:
+        if not isinstance(value, (expected, type(None))):
+            raise TypeError(f"{name} must be of type {expected.__name__}, got {value!r}")
+    if model.optimizer is None:
         raise RuntimeError("call compile(optimizer=...) before training")
-    pace = _LearningRateSetter(optimizer, schedule or Constant(), epochs)
-    run = _Epochs(model, x, y, batch_size, augmenter or NoAugmenter(), ratio, pace)
-    reporter = reporter or Reporter(quiet=True)
     if to_path is not None:
-        model_file.to_document(model)  # what cannot be saved is found out now, not in an hour
-    best = BestModel(model, to_path)
-    done, underway = 0, None
-    resumed = run_file is not None and run_file.resumed
-    if run_file is not None and resumed:
-        done, underway = run_file.restore(model, pace.schedule, best, len(x))
-        run.check(underway)
-
-    def keep(underway: EpochProgress) -> None:
-        """Keep the run in the middle of an epoch, every so many steps."""
-        if run_file is not None and save_every and optimizer.steps % save_every == 0:
-            _check_finite(model, f"epoch {done + 1}, step {underway.steps}")
-            run_file.write(model, pace.schedule, best, done, len(x), underway)
-            reporter.state_saved(underway.steps)
-
-    reporter.run_started(epochs, done)
+        model_file.check_saveable(model)  # now, and not after an epoch
+    rate_setter = _LearningRateSetter(model.optimizer, schedule or Constant(), epochs)
+    epoch_trainer = _EpochTrainer(
+        model, x, y, batch_size, augmenter or NoAugmenter(), ratio, rate_setter
+    )
+    best, reporter = BestModel(model, to_path), reporter or Reporter(quiet=True)
+    run = _Run(
+        model, epoch_trainer, rate_setter, validation_data, best, reporter, run_file, save_every
+    )
     try:
-        if not resumed and validation_data is not None and model.history.get("loss"):
-            # A model that is trained on must not be replaced by a worse one.
-            best.update(_validate(model, validation_data, "before the first epoch"), save=False)
-        for epoch in range(done + 1, epochs + 1):
-            if patience is not None and best.epochs_since_best >= patience:
-                reporter.line(f"stopping early: {patience} epochs in a row were not the best")
-                break
-            numbers = run.train(epoch, reporter, underway, keep)
-            _check_finite(model, f"the end of epoch {epoch}")
-            if validation_data is not None:
-                numbers |= _validate(model, validation_data, f"epoch {epoch}")
-            done, underway = epoch, None
-            for name, number in numbers.items():
-                model.history.setdefault(name, []).append(number)
-            saved = best.update(numbers)
-            best.save()
-            pace.schedule.epoch_ended(numbers.get("validation_loss", numbers["loss"]))
-            if run_file is not None:
-                run_file.write(model, pace.schedule, best, epoch, len(x))
-            reporter.epoch_ended(numbers, saved, model.history)
-        best.save()
-        if run_file is not None:
-            run_file.remove()
-    except KeyboardInterrupt:
-        best.interrupted()
+        run.train(epochs, patience)
+    except (DivergedError, InputError):
+        for name, images in inputs.items():
+            check_finite_pixels(images, name, model.dtype)
         raise
-    finally:
-        reporter.close()
-        pace.end()
-        best.restore()
     return model.history
 
 
-def _validate(model, data, when: str) -> dict[str, float]:
-    loss, accuracy = model.loss_and_accuracy(*data)
-    if not math.isfinite(loss):
-        raise DivergedError(
-            f"{when}: the validation loss became {loss}: try a smaller learning rate"
-        )
-    return {"validation_loss": loss, "validation_accuracy": accuracy}
-
-
-def _check_finite(model, when: str) -> None:
-    """Raise DivergedError for a model that could not be loaded again."""
-    found = model_file.not_finite(model)
+def _check_finite(model: Network, when: str) -> None:
+    """Raise DivergedError for a model or an optimizer state that could not be loaded again."""
+    problem = model_file.find_non_finite(model)
+    assert model.optimizer is not None
     for name, array in model.optimizer.state.items():
         if not np.isfinite(array).all():
-            found = f"{name} of {type(model.optimizer).__name__} holds numbers that are not finite"
-    if found:
-        raise DivergedError(f"{when}: {found}: try a smaller learning rate")
+            optimizer_name = type(model.optimizer).__name__
+            problem = f"{name} of {optimizer_name} holds numbers that are not finite"
+    if problem:
+        raise DivergedError(f"{when}: {problem}: try a smaller learning rate")
 
 
 class _LearningRateSetter:
-    """The learning rate of each step of a run."""
+    """Sets the learning rate of each step of a run by a schedule."""
 
     def __init__(self, optimizer: Optimizer, schedule: Schedule, epochs: int):
         self.optimizer, self.schedule, self._epochs = optimizer, schedule, epochs
         self._base = optimizer.learning_rate
 
-    def set(self, epoch: int, share: float) -> None:
-        """Set the learning rate for the step at a share of an epoch, which counts from 1."""
-        factor = self.schedule.factor((epoch - 1 + share) / self._epochs)
+    def set(self, epoch: int, fraction: float) -> None:
+        """Set the learning rate for a step.
+
+        Parameters
+        ----------
+        epoch : int
+            Counts from 1.
+        fraction : float
+            The share of the epoch's images that were trained on.
+        """
+        factor = self.schedule.factor((epoch - 1 + fraction) / self._epochs)
         self.optimizer.learning_rate = self._base * factor
 
-    def end(self) -> None:
+    def restore(self) -> None:
+        """Set the learning rate back to its value before the run."""
         self.optimizer.learning_rate = self._base
 
 
-class _Epochs:
-    """What every epoch of a run has in common."""
+class _EpochTrainer:
+    """Trains a model for one epoch at a time."""
 
-    def __init__(self, model, x, y, batch_size, augmenter, ratio, pace: _LearningRateSetter):
+    def __init__(
+        self,
+        model: Network,
+        x: np.ndarray,
+        y: np.ndarray,
+        batch_size: int,
+        augmenter: Augmenter,
+        ratio: int,
+        rate_setter: _LearningRateSetter,
+    ):
         self._model, self._x, self._y = model, x, y
         self._batch_size, self._augmenter, self._ratio = batch_size, augmenter, ratio
-        self._pace = pace
+        self._rate_setter = rate_setter
 
-    def check(self, underway: EpochProgress | None) -> None:
-        """Raise where the steps of an epoch that is gone on with were of other batches."""
-        if underway is None:
-            return
-        for name, then, now in (
-            ("batch size", underway.batch_size, self._batch_size),
-            ("augmenter ratio", underway.ratio, self._ratio),
+    @property
+    def n_images(self) -> int:
+        """The number of training images, each counted once."""
+        return len(self._x)
+
+    def check_progress(self, progress: EpochProgress) -> None:
+        """Raise InputError when an interrupted epoch had other batches."""
+        for name, saved, current in (
+            ("batch size", progress.batch_size, self._batch_size),
+            ("augmenter ratio", progress.ratio, self._ratio),
         ):
-            if then != now:
+            if saved != current:
                 raise InputError(
-                    f"the run was interrupted in the middle of an epoch with {name} {then}: "
-                    f"it can go on with that, not with {now}"
+                    f"the run was interrupted in the middle of an epoch with {name} {saved}: "
+                    f"it can be resumed with that, not with {current}"
                 )
         steps = sum(1 for _ in batches(np.arange(len(self._x) * self._ratio), self._batch_size))
-        if underway.steps >= steps:
-            raise InputError(f"the run has {underway.steps} steps of an epoch of {steps}")
+        if progress.steps >= steps:
+            raise InputError(f"the run has {progress.steps} steps of an epoch of {steps}")
 
     def train(
         self,
         epoch: int,
         reporter: Reporter,
-        underway: EpochProgress | None,
-        keep: Callable[[EpochProgress], None],
+        progress: EpochProgress | None,
+        step_ended: Callable[[EpochProgress], None],
     ) -> dict[str, float]:
-        """Show every image in random order; return what was measured.
+        """Show every image in random order; return the metrics of the epoch.
 
         Parameters
         ----------
-        underway : Underway, optional
-            How far an earlier run has come with this epoch, which is gone on with.
-        keep : callable
-            Called with how far the epoch has come, after each step but the last.
+        epoch : int
+            Counts from 1.
+        reporter : Reporter
+        progress : EpochProgress, optional
+            The progress of an earlier run with this epoch, which is resumed.
+        step_ended : callable
+            Called with the progress after each step but the last.
         """
         model = self._model
-        at = underway or EpochProgress(model.rng.bit_generator.state, self._batch_size, self._ratio)
-        done = at.steps
+        if progress is None:
+            random = dict(model.rng.bit_generator.state)
+            progress = EpochProgress(random, self._batch_size, self._ratio)
+        steps_done = progress.steps
         order = model.rng.permutation(len(self._x) * self._ratio)
         reporter.epoch_started(epoch, len(order))
-        start = time.perf_counter() - at.seconds
-        seen = 0
+        start = time.perf_counter() - progress.seconds
+        n_seen = 0
         for step, (images, labels) in enumerate(self._batches(order), start=1):
-            if step <= done:  # drawn again, so that what is drawn after it is the same
-                seen += len(labels)
+            if step <= steps_done:  # drawn again, so that the random numbers after it are the same
+                n_seen += len(labels)
                 reporter.batch_skipped(len(labels))
                 continue
-            self._pace.set(epoch, seen / len(order))
-            rate = float(self._pace.optimizer.learning_rate)
+            self._rate_setter.set(epoch, n_seen / len(order))
+            learning_rate = float(self._rate_setter.optimizer.learning_rate)
             try:
-                loss, correct = model.train_batch(images, labels)
+                loss, n_correct = model.train_batch(images, labels)
             except DivergedError as error:
                 raise DivergedError(f"epoch {epoch}, step {step}: {error}") from None
-            seen += len(labels)
-            at.steps, at.loss, at.correct = step, at.loss + loss * len(labels), at.correct + correct
-            at.seconds = time.perf_counter() - start
-            reporter.batch_ended(len(labels), loss, correct)
-            if seen < len(order):
-                keep(at)
+            n_seen += len(labels)
+            progress.steps = step
+            progress.loss += loss * len(labels)
+            progress.n_correct += n_correct
+            progress.seconds = time.perf_counter() - start
+            reporter.batch_ended(len(labels), loss, n_correct)
+            if n_seen < len(order):
+                step_ended(progress)
         return {
-            "loss": at.loss / len(order),
-            "accuracy": at.correct / len(order),
-            "learning_rate": rate,
-            "images_per_second": len(order) / at.seconds,
+            "loss": progress.loss / len(order),
+            "accuracy": progress.n_correct / len(order),
+            "learning_rate": learning_rate,
+            "images_per_second": len(order) / progress.seconds,
         }
 
     def _batches(self, order: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield the images and labels of each batch of an epoch."""
-        cut = list(batches(order, self._batch_size))
+        index_batches = list(batches(order, self._batch_size))
         size = max(1, GROUP_BYTES // (self._x[:1].nbytes * self._batch_size))
-        for start in range(0, len(cut), size):
-            group = cut[start : start + size]
-            entries = np.concatenate(group)
-            images, labels = self._take(entries), self._y[entries % len(self._x)]
-            ends = np.cumsum([len(part) for part in group])[:-1]
+        for start in range(0, len(index_batches), size):
+            group = index_batches[start : start + size]
+            indices = np.concatenate(group)
+            images, labels = self._get_images(indices), self._y[indices % len(self._x)]
+            ends = np.cumsum([len(batch) for batch in group])[:-1]
             yield from zip(np.split(images, ends), np.split(labels, ends), strict=True)
 
-    def _take(self, entries: np.ndarray) -> np.ndarray:
-        """Return images: entry e is image e % N, moved unless this is its first of several."""
-        model, count = self._model, len(self._x)
-        images = model.as_contiguous(self._x[entries % count])
+    def _get_images(self, indices: np.ndarray) -> np.ndarray:
+        """Return the images of an epoch by their indices.
+
+        Index i is image i % N. With a ratio above 1, those below N are not augmented.
+        """
+        model, N = self._model, len(self._x)
+        images = model.as_contiguous(self._x[indices % N])
         if self._ratio == 1:
             return self._augmenter(images, model.rng, model.backend)
-        moved = entries >= count
-        images[moved] = self._augmenter(images[moved], model.rng, model.backend)
+        is_augmented = indices >= N
+        images[is_augmented] = self._augmenter(images[is_augmented], model.rng, model.backend)
         return images
 
 
-class BestModel:
-    """The best state of a model so far, in memory and on disk.
+class _Run:
+    """A training run: its epochs, and everything that is saved and reported about them."""
 
-    Attributes
-    ----------
-    score : (validation accuracy, -validation loss), or None before anything was validated
-    arrays : list of dict of str to array
-        What each layer validation_idx; empty before the first epoch.
-    waited : int
-        How many epochs in a row have not been the best since.
-    saved : bool
-        Whether this run, or the one that it goes on with, has written the best state to disk.
-    """
+    def __init__(
+        self,
+        model: Network,
+        epoch_trainer: _EpochTrainer,
+        rate_setter: _LearningRateSetter,
+        validation_data: tuple[np.ndarray, np.ndarray] | None,
+        best: BestModel,
+        reporter: Reporter,
+        run_file: TrainingState | None,
+        save_every: int | None,
+    ):
+        self._model, self._epoch_trainer, self._rate_setter = model, epoch_trainer, rate_setter
+        self._validation_data, self._best, self._reporter = validation_data, best, reporter
+        self._run_file, self._save_every = run_file, save_every
+        self._epochs_done = 0
 
-    def __init__(self, model: "Model", path: str | Path | None):
-        self._model, self._path = model, path
-        self.score: tuple[float, float] | None = None
-        self.arrays: list[dict[str, np.ndarray]] = []
-        self.epochs_since_best = 0
-        self.saved = False
-
-    def update(self, numbers: dict[str, Any], save: bool = True) -> bool:
-        """Keep the model as it is now if it is the best; return whether it was."""
-        if "validation_loss" in numbers:
-            score = numbers["validation_accuracy"], -numbers["validation_loss"]
-            if self.score is not None and score <= self.score:
-                self.epochs_since_best += 1
-                return False
-            self.score = score
-        self.epochs_since_best = 0
-        self.arrays = self._copy()
-        if save and self._path is not None:
-            self._model.save(self._path)
-            self.saved = True
-        return True
-
-    def _copy(self) -> list[dict[str, np.ndarray]]:
-        return [
-            {name: array.copy() for name, array in layer.arrays.items()}
-            for layer in self._model.layers
-        ]
-
-    def save(self) -> None:
-        """Save the best state if it is not on disk: an earlier run's, or one that went away."""
-        if not self.arrays or self._path is None or (self.saved and Path(self._path).exists()):
-            return
-        now = self._copy()
-        self.restore()
+    def train(self, epochs: int, patience: int | None) -> None:
+        """Train until so many epochs have ended, those of an interrupted run included."""
+        best, reporter, history = self._best, self._reporter, self._model.history
+        progress, is_resumed = None, self._run_file is not None and self._run_file.resumed
+        if is_resumed:
+            progress = self._restore()
+        reporter.run_started(epochs)
         try:
-            self._model.save(self._path)
+            if not is_resumed and self._validation_data is not None and history.get("loss"):
+                # A model that was trained before must not be replaced by a worse one.
+                best.update(self._validate("before the first epoch"), save=False)
+            for epoch in range(self._epochs_done + 1, epochs + 1):
+                if patience is not None and best.epochs_since_best >= patience:
+                    reporter.line(f"stopping early: {patience} epochs in a row were not the best")
+                    break
+                self._train_epoch(epoch, progress)
+                progress = None
+            best.save_if_missing()
+            if self._run_file is not None:
+                self._run_file.remove()
+        except KeyboardInterrupt:
+            best.save_interrupted()
+            raise
         finally:
-            for layer, arrays in zip(self._model.layers, now, strict=True):
-                layer.set_arrays(arrays)
-        self.saved = True
+            reporter.close()
+            self._rate_setter.restore()
+            best.restore()
 
-    def interrupted(self) -> None:
-        """Save what there is, if nothing was saved yet and no earlier model would be lost."""
-        if self._path is None or Path(self._path).exists():
+    def _restore(self) -> EpochProgress | None:
+        """Restore the interrupted run of the file; return the progress of its next epoch."""
+        assert self._run_file is not None
+        self._epochs_done, progress = self._run_file.restore(
+            self._model, self._rate_setter.schedule, self._best, self._epoch_trainer.n_images
+        )
+        if progress is not None:
+            self._epoch_trainer.check_progress(progress)
+        return progress
+
+    def _train_epoch(self, epoch: int, progress: EpochProgress | None) -> None:
+        """Train for an epoch; then validate, save and report."""
+        model, best, schedule = self._model, self._best, self._rate_setter.schedule
+        metrics = self._epoch_trainer.train(epoch, self._reporter, progress, self._step_ended)
+        _check_finite(model, f"the end of epoch {epoch}")
+        if self._validation_data is not None:
+            metrics |= self._validate(f"epoch {epoch}")
+        self._epochs_done = epoch
+        for name, number in metrics.items():
+            model.history.setdefault(name, []).append(number)
+        is_best = best.update(metrics)
+        best.save_if_missing()
+        schedule.epoch_ended(metrics.get("validation_loss", metrics["loss"]))
+        if self._run_file is not None:
+            self._run_file.write(model, schedule, best, epoch, self._epoch_trainer.n_images)
+        self._reporter.epoch_ended(metrics, is_best, model.history)
+
+    def _step_ended(self, progress: EpochProgress) -> None:
+        """Save the state of the run in the middle of an epoch, every so many steps."""
+        optimizer = self._rate_setter.optimizer
+        if self._run_file is None or not self._save_every or optimizer.steps % self._save_every:
             return
-        if self.arrays:
-            self.save()
-        else:
-            self._model.save(self._path)
+        _check_finite(self._model, f"epoch {self._epochs_done + 1}, step {progress.steps}")
+        self._run_file.write(
+            *(self._model, self._rate_setter.schedule, self._best),
+            *(self._epochs_done, self._epoch_trainer.n_images, progress),
+        )
+        self._reporter.state_saved(progress.steps)
 
-    def restore(self) -> None:
-        """Put the model back to its best state, if there was one."""
-        for layer, arrays in zip(self._model.layers, self.arrays, strict=False):
-            layer.set_arrays(arrays)
+    def _validate(self, when: str) -> dict[str, float]:
+        """Return the metrics on the validation images."""
+        assert self._validation_data is not None
+        loss, accuracy = self._model.loss_and_accuracy(*self._validation_data)
+        if not math.isfinite(loss):
+            raise DivergedError(
+                f"{when}: the validation loss became {loss}: try a smaller learning rate"
+            )
+        return {"validation_loss": loss, "validation_accuracy": accuracy}

@@ -89,7 +89,8 @@ def load_predict_inputs(
     found = np.stack([_fit(_read(file, image_shape[0]), image_shape) for file in files])
     for image in found:
         ground = border_pixels(image).mean()
-        if (pixels.ground < DARK and ground >= 0.5) or (pixels.ground > LIGHT and ground < 0.5):
+        level = pixels.background_level
+        if (level < DARK and ground >= 0.5) or (level > LIGHT and ground < 0.5):
             np.subtract(1, image, out=image)
     names = [os.fsencode(file.name).decode("utf-8", "replace") for file in files]
     return names, pixels.low + found * (pixels.high - pixels.low), None

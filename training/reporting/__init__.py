@@ -1,1 +1,1 @@
-"""What a user sees of a training run: lines, a log, a history and plots."""
+"""Reports of a training run: lines, a log, a history and plots."""

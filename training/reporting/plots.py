@@ -1,48 +1,46 @@
-"""Pictures of a training and of what came out of it, with matplotlib."""
+"""Plots of a training run and of the trained model, drawn with matplotlib."""
 
 import io
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from layers import Conv
 from training.evaluation import confusion_matrix, worst_mistakes
+from training.network import Network
 
-if TYPE_CHECKING:
-    from training.model import Model
-
-MOST_CLASSES = 30  # of which each gets its name and number in the confusion matrix
+MAX_LABELLED_CLASSES = 30  # up to so many, the confusion matrix shows each class and count
 INSTALL = "pip install matplotlib"
 NAMES = ("curves", "confusion", "mistakes", "filters")
 
 
 def can_draw() -> bool:
-    """Return whether matplotlib is installed: it is an extra."""
+    """Return whether matplotlib, which is optional, is installed."""
     return find_spec("matplotlib") is not None
 
 
 def _figure(width: float, height: float) -> Any:
-    from matplotlib.figure import Figure  # a figure of its own: no window, no global state
+    from matplotlib.figure import Figure  # without pyplot: no window, no global state
 
     return Figure(figsize=(width, height), layout="constrained", dpi=110)
 
 
 def _save(figure: Any, path: Path) -> None:
-    """Write a picture, which is drawn in memory first: a full disk spoils none that is there."""
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png")
+    """Write a figure as PNG. It is drawn in memory before the file is opened."""
+    png = io.BytesIO()
+    figure.savefig(png, format="png")
     try:
-        path.write_bytes(picture.getvalue())
+        path.write_bytes(png.getvalue())
     except OSError as error:
         raise OSError(
-            f"{path}: cannot be drawn: {error.strerror}: make room, or say --no_plots"
+            f"{path}: cannot be drawn: {error.strerror}: free some space, or say --no_plots"
         ) from None
 
 
 def curves(history: dict[str, list], path: Path) -> None:
-    """Draw accuracy and loss by epoch."""
+    """Plot accuracy and loss by epoch."""
     figure = _figure(10, 4)
     for axes, name in zip(figure.subplots(1, 2), ("accuracy", "loss"), strict=True):
         for key, label in ((name, "training"), (f"validation_{name}", "validation")):
@@ -59,7 +57,7 @@ def curves(history: dict[str, list], path: Path) -> None:
 
 
 def rates(rates: np.ndarray, losses: np.ndarray, best: float, path: Path) -> None:
-    """Draw the loss by learning rate, and the rate to take."""
+    """Plot the loss by learning rate, and mark the suggested rate."""
     figure = _figure(7, 4)
     axes = figure.subplots()
     axes.semilogx(rates, losses)
@@ -72,18 +70,18 @@ def rates(rates: np.ndarray, losses: np.ndarray, best: float, path: Path) -> Non
 
 
 def confusion(matrix: np.ndarray, path: Path) -> None:
-    """Draw which classes were taken for which; mistakes are coloured, hits are not."""
+    """Plot a confusion matrix (classes, classes); only the mistakes are coloured."""
     classes = len(matrix)
-    named = classes <= MOST_CLASSES
-    size = max(5.0, 0.45 * classes) if named else 8.0
+    is_labelled = classes <= MAX_LABELLED_CLASSES
+    size = max(5.0, 0.45 * classes) if is_labelled else 8.0
     figure = _figure(size + 0.6, size)
     axes = figure.subplots()
     mistakes = matrix.copy()
     np.fill_diagonal(mistakes, 0)
     image = axes.imshow(mistakes, cmap="Oranges", vmin=0, vmax=max(mistakes.max(), 1))
     accuracy = matrix.trace() / max(matrix.sum(), 1)
-    axes.set(xlabel="taken for", ylabel="is", title=f"{accuracy:.2%} right")
-    if named:
+    axes.set(xlabel="predicted", ylabel="true label", title=f"accuracy {accuracy:.2%}")
+    if is_labelled:
         axes.set(xticks=range(classes), yticks=range(classes))
         for (i, j), count in np.ndenumerate(matrix):
             if count:
@@ -97,7 +95,7 @@ def confusion(matrix: np.ndarray, path: Path) -> None:
 
 
 def _show(axes: Any, image: np.ndarray) -> None:
-    """Show an image (C, H, W): in colours if it has three channels, else its first in grey."""
+    """Show an image (C, H, W) in colour if it has three channels, else its first one in grey."""
     if len(image) == 3:
         low, high = float(image.min()), float(image.max())
         axes.imshow((image.transpose(1, 2, 0) - low) / max(high - low, 1e-30))
@@ -109,27 +107,39 @@ def _show(axes: Any, image: np.ndarray) -> None:
 def mistakes(
     images: np.ndarray, labels: np.ndarray, probabilities: np.ndarray, path: Path, count: int = 24
 ) -> None:
-    """Draw the images that the model got most wrong, with its guesses."""
+    """Plot the most certain mistakes, each with its true label and the predicted one.
+
+    Parameters
+    ----------
+    images : (N, C, H, W)
+    labels : (N,) of int
+    probabilities : (N, classes)
+    path : path
+    count : int
+        The number of images to show at most.
+    """
     worst = worst_mistakes(probabilities, labels, count)
     columns = 8
     rows = max(1, -(-len(worst) // columns))
     figure = _figure(1.35 * columns, 1.6 * rows + 0.4)
     figure.suptitle(
-        "most certain mistakes: is -> taken for (how certain)" if len(worst) else "no mistakes"
+        "most certain mistakes: true label -> predicted (probability)"
+        if len(worst)
+        else "no mistakes"
     )
     for axes in figure.subplots(rows, columns, squeeze=False).flat:
         axes.set_axis_off()
-    for axes, place in zip(figure.axes, worst, strict=False):
-        _show(axes, images[place])
-        guess = probabilities[place].argmax()
-        certainty = probabilities[place, guess]
-        axes.set_title(f"{labels[place]} -> {guess} ({certainty:.0%})", fontsize=8)
+    for axes, i in zip(figure.axes, worst, strict=False):
+        _show(axes, images[i])
+        predicted = probabilities[i].argmax()
+        probability = probabilities[i, predicted]
+        axes.set_title(f"{labels[i]} -> {predicted} ({probability:.0%})", fontsize=8)
     _save(figure, path)
 
 
-def filters(weights: np.ndarray, path: Path, most: int = 64) -> None:
-    """Draw the filters (F, C, KH, KW) of a convolution: red adds, blue takes away."""
-    shown = weights[:most]
+def filters(weights: np.ndarray, path: Path, count: int = 64) -> None:
+    """Plot the first filters (F, C, KH, KW) of a convolution: red is positive, blue negative."""
+    shown = weights[:count]
     columns = min(len(shown), 16)
     rows = -(-len(shown) // columns)
     figure = _figure(max(4.0, 0.8 * columns), 0.8 * rows + 0.6)
@@ -146,30 +156,40 @@ def filters(weights: np.ndarray, path: Path, most: int = 64) -> None:
 
 
 def draw_all(
-    model: "Model",
+    model: Network,
     images: np.ndarray,
     labels: np.ndarray,
     logits: np.ndarray,
     pattern: Path,
     history: bool = True,
 ) -> list[Path]:
-    """Draw what there is to see of a trained model on images that it was not trained on.
+    """Draw all plots of a trained model.
 
     Parameters
     ----------
+    model : Model
+    images, labels
+        Images that the model was not trained on, and their labels.
+    logits : (N, classes)
+        What `Model.logits` returns for these images.
     pattern : path
-        With {} where each picture has its own of NAMES.
+        The paths, with {} in place of the plot's name, one of NAMES.
     history : bool
-        Whether to draw the curves too.
+        Whether to plot the curves too.
+
+    Returns
+    -------
+    list of path
+        The plots that were drawn.
     """
-    shares = model.probabilities(logits)
+    probabilities = model.probabilities(logits)
     paths = {name: pattern.with_name(pattern.name.replace("{}", name)) for name in NAMES}
     drawn = []
     if history and model.history.get("loss"):
         curves(model.history, paths["curves"])
         drawn.append(paths["curves"])
     confusion(confusion_matrix(labels, logits.argmax(axis=1), model.classes), paths["confusion"])
-    mistakes(images, labels, shares, paths["mistakes"])
+    mistakes(images, labels, probabilities, paths["mistakes"])
     drawn += [paths["confusion"], paths["mistakes"]]
     if isinstance(model.layers[0], Conv):
         filters(model.layers[0].params["weights"], paths["filters"])

@@ -1,4 +1,4 @@
-"""What a user sees while a model trains: a progress bar, or plain lines, and a log file."""
+"""Progress of a training run: a progress bar or plain lines, a log file and a history."""
 
 import contextlib
 import csv
@@ -7,6 +7,7 @@ import logging
 import sys
 import threading
 import time
+from collections import deque
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,22 +18,26 @@ from training.errors import InputError
 from training.saving import atomic_file
 
 COMPILING = "compiling the kernels for this machine, once: the next start finds them ready"
+RECENT_STEPS = 100  # the time left is estimated from so many steps
 
 
 def write_history(history: dict[str, list], path: str | Path) -> None:
-    """Write a CSV file with a row an epoch; what an epoch did not measure stays empty."""
+    """Write a history as a CSV file with one row per epoch.
+
+    Parameters
+    ----------
+    history : dict of str to list
+        A column for each entry. A list that is shorter than the others holds the last epochs; the
+        fields of the earlier ones stay empty.
+    path : path
+    """
     epochs = max(map(len, history.values()), default=0)
     text = io.StringIO()
     rows = csv.writer(text)
     rows.writerow(["epoch", *history])
-    for epoch in range(epochs):
-        # What was measured for some epochs only was measured for the last ones.
-        places = (epoch - epochs + len(numbers) for numbers in history.values())
-        numbers = [
-            numbers[place] if place >= 0 else ""
-            for numbers, place in zip(history.values(), places, strict=True)
-        ]
-        rows.writerow([epoch + 1, *numbers])
+    columns = [[""] * (epochs - len(column)) + column for column in history.values()]
+    for epoch, row in enumerate(zip(*columns, strict=True), start=1):
+        rows.writerow([epoch, *row])
     atomic_file.replace(path, text.getvalue())
 
 
@@ -48,32 +53,73 @@ def _open_events(directory: str | Path) -> Any:
 
 
 class _LogFile(logging.FileHandler):
-    """A log whose disk may be full: that is told once, and the training goes on."""
+    """A log file. When the disk is full, one message says so, and the training continues."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
         self.setLevel(logging.CRITICAL + 1)
         print(f"{self.baseFilename}: cannot be written: {sys.exc_info()[1]}", file=sys.stderr)
-        # Left open, it would be written again at the very end: newer Pythons print that error too.
+        # An open file is flushed at exit once more; newer Pythons print that error too.
         with contextlib.suppress(OSError):
             self.close()
+
+
+class _TimeLeft:
+    """Estimates the time left of a run from its recent steps.
+
+    The first step of a run, and the time from its first epoch's last step to that epoch's end, are
+    not counted: kernels are compiled there once, which takes many times as long as the step.
+    """
+
+    def __init__(self, epochs: int):
+        self._epochs = epochs
+        self._steps: deque[tuple[int, float]] = deque(maxlen=RECENT_STEPS)
+        self._after_steps: float | None = None
+        self._is_warm = False
+        self._last = 0.0
+
+    def restart_clock(self) -> None:
+        """Start to measure the next step."""
+        self._last = time.perf_counter()
+
+    def epoch_started(self, n_images: int) -> None:
+        self._n_images = n_images
+        self.restart_clock()
+
+    def step_ended(self, n_images: int) -> None:
+        seconds = time.perf_counter() - self._last
+        if self._is_warm:
+            self._steps.append((n_images, seconds))
+        self._is_warm = True
+        self.restart_clock()
+
+    def epoch_ended(self, epoch: int) -> float | None:
+        """Return the estimate in seconds; None while nothing is known."""
+        after_steps, is_first = time.perf_counter() - self._last, self._after_steps is None
+        self._after_steps = 0.0 if is_first else after_steps
+        images = sum(n_images for n_images, _ in self._steps)
+        if not images:
+            return None
+        seconds = sum(seconds for _, seconds in self._steps) / images * self._n_images
+        return (seconds + self._after_steps) * (self._epochs - epoch)
 
 
 class Reporter:
     """Reports a training run.
 
-    On a terminal, a bar an epoch; elsewhere, a line an epoch. The lines also go to a log file,
-    with the time.
+    On a terminal, it shows a progress bar per epoch; elsewhere, it prints a line per epoch. The
+    lines also go to a log file, with the time.
 
     Parameters
     ----------
     log_path : path, optional
         Log file; lines are appended.
-    history_path : path, optional
-        CSV file of the history, a row an epoch; written anew after each.
     quiet : bool
         Whether to print nothing.
     compiling : bool
-        Whether a first batch that takes over a second is compiling kernels, and to say so.
+        Whether kernels may be compiled in the first batch. If it takes over a second, a line says
+        so.
+    history_path : path, optional
+        CSV file of the history, one row per epoch; written again after each epoch.
     tensorboard : path, optional
         Directory for TensorBoard's event files; needs the package tensorboardX.
     """
@@ -90,8 +136,8 @@ class Reporter:
         self._events = None if tensorboard is None else _open_events(tensorboard)
         self._quiet = quiet
         self._bar: tqdm | None = None
-        self._compiling: threading.Timer | None = None
-        self._first_batch = compiling
+        self._compiling_timer: threading.Timer | None = None
+        self._is_first_batch = compiling
         self._log = logging.Logger("training")
         if log_path is not None:
             handler = _LogFile(log_path, encoding="utf-8", errors="backslashreplace")
@@ -104,82 +150,85 @@ class Reporter:
         if not self._quiet:
             tqdm.write(text, file=sys.stdout)
 
-    def run_started(self, epochs: int, done: int = 0) -> None:
-        """Expect a number of epochs, of which some were done by an earlier run."""
-        self._epochs, self._done, self._started = epochs, done, time.perf_counter()
+    def run_started(self, epochs: int) -> None:
+        """Start a run that ends after so many epochs, those of an interrupted run included."""
+        self._epochs, self._time_left = epochs, _TimeLeft(epochs)
 
-    def epoch_started(self, epoch: int, images: int) -> None:
+    def epoch_started(self, epoch: int, n_images: int) -> None:
+        """Start an epoch, counted from 1, with so many images."""
         self._title, self._epoch = f"epoch {epoch:>{len(str(self._epochs))}}/{self._epochs}", epoch
-        self._seen, self._loss, self._correct = 0, 0.0, 0
-        if self._first_batch:
-            self._compiling = threading.Timer(1.0, self.line, [COMPILING])
-            self._compiling.daemon = True
-            self._compiling.start()
+        self._n_seen, self._loss_sum, self._n_correct = 0, 0.0, 0
+        self._time_left.epoch_started(n_images)
+        if self._is_first_batch:
+            self._compiling_timer = threading.Timer(1.0, self.line, [COMPILING])
+            self._compiling_timer.daemon = True
+            self._compiling_timer.start()
         if not self._quiet and sys.stdout.isatty():
             self._bar = tqdm(
-                total=images, desc=self._title, unit=" images", leave=False, file=sys.stdout
+                total=n_images, desc=self._title, unit=" images", leave=False, file=sys.stdout
             )
 
-    def batch_skipped(self, images: int) -> None:
-        """Count in a batch that an earlier run has trained on."""
+    def batch_skipped(self, n_images: int) -> None:
+        """Count a batch that the interrupted run has trained on."""
+        self._time_left.restart_clock()
         if self._bar is not None:
-            self._bar.update(images)
+            self._bar.update(n_images)
 
-    def batch_ended(self, images: int, loss: float, correct: int) -> None:
-        """Count a batch in; ``loss`` is its mean."""
-        if self._first_batch:
-            self._first_batch = False
-            self._stop_waiting()
+    def batch_ended(self, n_images: int, loss: float, n_correct: int) -> None:
+        """Count a batch with its mean loss and its number of correct labels."""
+        if self._is_first_batch:
+            self._is_first_batch = False
+            self._cancel_compiling_timer()
+        self._time_left.step_ended(n_images)
         if self._bar is None:
             return
-        self._seen += images
-        self._loss += loss * images
-        self._correct += correct
-        self._bar.set_postfix_str(
-            f"loss {self._loss / self._seen:.4f}, accuracy {self._correct / self._seen:.2%}",
-            refresh=False,
-        )
-        self._bar.update(images)
+        self._n_seen += n_images
+        self._loss_sum += loss * n_images
+        self._n_correct += n_correct
+        loss, accuracy = self._loss_sum / self._n_seen, self._n_correct / self._n_seen
+        self._bar.set_postfix_str(f"loss {loss:.4f}, accuracy {accuracy:.2%}", refresh=False)
+        self._bar.update(n_images)
 
     def state_saved(self, step: int) -> None:
-        """Tell that the run could go on from this step of the epoch."""
-        self.line(f"{self._title}, step {step}: kept")
+        """Report that the run can be resumed from this step of the epoch."""
+        self.line(f"{self._title}, step {step}: saved")
 
-    def epoch_ended(self, numbers: dict[str, float], saved: bool, history: dict[str, list]) -> None:
-        """Print what an epoch measured, and whether its model is the best so far."""
+    def epoch_ended(
+        self, metrics: dict[str, float], is_best: bool, history: dict[str, list]
+    ) -> None:
+        """Print the metrics of an epoch, and whether its model is the best so far."""
         self._close_bar()
         if self._history_path is not None:
             write_history(history, self._history_path)
         if self._events is not None:
-            for name, number in numbers.items():
+            for name, number in metrics.items():
                 self._events.add_scalar(name, number, len(history["loss"]))
             self._events.flush()
         parts = [
-            f"{self._title}: loss {numbers['loss']:.4f}, accuracy {numbers['accuracy']:.2%}",
-            f"{numbers['images_per_second']:,.0f} images/s",
+            f"{self._title}: loss {metrics['loss']:.4f}, accuracy {metrics['accuracy']:.2%}",
+            f"{metrics['images_per_second']:,.0f} images/s",
         ]
-        if "validation_accuracy" in numbers:
+        if "validation_accuracy" in metrics:
             parts.insert(
                 1,
-                f"validation loss {numbers['validation_loss']:.4f}, "
-                f"accuracy {numbers['validation_accuracy']:.2%}" + (" (best)" if saved else ""),
+                f"validation loss {metrics['validation_loss']:.4f}, "
+                f"accuracy {metrics['validation_accuracy']:.2%}" + (" (best)" if is_best else ""),
             )
-        each = (time.perf_counter() - self._started) / (self._epoch - self._done)
-        left = each * (self._epochs - self._epoch)
-        if left:
-            parts.append(f"{timedelta(seconds=round(left))} left")
+        seconds = self._time_left.epoch_ended(self._epoch)
+        if seconds:
+            parts.append(f"{timedelta(seconds=round(seconds))} left")
         self.line(" | ".join(parts))
 
     def close(self) -> None:
-        """End the bar and the event file; needed after an interruption."""
-        self._stop_waiting()
+        """Close the bar and the event file; needed after an interruption too."""
+        self._cancel_compiling_timer()
         self._close_bar()
         if self._events is not None:
             self._events.close()
 
-    def _stop_waiting(self) -> None:
-        if self._compiling is not None:
-            self._compiling.cancel()
+    def _cancel_compiling_timer(self) -> None:
+        if self._compiling_timer is not None:
+            self._compiling_timer.cancel()
 
     def _close_bar(self) -> None:
         if self._bar is not None:

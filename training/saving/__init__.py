@@ -1,1 +1,1 @@
-"""Files that a model and a training run are saved in."""
+"""Files of models and of training runs."""

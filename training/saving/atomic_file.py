@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, whenever the machine stops."""
+"""Atomic writes: a file is complete or absent, whenever the machine stops."""
 
 import contextlib
 import errno
@@ -15,30 +15,31 @@ _umask_lock = threading.Lock()
 
 
 def reject_special_files(path: Path) -> None:
-    """Raise InputError for a pipe or a device: reading one may never end, nor begin anew."""
-    with contextlib.suppress(OSError):  # whoever opens it says what is wrong
+    """Raise InputError for a pipe or a device, which cannot be read twice and may never end."""
+    with contextlib.suppress(OSError):  # opening the file will raise it again
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-            raise InputError(f"{path}: is no file but a pipe or a device: give a file")
+            raise InputError(f"{path}: is a pipe or a device: give a file")
 
 
 def replace(path: str | Path, text: str) -> None:
     """Write text to a temporary file beside ``path``, sync it, and rename it.
 
-    Whoever reads ``path`` sees the old text or the whole new one, whenever the machine stops.
+    A reader of ``path`` sees the complete old text or the complete new text, whenever the machine
+    stops.
 
     Raises
     ------
     OSError
-        With a message for the user, when the disk is full, say; what was there is untouched.
+        With a message for the user, when the disk is full, say. The old file is unchanged.
     """
     path = Path(path)
     try:
         _replace(path, text)
     except OSError as error:
         raise OSError(
-            f"{path}: cannot be saved: {error.strerror or error}; what was there is as it was: "
-            "make room, or name another place"
+            f"{path}: cannot be saved: {error.strerror or error}; an earlier file is unchanged: "
+            "free some space, or name another place"
         ) from error
     _sync_directory(path.parent)
 
@@ -59,7 +60,7 @@ def _replace(path: Path, text: str) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those that it lies in, where they are missing, to outlast a power cut."""
+    """Make a folder and its parents where they are missing, and sync them to the disk."""
     if not folder.is_dir():
         make_folder(folder.parent)
         folder.mkdir(exist_ok=True)
@@ -67,36 +68,36 @@ def make_folder(folder: Path) -> None:
 
 
 def remove_leftovers(path: Path) -> None:
-    """Delete what killed processes left of their writing to a path; none may be writing now."""
+    """Delete the temporary files of killed processes for a path; none may be writing now."""
     for left in path.parent.glob(f"{_prefix(path)}*.tmp"):
         left.unlink(missing_ok=True)
 
 
 def _prefix(path: Path) -> str:
-    """Return what temporary files for a path begin with, however long its name is."""
+    """Return the prefix of temporary files for a path; it is short, however long its name is."""
     return f".saving-{zlib.crc32(os.fsencode(path.name)):08x}-"
 
 
 def _umask() -> int:
-    """Return the mask for new files, which mkstemp leaves out of account."""
-    with _umask_lock:  # in between, other threads' files would be anyone's to write
+    """Return the permission mask for new files, which mkstemp does not apply."""
+    with _umask_lock:  # while it is 0, any user may write to the files of other threads
         mask = os.umask(0)
         os.umask(mask)
     return mask
 
 
 def _sync_directory(directory: Path) -> None:
-    """Make a rename last through a power cut, where the system lets directories be synced."""
+    """Sync a directory after a rename, where the system can sync directories."""
     if not hasattr(os, "O_DIRECTORY"):
         return
     try:
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    except PermissionError:  # a folder that may be written to, and not read
+    except PermissionError:  # a folder that may be written to but not read
         return
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems'
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems
             raise OSError(f"{directory}: cannot be synced: {error.strerror}") from error
     finally:
         os.close(descriptor)

@@ -1,10 +1,10 @@
-"""Models as JSON files: data only, nothing in them is ever run."""
+"""Models as JSON files: they hold data only, and no code."""
 
 import base64
 import json
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -12,18 +12,18 @@ from kernels.scalars import check_int, check_number
 from layers import LAYER_TYPES
 from training.errors import InputError
 from training.input_stats import InputStats
+from training.network import Network
 from training.saving import atomic_file
-
-if TYPE_CHECKING:
-    from training.model import Model
 
 FORMAT = "cnn-model"
 VERSION = 1
 REMEDY = "; copy the file once more, or train again"
 
+AnyModel = TypeVar("AnyModel", bound=Network)
+
 
 def encode_array(array: np.ndarray) -> dict[str, Any]:
-    """Return an array as shape, dtype and the base64 of its little-endian bytes: exact."""
+    """Return the shape and dtype of an array, and its little-endian bytes in base64."""
     little = array.astype(array.dtype.newbyteorder("<"), copy=False)
     return {
         "shape": list(array.shape),
@@ -32,10 +32,24 @@ def encode_array(array: np.ndarray) -> dict[str, Any]:
     }
 
 
-def decode_array(entry: dict[str, Any], shape: tuple[int, ...], into: Any = None) -> np.ndarray:
-    """Return a saved array, which must have this shape; its numbers must be finite.
+def decode_array(
+    entry: dict[str, Any], shape: tuple[int, ...], target_dtype: Any = None
+) -> np.ndarray:
+    """Return a saved array.
 
-    ``into`` is the dtype that they are to have, None the one that they were saved with.
+    Parameters
+    ----------
+    entry : dict
+        What `encode_array` returned.
+    shape : tuple of int
+        The shape that the array must have.
+    target_dtype : dtype, optional
+        The dtype to return; None: the one that it was saved with.
+
+    Raises
+    ------
+    ValueError
+        When the entry is not valid, or a number is not finite in the dtype.
     """
     if entry["shape"] != list(shape):
         raise ValueError(f"has shape {entry['shape']} where the layer needs {list(shape)}")
@@ -46,16 +60,15 @@ def decode_array(entry: dict[str, Any], shape: tuple[int, ...], into: Any = None
     if len(data) != math.prod(shape) * dtype.itemsize:
         raise ValueError(f"has {len(data)} bytes where its shape needs {math.prod(shape)} numbers")
     array = np.frombuffer(data, dtype).reshape(shape)
-    # In another precision than it was saved with, a number may be too large.
-    with np.errstate(over="ignore"):
-        array = array.astype(into or dtype, copy=False)
+    with np.errstate(over="ignore"):  # a float64 may be too large for float32
+        array = array.astype(target_dtype or dtype, copy=False)
     if not np.isfinite(array).all():
         raise ValueError(f"holds numbers that are not finite in {array.dtype}")
     return array
 
 
-def not_finite(model: "Model") -> str | None:
-    """Return in words which numbers of a model are infinite or NaN, or None."""
+def find_non_finite(model: Network) -> str | None:
+    """Return a description of a number of the model that is infinite or NaN, None without one."""
     for layer in model.layers:
         for name, array in layer.arrays.items():
             if not np.isfinite(array).all():
@@ -65,24 +78,45 @@ def not_finite(model: "Model") -> str | None:
     return None
 
 
-def to_document(model: "Model") -> dict[str, Any]:
-    """Return everything that a model is as JSON's own types.
+def check_saveable(model: Network) -> None:
+    """Raise ValueError for a model that could not be loaded again.
+
+    That is one with a layer of an unknown type, or with a number that is not finite.
+    """
+    for layer in model.layers:
+        layer_type = type(layer)
+        if LAYER_TYPES.get(layer_type.__name__) is not layer_type:
+            raise ValueError(
+                f"layer {layer} could be saved but not loaded again: add {layer_type.__name__} to "
+                "LAYER_TYPES in layers/__init__.py"
+            )
+    problem = find_non_finite(model)
+    if problem:
+        raise ValueError(problem)
+
+
+def encode_layers(layers: list[dict[str, np.ndarray]]) -> list[dict[str, Any]]:
+    """Return the arrays of each layer as `encode_array` encodes them."""
+    return [{name: encode_array(array) for name, array in arrays.items()} for arrays in layers]
+
+
+def to_document(model: Network, encoded: list[dict[str, Any]] | None = None) -> dict[str, Any]:
+    """Return the complete model in JSON's own types.
+
+    Parameters
+    ----------
+    model : Model
+    encoded : list of dict, optional
+        The arrays of each layer, if they are encoded already; see `encode_layers`.
 
     Raises
     ------
     ValueError
-        When a layer's type is not known to `load`, or a number is not finite.
+        When the model could not be loaded again; see `check_saveable`.
     """
-    for layer in model.layers:
-        kind = type(layer)
-        if LAYER_TYPES.get(kind.__name__) is not kind:
-            raise ValueError(
-                f"layer {layer} could be saved but not loaded again: add {kind.__name__} to "
-                "LAYER_TYPES in layers/__init__.py"
-            )
-    found = not_finite(model)
-    if found:
-        raise ValueError(found)
+    check_saveable(model)
+    if encoded is None:
+        encoded = encode_layers([layer.arrays for layer in model.layers])
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -100,15 +134,15 @@ def to_document(model: "Model") -> dict[str, Any]:
                 "type": type(layer).__name__,
                 "name": layer.name,
                 "config": layer.config(),
-                "arrays": {name: encode_array(array) for name, array in layer.arrays.items()},
+                "arrays": arrays,
             }
-            for layer in model.layers
+            for layer, arrays in zip(model.layers, encoded, strict=True)
         ],
         "history": model.history,
     }
 
 
-def save(model: "Model", path: str | Path) -> None:
+def save(model: Network, path: str | Path) -> None:
     """Write a model; see `atomic_file.replace`."""
     write(to_document(model), path)
 
@@ -119,7 +153,7 @@ def write(document: dict[str, Any], path: str | Path) -> None:
 
 
 def is_model(path: Path) -> bool:
-    """Return whether a file begins as `save` writes it."""
+    """Return whether a file begins as `save` writes models."""
     if not path.is_file():  # opening a pipe waits for a writer
         return False
     try:
@@ -130,7 +164,7 @@ def is_model(path: Path) -> bool:
 
 
 def is_run(path: Path) -> bool:
-    """Return whether a model's file also keeps a run that was interrupted."""
+    """Return whether a file holds an interrupted run beside the model."""
     try:
         return "run" in read(path)
     except InputError:
@@ -138,12 +172,18 @@ def is_run(path: Path) -> bool:
 
 
 def read(path: str | Path) -> dict[str, Any]:
-    """Return what `write` wrote; InputError when it is no model or of another version."""
+    """Return the document that `write` wrote.
+
+    Raises
+    ------
+    InputError
+        When the file is not a model, or of another version.
+    """
     path = Path(path)
     atomic_file.reject_special_files(path)
     try:
         document = json.loads(
-            path.read_text(encoding="utf-8-sig"), object_pairs_hook=_without_repeats
+            path.read_text(encoding="utf-8-sig"), object_pairs_hook=_reject_duplicates
         )
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such model; train one first") from None
@@ -163,17 +203,17 @@ def read(path: str | Path) -> dict[str, Any]:
     return document
 
 
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return an object of JSON; which of two entries of one name is meant cannot be known."""
+def _reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of JSON; ValueError when two of its entries have the same name."""
     entries = dict(pairs)
     if len(entries) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"the entry {max(names, key=names.count)!r} is there twice")
+        raise ValueError(f"the entry {max(names, key=names.count)!r} occurs twice")
     return entries
 
 
-def load(cls: "type[Model]", path: str | Path, backend: str, dtype: Any) -> "Model":
-    """Read a model; see `Model.load`."""
+def load(cls: type[AnyModel], path: str | Path, backend: str, dtype: Any) -> AnyModel:
+    """Load a model; see `Model.load`."""
     document = read(path)
     try:
         return _from_document(cls, document, backend, dtype)
@@ -185,7 +225,9 @@ def load(cls: "type[Model]", path: str | Path, backend: str, dtype: Any) -> "Mod
         raise InputError(f"{path}: is not a valid model: {error}{REMEDY}") from None
 
 
-def _from_document(cls, document: dict[str, Any], backend: str, dtype: Any) -> "Model":
+def _from_document(
+    cls: type[AnyModel], document: dict[str, Any], backend: str, dtype: Any
+) -> AnyModel:
     if document["dtype"] not in ("float32", "float64"):
         raise ValueError(f"its dtype is {document['dtype']!r}, not float32 or float64")
     shape = document["input_shape"]
@@ -200,12 +242,13 @@ def _from_document(cls, document: dict[str, Any], backend: str, dtype: Any) -> "
         if numbers.shape != (shape[0],) or not np.isfinite(numbers).all():
             raise ValueError(f"normalization {name} must be {shape[0]} finite numbers")
         normalization[name] = numbers
-    model = cls(shape, backend, dtype, document["seed"])
+    C, H, W = shape
+    model = cls((C, H, W), backend, dtype, document["seed"])
     model.mean, model.std = normalization["mean"], normalization["std"]
     for entry in document["layers"]:
         _add(model, entry)
     if model.classes != check_int(document["classes"], "classes", 1):
-        raise ValueError(f"it tells {model.classes} classes apart, not {document['classes']}")
+        raise ValueError(f"its last layer has {model.classes} classes, not {document['classes']}")
     if not (model.std > 0).all():
         raise ValueError("normalization std must be above 0")
     pixels = document["normalization"].get("pixels")
@@ -223,13 +266,13 @@ def _from_document(cls, document: dict[str, Any], backend: str, dtype: Any) -> "
     return model
 
 
-def _add(model: "Model", entry: dict[str, Any]) -> None:
+def _add(model: Network, entry: dict[str, Any]) -> None:
     """Append a saved layer."""
-    kind = entry["type"]
-    if kind not in LAYER_TYPES:
-        raise ValueError(f"unknown layer type {kind!r}; known are {', '.join(LAYER_TYPES)}")
+    type_name = entry["type"]
+    if type_name not in LAYER_TYPES:
+        raise ValueError(f"unknown layer type {type_name!r}; known are {', '.join(LAYER_TYPES)}")
     if not isinstance(entry["name"], str) or not entry["name"].isprintable():
-        raise TypeError(f"the name of a layer must be text to print, got {entry['name']!r}")
+        raise TypeError(f"the name of a layer must be printable text, got {entry['name']!r}")
     entries = entry["arrays"]
 
     def saved(name: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -242,7 +285,7 @@ def _add(model: "Model", entry: dict[str, Any]) -> None:
         except ValueError as error:
             raise ValueError(f"its {name} {error}") from None
 
-    model.add(LAYER_TYPES[kind](**entry["config"], name=entry["name"]), saved)
+    model.add(LAYER_TYPES[type_name](**entry["config"], name=entry["name"]), saved)
     layer = model.layers[-1]
     if set(entries) != set(layer.arrays):
         raise ValueError(f"layer {layer} has arrays {sorted(layer.arrays)}, not {sorted(entries)}")

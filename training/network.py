@@ -1,0 +1,432 @@
+"""A network: layers in a row, the loss behind them, and one training step."""
+
+import math
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+
+from kernels import get_backend
+from kernels.scalars import check_int
+from kernels.validation import (
+    check_channel_numbers,
+    check_labels,
+    check_real_images,
+    check_smoothing,
+    standardize_dtype,
+)
+from layers import LAYER_TYPES, BatchNorm, Layer, Softmax, fold, fuse
+from training.errors import DivergedError, InputError
+from training.input_stats import InputStats, check_finite_pixels
+from training.optimizers import Optimizer
+from training.parameters import Parameters
+from training.rwlock import RWLock, exclusive, shared
+
+INFERENCE_BATCH = 256
+MAX_CAPTURED_STEPS = 8  # batch sizes whose steps stay captured; each holds its activations
+
+Self = TypeVar("Self", bound="Network")
+
+
+class Network:
+    """A network of layers with one training step and prediction.
+
+    `Model`, which users create, adds training over epochs and files. See there for the parameters
+    and attributes.
+    """
+
+    def __init__(
+        self,
+        input_shape: tuple[int, int, int],
+        backend: str = "numba",
+        dtype: Any = "float32",
+        seed: int = 0,
+        fused: bool = True,
+    ):
+        if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3:
+            raise ValueError(f"input_shape must be (C, H, W), got {input_shape!r}")
+        C, H, W = (check_int(size, "input_shape", 1) for size in input_shape)
+        self.input_shape = C, H, W
+        self.backend = get_backend(backend)
+        self.dtype = standardize_dtype(dtype)
+        self.seed = check_int(seed, "seed", 0)
+        self.rng = np.random.default_rng(self.seed)
+        self.fused = fused
+        self.rwlock = RWLock()
+        self.layers: list[Layer] = []
+        self._training_plan: list[Layer] = []
+        self._inference_plan: list[Layer] = []
+        self._captured: dict[Any, Callable[..., Any] | None] = {}
+        self._head = Softmax()
+        self.optimizer: Optimizer | None = None
+        self._label_smoothing = 0.0
+        self.history: dict[str, list] = {}
+        self.mean = np.zeros(C, self.dtype)
+        self.std = np.ones(C, self.dtype)
+        self.pixels = InputStats()
+
+    @exclusive
+    def add(self: Self, layer: Layer, saved: Callable | None = None) -> Self:
+        """Append a layer and build it on the output shape of the layer before.
+
+        Parameters
+        ----------
+        layer : Layer
+        saved : callable, optional
+            Returns the arrays of a layer that was saved; see `Layer.build`.
+
+        Returns
+        -------
+        The model itself.
+
+        Raises
+        ------
+        ShapeError
+            When the layer cannot take the output of the layer before. The model is unchanged.
+        """
+        if not isinstance(layer, Layer):
+            raise TypeError(f"add takes a layer such as Relu(), got {layer!r}")
+        if layer.in_model:
+            raise ValueError(f"layer {layer} is in a model already; make a new one")
+        given_name = layer.name
+        if given_name is None:
+            type_name = type(layer).__name__
+            number = 1 + sum(type(other).__name__ == type_name for other in self.layers)
+            layer.name = f"{type_name.lower()}_{number}"
+        # Each layer has its own generator: its random numbers depend on its position alone.
+        rng = np.random.default_rng([self.seed, len(self.layers)])
+        try:
+            layer.build(self.output_shape, self.backend, self.dtype, rng, saved)
+        except ValueError:
+            layer.name = given_name
+            raise
+        layer.in_model = True
+        layer.need_dx = bool(self.layers)
+        self.layers.append(layer)
+        self.optimizer = None
+        self._plan()
+        return self
+
+    def _plan(self) -> None:
+        """Split the layers into those that compute the logits and the softmax behind them."""
+        last = self.layers[-1]
+        if isinstance(last, Softmax):
+            body, self._head = self.layers[:-1], last
+        else:
+            body, self._head = self.layers, Softmax()
+            if len(self.output_shape) == 1:
+                self._head.build(self.output_shape, self.backend, self.dtype)
+        self._training_plan = fuse(body) if self.fused else list(body)
+        self._inference_plan = fold(body) if self.fused else list(body)
+        # A user's own layer may do more than call the backend, which a capture would miss.
+        only_known_layers = all(type(layer) in LAYER_TYPES.values() for layer in self.layers)
+        self._capturable = self.fused and only_known_layers
+        self._captured.clear()
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """The shape that the last layer returns for one image."""
+        return self.layers[-1].output_shape if self.layers else self.input_shape
+
+    @property
+    def classes(self) -> int:
+        """The number of classes."""
+        if len(self.output_shape) != 1:
+            raise ValueError(
+                f"the model puts out {self.output_shape}, not one number a class: "
+                "add Flatten() and Dense(classes) at its end"
+            )
+        return self.output_shape[0]
+
+    @exclusive
+    def compile(self: Self, optimizer: Optimizer, label_smoothing: float = 0.0) -> Self:
+        """Prepare the model for training.
+
+        Parameters
+        ----------
+        optimizer : Optimizer
+        label_smoothing : float
+            Share of each label that is spread over all classes, which keeps the network from
+            becoming too certain.
+
+        Returns
+        -------
+        The model itself.
+        """
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(f"optimizer must be one such as Adam(), got {optimizer!r}")
+        if self.classes < 2:
+            raise ValueError("the model needs at least two classes at its end")
+        optimizer.check_unbound()
+        self._label_smoothing = check_smoothing(label_smoothing)
+        self.parameters = Parameters(self.layers, self.dtype)
+        self._captured.clear()
+        optimizer.bind(self.parameters, self.backend)
+        self.optimizer = optimizer
+        return self
+
+    @property
+    def label_smoothing(self) -> float:
+        """Share of each label that is spread over all classes; `compile` sets it."""
+        return self._label_smoothing
+
+    @exclusive
+    def fit_normalization(self: Self, images: np.ndarray) -> Self:
+        """Set the mean and standard deviation of each channel to those of training images.
+
+        Parameters
+        ----------
+        images : (N, C, H, W)
+
+        Returns
+        -------
+        The model itself.
+
+        Raises
+        ------
+        ValueError
+            When there are no images, or their pixels are not finite or cannot be normalized.
+        """
+        images = self._check_images(images)
+        if len(images) == 0:
+            raise ValueError("normalization needs at least one image")
+        check_finite_pixels(images, "images", images.dtype)
+        pixels = InputStats.of(images)
+        mean = images.mean(axis=(0, 2, 3), dtype=np.float64)
+        squares = np.zeros_like(mean)
+        with np.errstate(over="ignore", divide="ignore"):
+            for start in range(0, len(images), 1024):  # in parts: all in float64 is 8 times uint8
+                part = images[start : start + 1024] - mean[:, None, None]
+                squares += np.square(part).sum(axis=(0, 2, 3))
+            std = np.sqrt(squares / (images.size / len(mean)))
+            # A constant channel's deviation is a rounding error, which must not be divided by.
+            std = np.where(std <= 1e-7 * np.abs(mean), 1, std).astype(self.dtype)
+            mean, limits = mean.astype(self.dtype), np.array(pixels[:2]).astype(self.dtype)
+            if not np.isfinite([*mean, *std, *(1 / std), *limits]).all():
+                raise ValueError(
+                    f"pixels from {pixels.low:g} to {pixels.high:g} are too large or too close to "
+                    f"each other for {self.dtype}: scale them, to 0 to 255, say"
+                )
+        self.mean, self.std, self.pixels = mean, std, pixels
+        return self
+
+    def check_batch_size(self, size: int) -> None:
+        """Raise InputError when the model cannot be trained on batches of this size.
+
+        The statistics of a BatchNorm over a single value are that value and a variance of 0: its
+        output would not depend on the image, and its running variance would fall to 0.
+        """
+        if size > 1:
+            return
+        if size == 0:
+            raise InputError("a batch needs at least one image")
+        for layer in self.layers:
+            if isinstance(layer, BatchNorm) and math.prod(layer.output_shape[1:]) == 1:
+                raise InputError(
+                    f"layer {layer} normalizes over the batch, and a batch of one image has a "
+                    "single value per channel there: train on batches of at least two images"
+                )
+
+    @exclusive
+    def compute_gradients(self, x: np.ndarray, y: np.ndarray) -> tuple[float, int]:
+        """Run one batch forward and backward, and leave the gradients in `parameters.grads`.
+
+        Parameters
+        ----------
+        x : (N, C, H, W)
+        y : (N,) of int
+
+        Returns
+        -------
+        loss : float
+            Mean over the batch.
+        n_correct : int
+            The number of images that the model labelled correctly.
+        """
+        images = self._check_images(x)
+        self.check_batch_size(len(images))
+        # Before the forward pass, which updates running statistics; the loss checks them later.
+        labels = check_labels(y, len(images), self.classes)
+        return self._run(self._forward_and_back, self.as_contiguous(images), labels)
+
+    def as_contiguous(self, images: np.ndarray) -> np.ndarray:
+        """Return images as all backends take them: contiguous, uint8 or the model's dtype."""
+        if images.dtype != np.uint8:
+            images = images.astype(self.dtype, copy=False)
+        # For any other array, Numba would compile its kernels once more.
+        return np.require(images, None, ["C", "A", "W"])
+
+    def _run(self, function: Callable, images: np.ndarray, *labels: np.ndarray) -> Any:
+        """Call a function of images, or replay its kernel calls if they were captured.
+
+        A function is captured once for each shape and dtype of the images. Kernels that are
+        replayed check nothing, so all their inputs are checked here.
+        """
+        key = function.__name__, images.shape, images.dtype
+        replay = self._captured.pop(key, function) if self._capturable else None
+        if self._capturable and replay is not function:
+            self._captured[key] = replay  # the last used is the last to be dropped
+        if replay is None:  # it cannot be captured; `normalize_images` checks the mean and std
+            return function(images, self.mean, self.std, *labels)
+        inputs = (
+            images,
+            check_channel_numbers(self.mean, "mean", images, self.dtype),
+            check_channel_numbers(self.std, "std", images, self.dtype),
+            *labels,
+        )
+        if replay is not function:
+            return replay(*inputs)
+        result, replay = self.backend.capture(function, *inputs)
+        self._captured[key] = replay  # None: the function cannot be captured
+        for oldest in list(self._captured)[:-MAX_CAPTURED_STEPS]:
+            self._captured.pop(oldest, None)
+        if replay is not None:
+            for layer in self._training_plan:
+                layer.clear_context()
+        return result
+
+    def _forward_and_back(self, images, mean, std, labels) -> tuple[float, int]:
+        activations = self.backend.normalize_images(images, mean, std, self.dtype)
+        for layer in self._training_plan:
+            activations = layer.forward(activations, training=True)
+        loss, n_correct, gradient = self._head.loss(activations, labels, self._label_smoothing)
+        for layer in reversed(self._training_plan):
+            gradient = layer.backward(gradient)
+        return loss, n_correct
+
+    @exclusive
+    def train_batch(self, x: np.ndarray, y: np.ndarray) -> tuple[float, int]:
+        """Train on one batch.
+
+        Parameters
+        ----------
+        x : (N, C, H, W)
+        y : (N,) of int
+
+        Returns
+        -------
+        loss : float
+            Mean over the batch, before the step.
+        n_correct : int
+            The number of images that were labelled correctly before the step.
+
+        Raises
+        ------
+        InputError
+            When a pixel is not finite, or the batch is one image and a BatchNorm needs more.
+        DivergedError
+            When the loss is not finite. Weights and running averages are unchanged.
+        """
+        if self.optimizer is None:
+            raise RuntimeError("call compile(optimizer=...) before training")
+        buffers_before = self.parameters.buffers.copy()
+        loss, n_correct = self.compute_gradients(x, y)
+        if not math.isfinite(loss):
+            self.parameters.buffers[:] = buffers_before
+            check_finite_pixels(np.asarray(x), "x", self.dtype)
+            raise DivergedError(
+                f"the loss became {loss}: try a smaller learning rate than "
+                f"{self.optimizer.learning_rate:g}"
+            )
+        # All gradients are complete and none is applied: the place to sum them over machines.
+        self.optimizer.step()
+        return loss, n_correct
+
+    def train_step(self, x: np.ndarray, y: np.ndarray) -> float:
+        """Train on one batch and return its mean loss, as it was before the step.
+
+        Parameters
+        ----------
+        x : (N, C, H, W)
+        y : (N,) of int
+
+        Raises
+        ------
+        InputError
+            When a pixel is not finite, or the batch is one image and a BatchNorm needs more.
+        DivergedError
+            When the loss is not finite. Weights and running averages are unchanged.
+        """
+        return self.train_batch(x, y)[0]
+
+    @shared
+    def logits(self, x: np.ndarray) -> np.ndarray:
+        """Return the scores (N, classes) of images (N, C, H, W) before the softmax."""
+        images, classes = self._check_images(x), self.classes
+        parts = [
+            self._run(self._infer, self.as_contiguous(images[start : start + INFERENCE_BATCH]))
+            for start in range(0, len(images), INFERENCE_BATCH)
+        ]
+        if len(parts) == 1:
+            return parts[0]
+        return np.concatenate(parts) if parts else np.empty((0, classes), self.dtype)
+
+    def _infer(self, images, mean, std) -> np.ndarray:
+        activations = self.backend.normalize_images(images, mean, std, self.dtype, predict=True)
+        for layer in self._inference_plan:
+            activations = layer.forward(activations, training=False)
+        return self.backend.to_array(activations, output=True)
+
+    def predict_proba(self, x: np.ndarray) -> np.ndarray:
+        """Return the probability (N, classes) of each class for each image (N, C, H, W)."""
+        return self.probabilities(self.logits(x))
+
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
+        """Return the probabilities (N, classes) that belong to `logits`."""
+        return self._head.forward(logits, training=False)
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        """Return the most probable label (N,) of each image (N, C, H, W)."""
+        return self.logits(x).argmax(axis=1)
+
+    def evaluate(self, x: np.ndarray, y: np.ndarray) -> float:
+        """Return the accuracy: the share of images labelled correctly, 0 to 1."""
+        return self.loss_and_accuracy(x, y)[1]
+
+    def loss_and_accuracy(self, x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
+        """Return the mean loss and the accuracy on images (N, C, H, W) with labels (N,)."""
+        x, y = self.check_data(x, y)
+        loss, n_correct, _ = self._head.loss(self.logits(x), y)
+        return loss, n_correct / len(x)
+
+    def summary(self) -> str:
+        """Return a table of the layers with their output shapes and numbers of parameters."""
+        rows = [("layer", "output shape", "parameters")]
+        rows.append(("input", str(self.input_shape), ""))
+        for layer in self.layers:
+            rows.append((str(layer.name), str(layer.output_shape), f"{layer.size:,}"))
+        rows.append(("total", "", f"{self._size:,}"))
+        widths = [max(len(row[column]) for row in rows) for column in range(3)]
+        lines = [f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:>{widths[2]}}" for a, b, c in rows]
+        rule = "-" * len(lines[0])
+        return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
+
+    def __str__(self) -> str:
+        return self.summary()
+
+    def __repr__(self) -> str:
+        layers = f"{len(self.layers)} layer" + "s" * (len(self.layers) != 1)
+        return (
+            f"<{type(self).__name__}: {self.input_shape} -> {self.output_shape}, {layers}, "
+            f"{self._size:,} parameters>"
+        )
+
+    @property
+    def _size(self) -> int:
+        return sum(layer.size for layer in self.layers)
+
+    def _check_images(self, x: Any) -> np.ndarray:
+        """Return images (N, C, H, W) of the model's shape and of any real dtype."""
+        if getattr(x, "shape", (0,))[1:] != self.input_shape:
+            raise ValueError(
+                f"the model takes images of shape (N, {', '.join(map(str, self.input_shape))}), "
+                f"got {getattr(x, 'shape', type(x).__name__)}"
+            )
+        return check_real_images(x)
+
+    def check_data(self, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Return images and their labels as arrays that the model can learn from, or raise."""
+        x = self._check_images(x)
+        if len(x) == 0:
+            raise ValueError("there are no images")
+        return x, check_labels(y, len(x), self.classes)
