@@ -11,14 +11,14 @@ from pathlib import Path
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, prange, types
+from numba import prange, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 from bench.timing import interleave
 from kernels.numba_backend.packed.layout import simd_width
 from kernels.numba_backend.runtime.buffer_pool import empty
-from kernels.numba_backend.runtime.compiler import OPTIONS, parallel
+from kernels.numba_backend.runtime.compiler import parallel
 
 FLOAT32 = np.dtype(np.float32)
 LANES = simd_width(FLOAT32)
@@ -140,7 +140,7 @@ def _multiply_adds(tasks, rounds):
 
 
 def _make_sweep(READS: int, WRITES: int):
-    @njit(parallel=True, **OPTIONS)
+    @parallel
     def sweep(a, b, out, tasks, rounds, repeats):
         """Let each task go through its own part of the arrays again and again."""
         total = np.float32(0)

@@ -106,8 +106,8 @@ def pytest_pyfunc_call(pyfuncitem):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(validation, "check_array", guarded_array)
         patch.setattr(validation, "check_writable", in_place)
-        patch.setattr(buffer_pool, "_new_block", lambda size: memoryview(guarded_bytes(size)))
-        patch.setattr(buffer_pool, "_shared", buffer_pool.BufferPool())
+        patch.setattr(buffer_pool, "allocate_block", lambda size: memoryview(guarded_bytes(size)))
+        patch.setattr(buffer_pool, "shared_pool", buffer_pool.BufferPool())
         for module in _modules():
             patch.setattr(module, "np", _Numpy())
         yield

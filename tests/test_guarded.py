@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-MODULES = ("kernels", "channels_last", "numba_backend", "numbers")
+MODULES = ("kernels", "channels_last", "winograd", "numba_backend", "numbers")
 KERNELS = [f"tests/test_{name}.py" for name in MODULES]
 
 
 def run_tests(long_mode, short, *arguments, **environment):
     """Run tests of kernels in a process of their own, which they may end; return what it said."""
     # Of numba_backend's own tests those of kernels: copies are not recorded, and start no process.
-    kernels = [*KERNELS, "-k", "not numba_backend or winograd or parts"]
+    kernels = [*KERNELS, "-k", "not numba_backend or blocked_sums"]
     what = kernels if long_mode else short
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments, *what],

@@ -4,6 +4,7 @@ No matrix product goes to BLAS: its threads and those of these kernels would fig
 cores (`jit.py` has the figures).
 """
 
+import sys
 from functools import wraps
 
 import numpy as np
@@ -24,8 +25,8 @@ from kernels.numba_backend.channels_last import ChannelsLast
 from kernels.numba_backend.convolution import col2im, correlate_im2col, im2col
 from kernels.numba_backend.optimizers import adam_step, momentum_step, sgd_step
 from kernels.numba_backend.runtime.capture import capture, invalidate_capture, launch
-from kernels.numba_backend.runtime.compiler import set_threads
-from kernels.numba_backend.runtime.process_guards import guard
+from kernels.numba_backend.runtime.process_guards import install_process_guards
+from kernels.numba_backend.runtime.threading_layer import set_threads
 from kernels.numba_backend.warping import warp_images
 
 
@@ -193,4 +194,4 @@ __all__ = [
     "warp_images",
 ]
 
-guard(globals())
+install_process_guards(sys.modules[__name__])

@@ -1,1 +1,1 @@
-"""How kernels are compiled, cached, given threads and memory, captured and replayed."""
+"""What kernels run on: compiler and cache, threads, memory, and the capture of whole steps."""

@@ -1,8 +1,11 @@
-"""Memory for activations, used again and again.
+"""A pool of memory for activations, so that a training step need not ask the system for any.
 
-Fresh memory from the system costs a page fault every 4 KiB, about as long as a kernel takes to
-fill it. A training step asks for the same sizes each time, so blocks that are no longer in use
-wait here for the next one who asks. Where the sizes change, those of long ago are given back.
+Memory that is fresh from the system costs a page fault for every 4 KiB when it is first written,
+and a page fault takes about as long as a kernel needs to fill the page. A training step needs
+arrays of the same sizes as the step before. The pool therefore keeps the memory of arrays that
+are no longer in use, and `empty` hands it out again. NumPy does not: it returns large arrays to
+the system. If the sizes change, the pool frees the blocks that have been unused for the longest
+time.
 """
 
 import contextlib
@@ -14,22 +17,23 @@ from collections import deque
 
 import numpy as np
 
-ALIGNMENT = 64  # bytes of a cache line: vectors that straddle two cost double
-# A training step holds 1.14 to 1.83 times what it ever uses at once (networks tiny to large, 16 to
-# 256 images): not all of its sizes are in use together.
+ALIGNMENT = 64  # bytes of a cache line: access to a vector that straddles two costs twice as much
+# The pool may hold this many times the memory that is in use at once. A training step needs 1.14
+# to 1.83 times (networks tiny to large, 16 to 256 images): it does not use all sizes at once.
 MAX_CACHED_RATIO = 3
-SPARE = 1 << 28  # bytes that are kept at any rate
-PEAK_DECAY = 0.1  # of each new block: so much less counts what was in use at once before it
+MIN_CACHED_BYTES = 1 << 28  # which a pool may always hold
+# The peak of memory in use at once decays by this share of each new block.
+PEAK_DECAY = 0.1
 
-_lent: dict[int, "_Lease"] = {}
 _lock = threading.RLock()
-if hasattr(os, "register_at_fork"):  # a child has no thread that would give it back
+if hasattr(os, "register_at_fork"):  # no thread of a child would release the lock
     os.register_at_fork(
         before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release
     )
 
 
-def _new_block(size: int) -> memoryview:
+def allocate_block(size: int) -> memoryview:
+    """Return new uninitialised bytes that begin on a cache line."""
     raw = np.empty(size + ALIGNMENT, np.uint8)
     start = -raw.ctypes.data % ALIGNMENT
     return memoryview(raw.data)[start : start + size]
@@ -40,115 +44,143 @@ def _address(block: memoryview) -> int:
 
 
 class _Lease(weakref.ref):
-    """Watches an array; when it and all its views are gone, its block is given back."""
+    """A weak reference to an array; it returns the block when the array and its views are gone."""
 
-    __slots__ = ("block", "returned")
+    __slots__ = ("block", "returned_blocks")
     block: memoryview
-    returned: deque[memoryview]
+    returned_blocks: deque[memoryview]
 
 
-def _take_back(lent: _Lease) -> None:
-    # The garbage collector may call this at any place, where the lock is held too.
-    del _lent[id(lent)]
-    lent.returned.append(lent.block)
+_leases: dict[int, _Lease] = {}  # keeps the weak references alive
+
+
+def _end_lease(lease: _Lease) -> None:
+    # The garbage collector may call this at any time, also while this thread changes the pool.
+    # Appending to a deque is safe then; the pool takes the blocks from there.
+    del _leases[id(lease)]
+    lease.returned_blocks.append(lease.block)
 
 
 class BufferPool:
-    """Blocks of memory, and which of them are free.
+    """Blocks of memory that are handed out as arrays, and reused when the arrays are gone.
 
-    When a new block is needed, those that have been free the longest go, until no more is held
-    than MAX_CACHED_RATIO times what was in use at once lately.
+    When a new block is needed, the free blocks that have been unused for the longest time are
+    dropped, until the pool holds at most MAX_CACHED_RATIO times the recent peak of memory in use.
 
     Parameters
     ----------
-    spare : float
-        Bytes that may be held at any rate.
+    min_cached : float
+        Bytes that the pool may always hold.
+
+    Examples
+    --------
+    >>> pool = BufferPool()
+    >>> x = pool.empty((2, 3), np.dtype(np.float32))
+    >>> address = x.ctypes.data
+    >>> del x
+    >>> pool.empty((6,), np.dtype(np.float32)).ctypes.data == address
+    True
     """
 
-    def __init__(self, spare: float = SPARE) -> None:
-        self._spare = spare
-        self._returned: deque[memoryview] = deque()
-        self._free: dict[int, list[memoryview]] = {}  # by size; the last is the last given back
-        self._blocks: dict[int, memoryview] = {}
-        self._held = self._unused = 0  # bytes
-        self._most_used = 0.0
+    def __init__(self, min_cached: float = MIN_CACHED_BYTES) -> None:
+        self._min_cached = min_cached
+        self._returned_blocks: deque[memoryview] = deque()
+        # By size. Sizes, and the blocks of a size, are in the order in which they were returned.
+        self._free_blocks: dict[int, list[memoryview]] = {}
+        self._blocks: dict[int, memoryview] = {}  # all blocks, by address
+        self._total_bytes = self._free_bytes = 0
+        self._peak_bytes = 0.0  # of what was in use at once lately
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-        size = max(math.prod(shape), 1) * dtype.itemsize
+        """Return an uninitialised array that begins on a cache line."""
+        count = math.prod(shape)
+        size = max(count, 1) * dtype.itemsize
         with _lock:
-            self._collect()
-            block = self._take(size) if size in self._free else self._make(size)
-            self._most_used = max(self._held - self._unused, self._most_used)
-        whole = np.frombuffer(block, dtype)  # all views of it keep it alive, and it is watched
-        lent = _Lease(whole, _take_back)
-        lent.block, lent.returned = block, self._returned
-        _lent[id(lent)] = lent
-        return whole[: math.prod(shape)].reshape(shape)
+            self._collect_returned()
+            block = self._pop_free(size) if size in self._free_blocks else self._add_block(size)
+            self._peak_bytes = max(self._total_bytes - self._free_bytes, self._peak_bytes)
+        base = np.frombuffer(block, dtype)  # every view of it keeps it, and so its lease, alive
+        lease = _Lease(base, _end_lease)
+        lease.block, lease.returned_blocks = block, self._returned_blocks
+        _leases[id(lease)] = lease
+        return base[:count].reshape(shape)
 
-    def _collect(self) -> None:
-        while self._returned:
-            block = self._returned.popleft()
-            free = self._free.pop(block.nbytes, [])
-            free.append(block)
-            self._free[block.nbytes] = free
-            self._unused += block.nbytes
+    def _collect_returned(self) -> None:
+        while self._returned_blocks:
+            block = self._returned_blocks.popleft()
+            blocks = self._free_blocks.pop(block.nbytes, [])
+            blocks.append(block)
+            self._free_blocks[block.nbytes] = blocks
+            self._free_bytes += block.nbytes
 
-    def _take(self, size: int) -> memoryview:
-        free = self._free[size]
-        block = free.pop()
-        if not free:
-            del self._free[size]
-        self._unused -= size
+    def _pop_free(self, size: int) -> memoryview:
+        blocks = self._free_blocks[size]
+        block = blocks.pop()
+        if not blocks:
+            del self._free_blocks[size]
+        self._free_bytes -= size
         return block
 
-    def _make(self, size: int) -> memoryview:
-        self._most_used = max(self._held - self._unused + size, self._most_used - PEAK_DECAY * size)
-        most = max(MAX_CACHED_RATIO * self._most_used, self._spare)
-        while self._free and self._held + size > most:
-            block = self._take(next(iter(self._free)))
+    def _add_block(self, size: int) -> memoryview:
+        in_use = self._total_bytes - self._free_bytes + size
+        self._peak_bytes = max(in_use, self._peak_bytes - PEAK_DECAY * size)
+        limit = max(MAX_CACHED_RATIO * self._peak_bytes, self._min_cached)
+        while self._free_blocks and self._total_bytes + size > limit:
+            block = self._pop_free(next(iter(self._free_blocks)))
             del self._blocks[_address(block)]
-            self._held -= block.nbytes
-        block = _new_block(size)
+            self._total_bytes -= block.nbytes
+        block = allocate_block(size)
         self._blocks[_address(block)] = block
-        self._held += size
+        self._total_bytes += size
         return block
 
     def unowned_view(self, array: np.ndarray) -> np.ndarray:
-        """Return the same array, without keeping its block from being used again."""
-        whole = array
-        while isinstance(whole.base, np.ndarray):
-            whole = whole.base
-        block = self._blocks.get(whole.ctypes.data)
+        """Return a view of the array that does not keep its block from being handed out again.
+
+        An array whose memory is not this pool's is returned as it is.
+        """
+        base = array
+        while isinstance(base.base, np.ndarray):
+            base = base.base
+        block = self._blocks.get(base.ctypes.data)
         if block is None:
             return array
-        offset = array.ctypes.data - whole.ctypes.data
+        offset = array.ctypes.data - base.ctypes.data
         return np.ndarray(array.shape, array.dtype, block, offset, array.strides)
 
 
-_shared = BufferPool()
+shared_pool = BufferPool()
 _local = threading.local()
 
 
 def empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Return an uninitialised array that begins on a cache line."""
-    return getattr(_local, "arena", _shared).empty(shape, dtype)
+    """Return an uninitialised array that begins on a cache line, from this thread's pool."""
+    return getattr(_local, "pool", shared_pool).empty(shape, dtype)
 
 
 def allocate_outputs(out, shapes, dtype: np.dtype) -> list[np.ndarray]:
-    """Return the arrays that were given to be written into, and new ones where there is none."""
-    given = out or [None] * len(shapes)
+    """Return an array for each of several outputs of a kernel.
+
+    Parameters
+    ----------
+    out : sequence of (array or None), or None
+        The caller's arrays; those that are None are allocated.
+    shapes : sequence of tuple of int
+    dtype : numpy dtype
+        Of the arrays that are allocated.
+    """
     return [
         np.empty(shape, dtype) if array is None else array
-        for array, shape in zip(given, shapes, strict=True)
+        for array, shape in zip(out or [None] * len(shapes), shapes, strict=True)
     ]
 
 
 @contextlib.contextmanager
-def allocate_from(arena: BufferPool):
-    """Let `empty` take its memory from this arena, in this thread, until the end of a block."""
-    before = getattr(_local, "arena", _shared)
-    _local.arena = arena
+def allocate_from(pool: BufferPool):
+    """Let `empty` use this pool in this thread, until the end of a ``with`` block."""
+    before = getattr(_local, "pool", shared_pool)
+    _local.pool = pool
     try:
         yield
     finally:
-        _local.arena = before
+        _local.pool = before

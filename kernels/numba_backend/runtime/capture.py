@@ -1,180 +1,242 @@
-"""The plan of a step: its kernel calls, recorded once and made again for each batch.
+"""Capture the kernel calls of a step once, and replay them for every batch that follows.
 
-A step of a small network is some thirty kernel calls of 10 to 50 us each. Between two of them
-Python looks up layers, shapes and memory; after a kernel has filled the caches with its numbers
-that takes about as long again. All of it comes out the same in every step with a batch of the
-same size. So the first step writes down which kernels it calls with which arrays, and the next
-ones only make these calls, in the same memory.
+One step of a small network is about thirty kernel calls of 10 to 50 us each. Between two calls,
+Python looks up layers, checks shapes and allocates outputs; as the kernel before has filled the
+processor's caches with its numbers, this takes about as long as the kernels themselves. Yet its
+outcome is the same in every step on a batch of the same shape. `capture` therefore writes down
+which kernels a step launches with which arrays, and `CapturedStep` repeats only these launches,
+in the same buffers. CUDA graphs and tinygrad's JIT do the same for a GPU.
+
+A replay sees new inputs, and numbers that were changed in place in the arrays that the kernels
+work in, such as parameters. It does not see anything else that the function did. A function whose
+result rests on more than the kernels it launched is therefore never replayed.
 """
 
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numba
 import numpy as np
 
-from kernels.numba_backend.runtime import buffer_pool
+from kernels.numba_backend.runtime.buffer_pool import BufferPool, allocate_from
 
-# Seconds from which on a step is not tried on one thread, and how often it is tried below. A
-# wrong choice, made while others used the cores, costs little where a step is so short.
-SHORT, TRIES = 1.5e-4, 10
+# A replay that takes less than this many seconds may be faster on one thread than on all. That is
+# tried in the first N_TRIALS replays of each kind. A wrong choice, made while other processes
+# used the cores, costs little where a step is so short.
+TRIAL_LIMIT_SECONDS, N_TRIALS = 1.5e-4, 10
 
-_local = threading.local()
+
+class _ThreadState(threading.local):
+    graph: "_CallGraph | None" = None  # what this thread is capturing
 
 
-def launch(kernel: Callable, *arguments: Any) -> Any:
-    """Call a kernel, and note the call if this thread is recording."""
-    result = kernel(*arguments)
-    notes = getattr(_local, "notes", None)
-    if notes is not None:
-        notes.add(kernel, arguments, result)
+_state = _ThreadState()
+
+
+def launch(kernel: Callable, *args: Any) -> Any:
+    """Call a kernel; if this thread is capturing a step, add the call to its graph."""
+    result = kernel(*args)
+    graph = _state.graph
+    if graph is not None:
+        graph.add(kernel, args, result)
     return result
 
 
-def invalidate_capture() -> None:
-    """Say that numbers are worked on in a way that no tape can note."""
-    notes = getattr(_local, "notes", None)
-    if notes is not None:
-        notes.spoiled = True
+def invalidate_capture(reason: str = "values were computed outside the launched kernels") -> None:
+    """Mark the capture that is under way in this thread, if any, as not to be replayed."""
+    graph = _state.graph
+    if graph is not None:
+        graph.invalidate(reason)
 
 
-class _Notes:
-    """Kernel calls and the memory that they work in."""
+def _describe(inputs: Sequence[np.ndarray]) -> str:
+    return ", ".join(f"{x.dtype} {x.shape}" for x in inputs)
 
-    def __init__(self, inputs: tuple[Any, ...]):
-        self._inputs = inputs
-        self._reached: set[int] = set()
-        self.arena = buffer_pool.BufferPool(
-            spare=math.inf
-        )  # the calls hold what they once worked in
+
+class _CallGraph:
+    """The kernel calls of a step in their order, and the buffers that they work in.
+
+    Attributes
+    ----------
+    threads : int
+        How many threads Numba used during the capture. Kernels divide their work by it.
+    mismatch : str or None
+        Why a replay would not return what the function returns; None if it would.
+    """
+
+    def __init__(self, inputs: tuple[np.ndarray, ...]):
+        self.pool = BufferPool(min_cached=math.inf)  # the calls keep using its blocks
         self.threads = numba.get_num_threads()
-        self._tries = [1, self.threads] * TRIES if self.threads > 1 else []
+        self.mismatch: str | None = None
+        self._inputs = inputs  # until the capture ends
+        self._launched_inputs: set[int] = set()
+        self._signature = [(x.shape, x.dtype) for x in inputs]
+        self._calls: list[tuple[Callable, list[Any]]] = []
+        self._slots: list[tuple[list[Any], int, int]] = []  # call's arguments, position, input
+        self._output: np.ndarray | None = None
+        self._last_value: Any = None
+        self._value_call = -1  # the last call that returned a value
+        self._trials = [1, self.threads] * N_TRIALS if self.threads > 1 else []
         self._seconds = {self.threads: math.inf, 1: math.inf}
-        self.calls: list[tuple[Callable, list[Any]]] = []
-        self.slots: list[tuple[list[Any], int, int]] = []
-        self.returned: Any = None
-        self.result = -1
-        self.output: np.ndarray | None = None
-        self.spoiled = False
 
-    def add(self, kernel: Callable, arguments: tuple[Any, ...], result: Any) -> None:
-        """Write a call down; an input leaves a slot for the next one."""
-        noted: list[Any] = []
-        for place, argument in enumerate(arguments):
-            numbers = [n for n, given in enumerate(self._inputs) if argument is given]
-            if numbers:
-                self.slots.append((noted, place, numbers[0]))
-                self._reached.update(numbers)
+    def invalidate(self, reason: str) -> None:
+        self.mismatch = self.mismatch or reason
+
+    def add(self, kernel: Callable, args: tuple[Any, ...], result: Any) -> None:
+        """Add a call; its arguments that are inputs become slots for the inputs of a replay."""
+        arguments: list[Any] = []
+        for position, argument in enumerate(args):
+            index = next((i for i, x in enumerate(self._inputs) if argument is x), None)
+            if index is not None:
+                self._slots.append((arguments, position, index))
+                self._launched_inputs.add(index)
                 argument = None
             elif isinstance(argument, np.ndarray):
-                argument = self.arena.unowned_view(argument)
-            noted.append(argument)
+                argument = self.pool.unowned_view(argument)
+            arguments.append(argument)
         if result is not None:
-            self.result, self.returned = len(self.calls), result
-        self.calls.append((kernel, noted))
+            self._value_call, self._last_value = len(self._calls), result
+        self._calls.append((kernel, arguments))
 
-    def close(self, result: Any) -> None:
-        """End the recording of a function that returned this."""
-        self.spoiled |= len(self._reached) < len(self._inputs)
+    def end_capture(self, result: Any) -> None:
+        """Check that the calls account for what the function returned."""
+        for index in range(len(self._inputs)):
+            if index not in self._launched_inputs:
+                self.invalidate(f"no kernel was launched with input {index} itself")
         if isinstance(result, np.ndarray):
-            self.output = result
-        else:
-            self.spoiled |= result != self.returned
-        self._inputs, self.returned = (), None
+            self._output = result
+        elif result != self._last_value:
+            self.invalidate("the function did not return what its last kernel returned")
+        self._inputs, self._last_value = (), None
 
-    def play(self, inputs: tuple[Any, ...]) -> Any:
-        """Make the calls again."""
+    def check_inputs(self, inputs: tuple[np.ndarray, ...]) -> None:
+        """Raise ValueError if the inputs differ in shape or dtype from those of the capture."""
+        if [(x.shape, x.dtype) for x in inputs] != self._signature:
+            captured = ", ".join(f"{dtype} {shape}" for shape, dtype in self._signature)
+            raise ValueError(f"the step was captured for {captured}, got {_describe(inputs)}")
+
+    def replay(self, inputs: tuple[np.ndarray, ...]) -> Any:
+        """Repeat the calls on other inputs, and return what the function would return."""
         try:
-            for arguments, place, number in self.slots:
-                arguments[place] = inputs[number]
-            results = self._make_calls()
+            for arguments, position, index in self._slots:
+                arguments[position] = inputs[index]
+            values = self._launch_all()
         finally:
-            for arguments, place, _ in self.slots:  # not to keep the caller's arrays alive
-                arguments[place] = None
-        return results[self.result] if self.output is None else self.output.copy()
+            for arguments, position, _ in self._slots:  # keep no array of the caller alive
+                arguments[position] = None
+        return values[self._value_call] if self._output is None else self._output.copy()
 
-    def _make_calls(self) -> list[Any]:
-        """Make the calls on all threads or on one, whichever has been faster.
+    def _launch_all(self) -> list[Any]:
+        """Repeat the calls on all threads or on one, whichever was faster in the trials.
 
-        Threads take 1 to 5 us to begin and end a kernel, more where they are many: one image of
+        Threads take 1 to 5 us to begin and end a kernel, longer if there are many. One image of
         the small network takes 59 us on 2 threads and 48 us on one.
         """
-        if not self._tries:
-            return self._calls_on(min(self._seconds, key=self._seconds.__getitem__))
-        threads = self._tries.pop()
+        if not self._trials:
+            return self._launch_on(min(self._seconds, key=self._seconds.__getitem__))
+        threads = self._trials.pop()
         begin = time.perf_counter()
-        results = self._calls_on(threads)
+        values = self._launch_on(threads)
         seconds = time.perf_counter() - begin
         self._seconds[threads] = min(self._seconds[threads], seconds)
-        if threads > 1 and seconds > SHORT:
-            self._tries.clear()
-        return results
+        if threads > 1 and seconds > TRIAL_LIMIT_SECONDS:
+            self._trials.clear()
+        return values
 
-    def _calls_on(self, threads: int) -> list[Any]:
+    def _launch_on(self, threads: int) -> list[Any]:
         if threads == self.threads:
-            return [kernel(*arguments) for kernel, arguments in self.calls]
+            return [kernel(*arguments) for kernel, arguments in self._calls]
         numba.set_num_threads(threads)
         try:
-            return [kernel(*arguments) for kernel, arguments in self.calls]
+            return [kernel(*arguments) for kernel, arguments in self._calls]
         finally:
             numba.set_num_threads(self.threads)
 
 
 class CapturedStep:
-    """The kernel calls that a function made, to be made again with other inputs.
+    """A function whose kernel calls are captured in one call and replayed in those that follow.
 
-    What the tape returns is the array that the function returned, filled anew, or else what the
-    last kernel that returned anything returns.
+    A step is in one of three states, which decide what a call does:
+
+    * *not captured*: the call runs the function and captures its kernel calls;
+    * *captured*: the call replays them, on inputs of the same shapes and dtypes. It captures them
+      again after the number of threads has changed. It runs the function while another thread
+      replays, because the buffers can serve one replay at a time;
+    * *invalid*: the call runs the function. `mismatch` says what prevents a replay.
+
+    Parameters
+    ----------
+    function : callable
+        Takes arrays, and returns an array or what the last kernel with a value returns. See
+        `capture`.
     """
 
     def __init__(self, function: Callable):
         self._function = function
-        self._notes: _Notes | None = None
-        self._playing = threading.Lock()
-
-    def record(self, *inputs: Any) -> Any:
-        """Run the function, and write down what it calls."""
-        inputs = tuple(
-            given.copy() if any(given is other for other in inputs[:place]) else given
-            for place, given in enumerate(inputs)
-        )
-        notes = _Notes(inputs)
-        _local.notes = notes
-        try:
-            with buffer_pool.allocate_from(notes.arena):
-                result = self._function(*inputs)
-        finally:
-            _local.notes = None
-        notes.close(result)
-        self._notes = notes  # only now: what was interrupted is not played
-        return result.copy() if notes.output is not None else result
-
-    def __call__(self, *inputs: Any) -> Any:
-        notes = self._notes
-        if notes is None or not self._playing.acquire(blocking=False):
-            return self._function(*inputs)  # another thread is at work in the tape's memory
-        try:
-            if notes.threads != numba.get_num_threads():  # there may be room for fewer
-                return self.record(*inputs)
-            return notes.play(inputs)
-        finally:
-            self._playing.release()
+        self._graph: _CallGraph | None = None
+        self._lock = threading.Lock()
 
     @property
-    def whole(self) -> bool:
-        """Whether the notes hold all that the function did."""
-        return self._notes is not None and not self._notes.spoiled
+    def mismatch(self) -> str | None:
+        """What prevents a replay; None if nothing does."""
+        return "the step was not captured" if self._graph is None else self._graph.mismatch
+
+    def __call__(self, *inputs: np.ndarray) -> Any:
+        if not self._lock.acquire(blocking=False):
+            return self._function(*inputs)
+        try:
+            graph = self._graph
+            if graph is None:
+                return self._capture(inputs)
+            if graph.mismatch is not None:
+                return self._function(*inputs)
+            graph.check_inputs(inputs)
+            if graph.threads != numba.get_num_threads():
+                return self._capture(inputs)
+            return graph.replay(inputs)
+        finally:
+            self._lock.release()
+
+    def _capture(self, inputs: tuple[np.ndarray, ...]) -> Any:
+        # An array given twice is copied: the calls must show which input each argument is.
+        inputs = tuple(
+            x.copy() if any(x is other for other in inputs[:index]) else x
+            for index, x in enumerate(inputs)
+        )
+        graph = _CallGraph(inputs)
+        _state.graph = graph
+        try:
+            with allocate_from(graph.pool):
+                result = self._function(*inputs)
+        finally:
+            _state.graph = None
+        graph.end_capture(result)
+        self._graph = graph  # only now: an interrupted capture must not be replayed
+        return result.copy() if isinstance(result, np.ndarray) else result
 
 
-def capture(function: Callable, *inputs: Any) -> tuple[Any, CapturedStep | None]:
-    """Run a function of arrays; return its result, and the tape that runs it again.
+def capture(function: Callable, *inputs: np.ndarray) -> tuple[Any, CapturedStep | None]:
+    """Run a function of arrays once, and capture the kernel calls that it makes.
 
-    The inputs must reach kernels as the very objects that they are, and all work on numbers must
-    be done by kernels; None instead of a tape where it was not so.
+    Parameters
+    ----------
+    function : callable
+        It must hand the inputs themselves to kernels, not views or copies, leave all work on
+        numbers to kernels that run through `launch`, and return an array that a kernel wrote or
+        what the last kernel with a value returned.
+    inputs : arrays
+
+    Returns
+    -------
+    result
+        What the function returned.
+    step : CapturedStep or None
+        Does the same with other inputs of the same shapes and dtypes. None if a replay would not
+        return what the function returns; the function has run once all the same.
     """
-    tape = CapturedStep(function)
-    result = tape.record(*inputs)
-    return result, tape if tape.whole else None
+    step = CapturedStep(function)
+    result = step(*inputs)
+    return result, step if step.mismatch is None else None
