@@ -1,6 +1,7 @@
-"""Batch normalisation, dropout, and the normalisation of images at the model's door.
+"""Batch normalisation and dropout on plain arrays.
 
-Every kernel sees its input as (N, C, S): S pixels of a channel lie together, one for rows.
+Every kernel gets its input as (N, C, S): the S pixels of a channel are neighbours. For rows of
+features S is 1.
 """
 
 import math
@@ -183,20 +184,3 @@ def dropout_grad(dy, mask):
     dx = np.empty_like(dy)
     multiply(dy.reshape(-1), mask.reshape(-1), dx.reshape(-1))
     return dx
-
-
-@parallel
-def _load(images, mean, std, out):
-    N, C, H, W = images.shape
-    for plane in prange(N * C):
-        n, c = plane // C, plane % C
-        scale = mean.dtype.type(1) / std[c]
-        for i in range(H):
-            for j in range(W):
-                out[n, c, i, j] = (images[n, c, i, j] - mean[c]) * scale
-
-
-def normalize_images(images, mean, std):
-    out = np.empty(images.shape, mean.dtype)
-    launch(_load, images, mean, std, out)
-    return out
