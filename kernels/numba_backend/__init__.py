@@ -94,7 +94,9 @@ dense = dispatch_by_layout(products.dense, packed.dense, capturable=True)
 dense_grad = dispatch_by_layout(products.dense_grad, packed.dense_grad)
 dropout = dispatch_by_layout(normalization.dropout, packed.dropout)
 dropout_grad = dispatch_by_layout(normalization.dropout_grad, packed.dropout_grad)
-flatten = dispatch_by_layout(products.flatten, packed.flatten, channels_last.flatten, capturable=True)
+flatten = dispatch_by_layout(
+    products.flatten, packed.flatten, channels_last.flatten, capturable=True
+)
 flatten_grad = dispatch_by_layout(products.flatten_grad, packed.flatten_grad)
 leaky_relu = dispatch_by_layout(activations.leaky_relu, packed.leaky_relu, capturable=True)
 leaky_relu_grad = dispatch_by_layout(activations.leaky_relu_grad, packed.leaky_relu_grad)
@@ -125,8 +127,8 @@ def fold_batch_norm(b, gamma, beta, mean, variance, epsilon):
     )
     scale, shift = np.empty_like(b), np.empty_like(b)
     launch(
-        normalization.fold_kernel, b, gamma, beta, mean, variance, validation.check_epsilon(epsilon),
-        scale, shift,
+        normalization.fold_kernel, b, gamma, beta, mean, variance,
+        validation.check_epsilon(epsilon), scale, shift,
     )  # fmt: skip
     return scale, shift
 

@@ -121,8 +121,8 @@ def copy_zero_padded(x, pad_begin, first, last, padded):
 
 @parallel
 def _correlate(
-    x, pad_begin, padded_buffers, kernel_extent, x_offsets, w, packed_filters, w_offsets, scale, bias,
-    factors, shifts, negative_slope, stride, tile, y,
+    x, pad_begin, padded_buffers, kernel_extent, x_offsets, w, packed_filters, w_offsets,
+    scale, bias, factors, shifts, negative_slope, stride, tile, y,
 ):  # fmt: skip
     """Write the correlation of x (N, H, W, P) with the filters w (F, C/groups, KH, KW) to y.
 
@@ -166,7 +166,8 @@ def _correlate(
                         f = min(above, columns - COLUMNS * L)
                         outer_product_tile_of_columns(
                             weights, g * terms * columns + f, w_offsets, L,
-                            x_flat, (padded_row + j * sw) * C + g * channels, x_offsets, sw * C, terms,
+                            x_flat, (padded_row + j * sw) * C + g * channels, x_offsets, sw * C,
+                            terms,
                             factors_flat, shifts_flat, g * columns + f, negative_slope,
                             y_flat, (row * OW + j) * P + g * filters + f, P, L, ROWS, COLUMNS,
                         )  # fmt: skip

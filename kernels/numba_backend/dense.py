@@ -30,8 +30,8 @@ __all__ = ["dense", "dense_grad", "flatten", "flatten_grad", "matmul"]
 
 @parallel
 def _matmul(
-    a, a_strides, a_offsets, b, b_strides, b_offsets, scale, bias, negative_slope, sizes, parts, tile,
-    pack, sums, out,
+    a, a_strides, a_offsets, b, b_strides, b_offsets, scale, bias, negative_slope, sizes, parts,
+    tile, pack, sums, out,
 ):  # fmt: skip
     """out[i] (N, M) = leaky ReLU of scale * (a[i % groups] (N, K) @ b[i] (K, M)) + bias.
 
@@ -88,7 +88,7 @@ def _matmul(
 
 
 def _in_memory(x):
-    """Return the numbers of a contiguous array of matrices, or of transposed ones, and its strides."""
+    """Return contiguous matrices (or transposed ones) as a flat array, with their strides."""
     flat = x if x.flags.c_contiguous else x.swapaxes(1, 2)
     return flat.reshape(-1), tuple(stride // x.itemsize for stride in x.strides)
 
@@ -111,8 +111,9 @@ def matmul(a, b, out, scale=None, bias=None, negative_slope=1.0):
     tasks = products * -(-N // ROW_BLOCK) * -(-M // width)
     parts = min(PARTS, K) if K * M > MIN_SIZE and tasks < MIN_TASKS else 1
     (a_flat, a_strides), (b_flat, b_strides) = _in_memory(a), _in_memory(b)
-    pack = N > ROWS or b_strides[2] != 1 or M < width
-    sums = (products * parts, N, max(M, width)) if parts > 1 or M < width else (0, 0, 0)
+    narrow = width > M
+    pack = N > ROWS or b_strides[2] != 1 or narrow
+    sums = (products * parts, N, max(M, width)) if parts > 1 or narrow else (0, 0, 0)
     launch(
         _matmul, a_flat, a_strides, terms(K, a_strides[2]),
         b_flat, b_strides, terms(K, width if pack else b_strides[1]),

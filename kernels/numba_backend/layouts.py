@@ -19,4 +19,4 @@ def use_packed_layout(N: int, dtype: np.dtype, training: bool) -> bool:
         activations, so that a step can be captured whatever the number of images is. Without
         gradients, `channels_last` has kernels for fewer images than half a block.
     """
-    return N > 0 and (training or 2 * N >= simd_width(dtype))
+    return N > 0 and (training or simd_width(dtype) <= 2 * N)
