@@ -1,4 +1,4 @@
-"""Prediction of a few images keeps the channels in the lanes, and agrees with NumPy."""
+"""Kernels for a few images, which keep the channels in the SIMD lanes, agree with NumPy."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ NUMBA, NUMPY = get_backend("numba"), get_backend("numpy")
 
 
 def channels_last(x: np.ndarray) -> ChannelsLast:
-    """Return images with their channels last; what fills up the last vector is no number."""
+    """Return images with their channels last; the padding of the last vector is NaN."""
     N, C, H, W = x.shape
     L = simd_width(x.dtype)
     data = np.full((N, H, W, -(-C // L) * L), np.nan, x.dtype)
@@ -39,7 +39,7 @@ def channels_last(x: np.ndarray) -> ChannelsLast:
     negative_slope=st.sampled_from([1.0, 0.0, 0.01]),
     with_scale=st.booleans(),
 )
-def test_correlate(case, negative_slope, with_scale):
+def test_correlate_agrees_with_numpy(case, negative_slope, with_scale):
     rng = np.random.default_rng(0)
     scale = rng.standard_normal(len(case.w)).astype(case.w.dtype) if with_scale else None
     arguments = {
@@ -59,7 +59,7 @@ def test_correlate(case, negative_slope, with_scale):
 
 
 @given(case=pools(max_batch=3))
-def test_max_pool_and_flatten(case):
+def test_max_pool_and_flatten_agree_with_numpy(case):
     x = case.x.copy()
     odd = np.array([np.nan, np.inf, -np.inf], x.dtype)
     places = np.random.default_rng(0).integers(0, x.size, 3)
@@ -76,7 +76,7 @@ def test_max_pool_and_flatten(case):
     dtype=dtypes,
     pool_size=st.integers(1, 2),
 )
-def test_images_as_they_are_loaded(shape, dtype, pool_size):
+def test_normalize_images_agrees_with_numpy(shape, dtype, pool_size):
     rng = np.random.default_rng(1)
     images = rng.integers(0, 256, shape, dtype=np.uint8)
     mean, std = rng.uniform(1, 2, (2, shape[1])).astype(dtype)
@@ -84,13 +84,13 @@ def test_images_as_they_are_loaded(shape, dtype, pool_size):
     assert loaded.shape == shape
     want = NUMPY.normalize_images(images, mean, std, dtype)
     assert_close(NUMBA.to_array(loaded), want)
-    if min(shape[2:]) >= pool_size:  # the channels fill no vector here
+    if min(shape[2:]) >= pool_size:  # the channels are not padded to whole vectors here
         pooled, _ = NUMBA.max_pool(loaded, pool_size)
         assert_close(NUMBA.to_array(pooled), NUMPY.max_pool(want, pool_size)[0])
 
 
-def wide_and_odd(backend: str) -> Model:
-    """Strides, groups, and layers that have no kernel for a few images."""
+def build_network(backend: str) -> Model:
+    """Return a network with strides, groups, and layers that have no channels-last kernel."""
     model = Model((3, 17, 13), backend=backend, dtype="float32")
     for layer in (
         Conv(18, 3, padding="same"), BatchNorm(), Relu(), MaxPool(2, padding=1),
@@ -111,14 +111,14 @@ def wide_and_odd(backend: str) -> Model:
 
 
 @pytest.mark.parametrize("N", [1, 2, 3])
-def test_a_network_predicts_alike_on_few_images(N):
+def test_a_network_predicts_as_with_numpy(N):
     images = np.random.default_rng(3).standard_normal((N, 3, 17, 13), np.float32)
-    want = wide_and_odd("numpy").logits(images)
-    model = wide_and_odd("numba")
-    for _ in range(3):  # recorded, and made again
+    want = build_network("numpy").logits(images)
+    model = build_network("numba")
+    for _ in range(3):  # captured, then replayed
         assert_close(model.logits(images), want)
-    # Nothing is kept of the weights: a change in place is seen.
+    # The captured step holds no copy of the weights: it uses weights changed in place.
     model.layers[0].params["weights"][:] *= 2
-    changed = wide_and_odd("numpy")
+    changed = build_network("numpy")
     changed.layers[0].params["weights"][:] *= 2
     assert_close(model.logits(images), changed.logits(images))

@@ -1,11 +1,13 @@
-"""The fast path: kernels compiled by Numba, parallel on all cores.
+"""The fast backend: kernels compiled by Numba, parallel on all cores.
 
-No matrix product goes to BLAS: its threads and those of these kernels would fight for the
-cores (`jit.py` has the figures).
+Every function here accepts plain arrays, and the activations that other functions of this backend
+have returned. Inside a model activations are packed (`packed`), or have their channels last
+(`channels_last`).
 """
 
 import sys
 from functools import wraps
+from inspect import signature
 
 import numpy as np
 
@@ -23,6 +25,7 @@ from kernels.numba_backend import (
 )
 from kernels.numba_backend.channels_last import ChannelsLast
 from kernels.numba_backend.convolution import col2im, correlate_im2col, im2col
+from kernels.numba_backend.layouts import use_packed_layout
 from kernels.numba_backend.optimizers import adam_step, momentum_step, sgd_step
 from kernels.numba_backend.runtime.capture import capture, invalidate_capture, launch
 from kernels.numba_backend.runtime.process_guards import install_process_guards
@@ -30,25 +33,36 @@ from kernels.numba_backend.runtime.threading_layer import set_threads
 from kernels.numba_backend.warping import warp_images
 
 
-def dispatch_by_layout(on_arrays, on_lanes, on_channels_last=None, recorded=False):
-    """Return a function that takes plain arrays as well as activations inside a model.
+def dispatch_by_layout(on_arrays, on_packed, on_channels_last=None, capturable=False):
+    """Return a function that calls the kernel for the layout of its first argument.
 
-    On plain arrays only those whose every kernel is noted can be recorded: prediction's.
+    Parameters
+    ----------
+    on_arrays, on_packed, on_channels_last : callable
+        Functions with the same parameters. `on_channels_last` may return NotImplemented.
+    capturable : bool
+        Whether `on_arrays` does all its work by `launch`, so that it may be captured.
     """
+    first = next(iter(signature(on_arrays).parameters))
 
     @wraps(on_arrays)
-    def function(x, *args, **kwargs):
+    def function(*args, **kwargs):
+        x = args[0] if args else kwargs.get(first)
         if isinstance(x, packed.PackedBatch):
-            return on_lanes(x, *args, **kwargs)
+            return on_packed(*args, **kwargs)
         if isinstance(x, ChannelsLast):
             if on_channels_last is not None:
-                y = on_channels_last(x, *args, **kwargs)
+                y = on_channels_last(*args, **kwargs)
                 if y is not NotImplemented:
                     return y
             x = channels_last.to_array(x)
-        if not recorded:
+            if args:
+                args = (x, *args[1:])
+            else:
+                kwargs[first] = x
+        if not capturable:
             invalidate_capture()
-        return on_arrays(x, *args, **kwargs)
+        return on_arrays(*args, **kwargs)
 
     return function
 
@@ -74,19 +88,21 @@ batch_norm_relu_pool_grad = dispatch_by_layout(
     normalization.batch_norm_relu_pool_grad, packed.batch_norm_relu_pool_grad
 )
 correlate = dispatch_by_layout(
-    convolution.correlate, packed.correlate, channels_last.correlate, recorded=True
+    convolution.correlate, packed.correlate, channels_last.correlate, capturable=True
 )
 correlate_grad = dispatch_by_layout(convolution.correlate_grad, packed.correlate_grad)
-dense = dispatch_by_layout(products.dense, packed.dense, recorded=True)
+dense = dispatch_by_layout(products.dense, packed.dense, capturable=True)
 dense_grad = dispatch_by_layout(products.dense_grad, packed.dense_grad)
 dropout = dispatch_by_layout(normalization.dropout, packed.dropout)
 dropout_grad = dispatch_by_layout(normalization.dropout_grad, packed.dropout_grad)
-flatten = dispatch_by_layout(products.flatten, packed.flatten, channels_last.flatten, recorded=True)
+flatten = dispatch_by_layout(
+    products.flatten, packed.flatten, channels_last.flatten, capturable=True
+)
 flatten_grad = dispatch_by_layout(products.flatten_grad, packed.flatten_grad)
-leaky_relu = dispatch_by_layout(activations.leaky_relu, packed.leaky_relu, recorded=True)
+leaky_relu = dispatch_by_layout(activations.leaky_relu, packed.leaky_relu, capturable=True)
 leaky_relu_grad = dispatch_by_layout(activations.leaky_relu_grad, packed.leaky_relu_grad)
 max_pool = dispatch_by_layout(
-    pooling.max_pool, packed.max_pool, channels_last.max_pool, recorded=True
+    pooling.max_pool, packed.max_pool, channels_last.max_pool, capturable=True
 )
 max_pool_grad = dispatch_by_layout(pooling.max_pool_grad, packed.max_pool_grad)
 softmax = dispatch_by_layout(activations.softmax, packed.softmax)
@@ -112,21 +128,16 @@ def fold_batch_norm(b, gamma, beta, mean, variance, epsilon):
     )
     scale, shift = np.empty_like(b), np.empty_like(b)
     launch(
-        normalization.fold_kernel, b, gamma, beta, mean, variance, validation.check_epsilon(epsilon),
-        scale, shift,
+        normalization.fold_kernel, b, gamma, beta, mean, variance,
+        validation.check_epsilon(epsilon), scale, shift,
     )  # fmt: skip
     return scale, shift
 
 
-def use_packed_layout(N, dtype):
-    """Return whether a batch is large enough for images in lanes: at least a quarter of one."""
-    return packed.simd_width(dtype) <= 4 * N
-
-
 def from_array(x):
-    invalidate_capture()  # no kernel made these numbers: they would be the same for every batch
+    invalidate_capture()  # no kernel made these numbers: a replay would not update them
     x = validation.check_activations(x, "x")
-    return packed.pack(x) if use_packed_layout(len(x), x.dtype) else x
+    return packed.pack(x) if use_packed_layout(len(x), x.dtype, training=True) else x
 
 
 def to_array(x, output=False):
@@ -134,22 +145,19 @@ def to_array(x, output=False):
         invalidate_capture()
     if isinstance(x, ChannelsLast):
         return channels_last.to_array(x)
-    return (
-        packed.unpack(x)
-        if isinstance(x, packed.PackedBatch)
-        else validation.check_activations(x, "x")
-    )
+    if isinstance(x, packed.PackedBatch):
+        return packed.unpack(x)
+    return validation.check_activations(x, "x")
 
 
 def normalize_images(images, mean, std, dtype, predict=False):
     images, mean, std = validation.check_raw_images(images, mean, std, dtype)
     if images.dtype != np.uint8:
         images = images.astype(mean.dtype, copy=False)
-    images = np.require(images, None, ["C", "A", "W"])  # others would be compiled for anew
-    if use_packed_layout(len(images), mean.dtype):
+    images = np.require(images, None, ["C", "A", "W"])  # Numba would compile again for others
+    if use_packed_layout(len(images), mean.dtype, training=not predict):
         return packed.pack_normalized(images, mean, std)
-    load = channels_last.normalize_images if predict else normalization.normalize_images
-    return load(images, mean, std)
+    return channels_last.normalize_images(images, mean, std)
 
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""ReLU and its leaky form, softmax, and the loss."""
+"""Leaky ReLU, softmax and the loss on plain arrays."""
 
 import math
 
@@ -59,9 +59,10 @@ def stays_largest(largest, number):
 
 @serial
 def _cross_entropy(logits, labels, smoothing, dlogits):
+    """Return the mean loss and the number of correct labels; write the gradient to dlogits."""
     N, K = logits.shape
-    rest = smoothing / K
-    loss, correct = 0.0, 0
+    off_target = smoothing / K
+    loss, n_correct = 0.0, 0
     for n in range(N):
         best = 0
         for k in range(1, K):
@@ -72,14 +73,14 @@ def _cross_entropy(logits, labels, smoothing, dlogits):
             dlogits[n, k] = math.exp(logits[n, k] - largest)
             total += dlogits[n, k]
         for k in range(K):
-            dlogits[n, k] = (dlogits[n, k] / total - rest) / N
+            dlogits[n, k] = (dlogits[n, k] / total - off_target) / N
         dlogits[n, labels[n]] -= (1 - smoothing) / N
         loss += math.log(total) - (1 - smoothing) * (logits[n, labels[n]] - largest)
-        if smoothing > 0:  # or else 0 * -inf would come in
+        if smoothing > 0:  # 0 * -inf would be NaN
             for k in range(K):
-                loss -= rest * (logits[n, k] - largest)
-        correct += best == labels[n]
-    return loss / N, correct
+                loss -= off_target * (logits[n, k] - largest)
+        n_correct += best == labels[n]
+    return loss / N, n_correct
 
 
 def leaky_relu(x, negative_slope):
@@ -122,5 +123,5 @@ def softmax_cross_entropy(logits, labels, smoothing=0.0):
     smoothing = validation.check_smoothing(smoothing)
     labels = validation.check_labels(labels, *logits.shape)
     dlogits = np.empty_like(logits)
-    loss, correct = _cross_entropy(logits, labels, smoothing, dlogits)
-    return loss, correct, dlogits
+    loss, n_correct = _cross_entropy(logits, labels, smoothing, dlogits)
+    return loss, n_correct, dlogits

@@ -1,9 +1,10 @@
-"""Prediction of a few images: the channels of a pixel in the lanes of vectors.
+"""Convolution and max pooling of a few images, with the channels in the SIMD lanes.
 
-A batch too small to fill the lanes with images is kept as (N, H, W, P): the channels of a pixel
-side by side, filled up to whole vectors by each convolution. There a number of the image meets a
-vector of filters, and pooling works on whole vectors; no border or odd width leaves lanes empty.
-What has no kernel here goes on with plain arrays.
+A batch that is too small to fill the SIMD lanes with images is stored as (N, H, W, P): the
+channels of a pixel lie side by side. Each convolution pads them to whole vectors. A convolution
+multiplies one number of the image by a vector of filters, and pooling compares whole vectors, so
+that neither borders nor odd widths leave lanes empty. Prediction keeps this layout from layer to
+layer. A layer that has no kernel here gets plain arrays.
 """
 
 from functools import lru_cache
@@ -20,6 +21,7 @@ from kernels.numba_backend.packed.layout import simd_width
 from kernels.numba_backend.runtime.buffer_pool import empty
 from kernels.numba_backend.runtime.capture import launch
 from kernels.numba_backend.runtime.compiler import parallel, serial
+from kernels.numba_backend.simd.copies import transpose_padded
 from kernels.numba_backend.simd.micro_kernels import (
     outer_product_tile_of_columns,
     outer_product_tile_shape,
@@ -32,7 +34,6 @@ from kernels.numba_backend.simd.vectors import (
     masked_store,
     splat,
     store,
-    transpose,
     where,
 )
 
@@ -45,7 +46,7 @@ class ChannelsLast:
     data : (N, H, W, P)
         The first C of the P numbers of a pixel are its channels.
     shape : (N, C, H, W)
-        What the batch is to the layers.
+        The shape that the layers see.
     """
 
     __slots__ = ("data", "shape")
@@ -60,7 +61,7 @@ class ChannelsLast:
 
 
 @parallel
-def _load(images, mean, std, out):
+def _normalize(images, mean, std, out):
     N, C, H, W = images.shape
     for row in prange(N * H):
         n, i = row // H, row % H
@@ -73,21 +74,21 @@ def _load(images, mean, std, out):
 def normalize_images(images, mean, std) -> ChannelsLast:
     N, C, H, W = images.shape
     x = ChannelsLast(empty((N, H, W, C), mean.dtype), C)
-    launch(_load, images, mean, std, x.data)
+    launch(_normalize, images, mean, std, x.data)
     return x
 
 
 @parallel
 def _to_array(x, out):
-    """out (N, C, H * W) = the channels of x (N, H, W, P)."""
+    """Write the channels of x (N, H, W, P) to out (N, C, H * W)."""
     N, C, S = out.shape
     P, L = x.shape[3], VECTOR_BYTES // x.itemsize
-    pixels, to, nothing = x.reshape(-1), out.reshape(-1), splat(x.dtype.type(0))
+    x_flat, out_flat, zero = x.reshape(-1), out.reshape(-1), splat(x.dtype.type(0))
     for plane in prange(N * C):
         n, c = plane // C, plane % C
         for p in range(0, S, L):
-            some = gather_strided(pixels, (n * S + p) * P + c, P, 0, S - p, nothing)
-            masked_store(to, plane * S + p, some, S - p)
+            pixels = gather_strided(x_flat, (n * S + p) * P + c, P, 0, S - p, zero)
+            masked_store(out_flat, plane * S + p, pixels, S - p)
 
 
 def to_array(x: ChannelsLast) -> np.ndarray:
@@ -102,78 +103,79 @@ def flatten(x: ChannelsLast) -> np.ndarray:
 
 
 @serial
-def _turn(w, F, out):
-    """Write flat filters (F, terms) as (terms, F rounded up to whole vectors), zeros behind."""
-    L = VECTOR_BYTES // w.itemsize
-    T, P, nothing = w.size // F, (F + L - 1) // L * L, splat(w.dtype.type(0))
-    for f in range(0, F, L):
-        for t in range(0, T, L):
-            if f + L <= F and t + L <= T:
-                transpose(w, f * T + t, T, out, t * P + f, P)
-            else:
-                for k in range(t, min(t + L, T)):
-                    store(out, k * P + f, gather_strided(w, f * T + k, T, 0, F - f, nothing))
-
-
-@serial
-def copy_zero_padded(x, corner, first, last, ground):
-    """Write the rows from first to before last of images x (N, H, W, P) onto zeros."""
+def copy_zero_padded(x, pad_begin, first, last, padded):
+    """Write the rows from first to before last of the zero-padded images x (N, H, W, C)."""
     _, H, W, _ = x.shape
-    height = ground.shape[1]
-    top, left = corner
+    height = padded.shape[1]
+    top, left = pad_begin
     for row in range(first, last):
         n, i = row // height, row % height - top
-        line = ground[n, i + top]
+        pixels = padded[n, i + top]
         if 0 <= i < H:
-            line[:left] = 0
-            line[left : left + W] = x[n, i]
-            line[left + W :] = 0
+            pixels[:left] = 0
+            pixels[left : left + W] = x[n, i]
+            pixels[left + W :] = 0
         else:
-            line[:] = 0
+            pixels[:] = 0
 
 
 @parallel
 def _correlate(
-    x, corner, grounds, reach, x_terms, w, turned, w_terms, scale, bias, factors, shifts, negative_slope,
-    stride, tile, y,
+    x, pad_begin, padded_buffers, kernel_extent, x_offsets, w, packed_filters, w_offsets,
+    scale, bias, factors, shifts, negative_slope, stride, tile, y,
 ):  # fmt: skip
-    """y (N, OH, OW, P) = a pixel's sums for all filters (F, terms).
+    """Write the correlation of x (N, H, W, P) with the filters w (F, C/groups, KH, KW) to y.
 
-    Each worker places the rows that it needs, and turns the filters, into room of its own: what
-    another core has just written takes longer to fetch than to write again.
+    Each worker pads the rows that it needs, and packs the filters, in buffers of its own: data
+    that another core has just written takes longer to fetch than to write again.
+
+    The filters of a group fill whole vectors in packed_filters (workers, groups, terms, vectors).
+    In y (N, OH, OW, P) the groups lie side by side. The zeros behind the filters of one group are
+    overwritten by the next group.
     """
     N, OH, OW, P = y.shape
-    workers, _, H, W, C = grounds.shape
+    workers, _, H, W, C = padded_buffers.shape
+    groups, columns = factors.shape
+    filters, terms = scale.size // groups, w_offsets.size
+    channels = w.shape[1]
     (ROWS, COLUMNS), (sh, sw) = tile, stride
-    L = VECTOR_BYTES // x.itemsize
+    L = VECTOR_BYTES // w.itemsize
     for f in range(scale.size):
-        factors[f], shifts[f] = scale[f], bias[f]
-    filters, to = w.reshape(-1), y.reshape(-1)
+        factors[f // filters, f % filters] = scale[f]
+        shifts[f // filters, f % filters] = bias[f]
+    w_flat, y_flat = w.reshape(-1), y.reshape(-1)
+    factors_flat, shifts_flat = factors.reshape(-1), shifts.reshape(-1)
     for worker in prange(workers):
-        ground, weights = grounds[worker], turned[worker]
+        padded, weights = padded_buffers[worker], packed_filters[worker]
         first, last = worker * N * OH // workers, (worker + 1) * N * OH // workers
         if first < last:
-            end = (last - 1) // OH * H + (last - 1) % OH * sh + reach
-            copy_zero_padded(x, corner, first // OH * H + first % OH * sh, end, ground)
-            _turn(filters, scale.size, weights)
-        pixels = ground.reshape(-1)
-        for line in range(first, last):
-            row = (line // OH * H + line % OH * sh) * W
+            end = (last - 1) // OH * H + (last - 1) % OH * sh + kernel_extent
+            copy_zero_padded(x, pad_begin, first // OH * H + first % OH * sh, end, padded)
+            for g in range(groups):
+                transpose_padded(
+                    w_flat, g * filters * terms, terms, filters, terms,
+                    weights, g * terms * columns, columns,
+                )  # fmt: skip
+        x_flat = padded.reshape(-1)
+        for row in range(first, last):
+            padded_row = (row // OH * H + row % OH * sh) * W
             for right in range(0, OW, ROWS):
                 j = min(right, OW - ROWS)
-                for above in range(0, P, COLUMNS * L):
-                    f = min(above, P - COLUMNS * L)
-                    outer_product_tile_of_columns(
-                        weights, f, w_terms, L,
-                        pixels, (row + j * sw) * C, x_terms, sw * C, x_terms.size,
-                        factors, shifts, f, negative_slope,
-                        to, (line * OW + j) * P + f, P, L, ROWS, COLUMNS,
-                    )  # fmt: skip
+                for g in range(groups):
+                    for above in range(0, columns, COLUMNS * L):
+                        f = min(above, columns - COLUMNS * L)
+                        outer_product_tile_of_columns(
+                            weights, g * terms * columns + f, w_offsets, L,
+                            x_flat, (padded_row + j * sw) * C + g * channels, x_offsets, sw * C,
+                            terms,
+                            factors_flat, shifts_flat, g * columns + f, negative_slope,
+                            y_flat, (row * OW + j) * P + g * filters + f, P, L, ROWS, COLUMNS,
+                        )  # fmt: skip
 
 
 @lru_cache(maxsize=256)
-def _x_terms(window: Window, channels: int, P: int) -> np.ndarray:
-    """Return where each channel's each tap stands, (channels * KH * KW,)."""
+def _x_offsets(window: Window, channels: int, P: int) -> np.ndarray:
+    """Return the offset of each tap of each channel, (channels * KH * KW,)."""
     (KH, KW), (dh, dw), width = window.size, window.dilation, window.padded[1]
     c, k, m = np.ogrid[:channels, :KH, :KW]
     return ((k * dh * width + m * dw) * P + c).astype(np.int64).ravel()
@@ -189,54 +191,52 @@ def correlate(
     groups=1,
     scale=None,
     negative_slope=1.0,
-):
+) -> ChannelsLast:
     w, groups = checks.check_filters(w, x.shape, x.dtype, groups)
-    if groups != 1:
-        return NotImplemented
     scale, b = checks.check_scale_and_bias(scale, b, len(w), x.dtype)
     negative_slope = validation.check_negative_slope(negative_slope, x.dtype)
     window = make_window(x.shape[2:], w.shape[2:], stride, padding, dilation)
-    (N, C, _, _), F, P = x.shape, len(w), x.data.shape[3]
-    L = simd_width(x.dtype)
-    vectors, workers = -(-F // L), numba.get_num_threads()
+    N, F, C = x.shape[0], len(w), x.data.shape[3]
+    L, filters, workers = simd_width(x.dtype), F // groups, numba.get_num_threads()
     (OH, OW), T = window.output, w[0].size
-    y = ChannelsLast(empty((N, OH, OW, vectors * L), x.dtype), F)
+    columns = -(-filters // L) * L  # of a group, with the zeros behind its filters
+    P = -(-((groups - 1) * filters + columns) // L) * L
+    y = ChannelsLast(empty((N, OH, OW, P), x.dtype), F)
     launch(
-        _correlate, x.data, window.pad_begin, empty((workers, N, *window.padded, P), x.dtype),
-        window.kernel_extent[0], _x_terms(window, C, P), w,
-        empty((workers, T * vectors * L), x.dtype), terms(T, vectors * L),
-        *scale_and_bias(scale, b, F, x.dtype),
-        *np.zeros((2, vectors * L), x.dtype), negative_slope, window.stride,
-        outer_product_tile_shape(OW, vectors), y.data,
+        _correlate, x.data, window.pad_begin, empty((workers, N, *window.padded, C), x.dtype),
+        window.kernel_extent[0], _x_offsets(window, w.shape[1], C), w,
+        empty((workers, groups * T * columns), x.dtype), terms(T, columns),
+        *scale_and_bias(scale, b, F, x.dtype), *np.zeros((2, groups, columns), x.dtype),
+        negative_slope, window.stride, outer_product_tile_shape(OW, columns // L), y.data,
     )  # fmt: skip
     return y
 
 
 @parallel
-def _max_pool(x, y, size, stride, start):
-    """Whole vectors of channels, whose number is a multiple of theirs."""
+def _max_pool(x, y, size, stride, pad_begin):
+    """Pool images (N, H, W, P) whose P is a multiple of the vector's length."""
     N, H, W, P = x.shape
     _, OH, OW, _ = y.shape
     L = VECTOR_BYTES // x.itemsize
-    pixels, to = x.reshape(-1), y.reshape(-1)
-    for line in prange(N * OH):
-        n, i = line // OH, line % OH
-        top = i * stride[0] - start[0]
+    x_flat, y_flat = x.reshape(-1), y.reshape(-1)
+    for row in prange(N * OH):
+        n, i = row // OH, row % OH
+        top = i * stride[0] - pad_begin[0]
         for j in range(OW):
-            left = j * stride[1] - start[1]
+            left = j * stride[1] - pad_begin[1]
             for v in range(0, P, L):
                 largest = splat(x.dtype.type(-np.inf))
                 for p in range(max(top, 0), min(top + size[0], H)):
                     for q in range(max(left, 0), min(left + size[1], W)):
-                        pixel = load(pixels, ((n * H + p) * W + q) * P + v)
-                        # NaN is not larger than anything, but must come out.
-                        larger = logical_not(pixel <= largest) & (largest == largest)
-                        largest = where(larger, pixel, largest)
-                store(to, (line * OW + j) * P + v, largest)
+                        pixel = load(x_flat, ((n * H + p) * W + q) * P + v)
+                        # NaN compares as not larger, but must be the result.
+                        is_new_max = logical_not(pixel <= largest) & (largest == largest)
+                        largest = where(is_new_max, pixel, largest)
+                store(y_flat, (row * OW + j) * P + v, largest)
 
 
 def max_pool(x: ChannelsLast, pool_size, stride=None, padding=0):
-    """Return no indices, which only a gradient needs."""
+    """Return the largest pixels, and None for the indices, which only a gradient needs."""
     N, C, P = x.shape[0], x.shape[1], x.data.shape[3]
     if P % simd_width(x.dtype):
         return NotImplemented

@@ -6,130 +6,128 @@ from numba import prange
 from kernels import validation
 from kernels.numba_backend.packed.dense import scale_and_bias, terms
 from kernels.numba_backend.packed.layout import simd_width
-from kernels.numba_backend.runtime.buffer_pool import empty
+from kernels.numba_backend.runtime.buffer_pool import allocate_outputs, empty
 from kernels.numba_backend.runtime.capture import launch
 from kernels.numba_backend.runtime.compiler import parallel
+from kernels.numba_backend.simd.copies import transpose_padded
 from kernels.numba_backend.simd.micro_kernels import (
-    dot_tile_shape,
-    outer_product_tile,
+    outer_product_tile_of_columns,
     outer_product_tile_shape,
 )
-from kernels.numba_backend.simd.tiled_matmul import tiled_matmul, tiled_matmul_nt
-from kernels.numba_backend.simd.vectors import VECTOR_BYTES
-from kernels.numpy_backend.dense import blocked_matmul, flatten, flatten_grad
+from kernels.numba_backend.simd.vectors import VECTOR_BYTES, masked_load, store
+from kernels.numpy_backend.dense import flatten, flatten_grad
+from kernels.scalars import check_bool
 
-MAX_VECTORS = 8  # of units that one task covers
-# The weights of many features are read in parts, each from its beginning to its end: 1.6 MB that
-# no longer were in the second-level cache took 42 us by columns on 2 threads, and so 27.
-PARTS, LARGE = 16, 1 << 17
+MAX_VECTORS = 8  # of columns in a tile
+ROW_BLOCK = 64  # rows of a task
+# A long sum with few tasks is cut into parts, in which the rows of b are read from beginning to
+# end: 1.6 MB of weights that no longer were in the second-level cache took 42 us by columns on 2
+# threads, and so 27. The parts do not depend on the number of threads, and so no bit does.
+PARTS, MIN_SIZE, MIN_TASKS = 16, 1 << 17, 64
 
 __all__ = ["dense", "dense_grad", "flatten", "flatten_grad", "matmul"]
 
 
-def _whole_vectors(b, lanes):
-    """Return b (K, M) with its rows filled up by zeros to whole vectors."""
-    K, M = b.shape
-    if M % lanes == 0:
-        return b
-    filled = np.zeros((K, -(-M // lanes) * lanes), b.dtype)
-    filled[:, :M] = b
-    return filled
-
-
-def matmul(a, b, bias=None):
-    """Return a (N, K) @ b (K, M) + bias (M,); b is contiguous, and a or its transpose.
-
-    The columns of b lie in the lanes of vectors, and the numbers of a are their weights.
-    """
-    (N, K), M = a.shape, b.shape[1]
-    if 0 in (N, K, M):
-        return np.zeros((N, M), b.dtype) + (0 if bias is None else bias)
-    L = simd_width(b.dtype)
-    b = _whole_vectors(b, L)
-    width = b.shape[1]
-    out = empty((N, width), b.dtype)
-    flat, row, column = (a, K, 1) if a.flags.c_contiguous else (a.T, 1, N)
-    tiled_matmul(
-        b.reshape(-1), (0, 0, 0, L), np.arange(K, dtype=np.int64) * width,
-        flat.reshape(-1), (0, row), np.arange(K, dtype=np.int64) * column,
-        *scale_and_bias(None, None, N, b.dtype), b.dtype.type(1),
-        out.reshape(-1), (0, 0, 0, width, L),
-        (1, 1, 1, N, width // L), outer_product_tile_shape(N, width // L),
-    )  # fmt: skip
-    return out[:, :M] + (0 if bias is None else bias)
-
-
-def _matmul_transposed(a, b):
-    """Return a (N, M) @ b.T of b (K, M): products of rows, which lie in the lanes."""
-    N, K = len(a), len(b)
-    if 0 in (N, K, a.shape[1]):
-        return np.zeros((N, K), a.dtype)
-    L = simd_width(a.dtype)
-    a, b = _whole_vectors(a, L), _whole_vectors(b, L)
-    width = b.shape[1]
-    out = np.empty((1, N, K), a.dtype)
-    whole = np.zeros(1, np.int64)  # a single line of the full width
-    tiled_matmul_nt(
-        a.reshape(-1), 0, width, L, whole,
-        b.reshape(-1), 0, L, whole, np.arange(K, dtype=np.int64) * width, width // L, 1,
-        dot_tile_shape(N, K), out,
-    )  # fmt: skip
-    return out[0]
-
-
 @parallel
-def _dense(x, w, whole, terms, x_terms, ones, zeros, one, tile, sums, scale, b, negative_slope, y):
-    """y = leaky ReLU of scale * (x @ w) + b.
+def _matmul(
+    a, a_strides, a_offsets, b, b_strides, b_offsets, scale, bias, negative_slope, sizes, parts,
+    tile, pack, sums, out,
+):  # fmt: skip
+    """out[i] (N, M) = leaky ReLU of scale * (a[i % groups] (N, K) @ b[i] (K, M)) + bias.
 
-    whole is w, or room for it with rows of whole vectors. A task sums some of the features for
-    one tile, into sums (parts, rows, units).
+    A task multiplies a block of rows of a by a panel of columns of b, which is packed first: its
+    rows are then neighbours in memory, and zeros fill its last vector. The tasks write to out, or
+    to sums (products * parts, N, M or more), which are added up at the end.
     """
-    (ROWS, COLUMNS), (parts, N, width) = tile, sums.shape
-    K, M = w.shape
-    weights, numbers, to = whole.reshape(-1), x.reshape(-1), sums.reshape(-1)
-    line = COLUMNS * VECTOR_BYTES // x.itemsize
-    tiles = width // line
-    for task in prange(parts * tiles):
-        part, m = task // tiles, task % tiles * line
+    products, groups, N, K, M = sizes
+    (ROWS, COLUMNS), L = tile, VECTOR_BYTES // b.itemsize
+    width = COLUMNS * L
+    blocks, panels = (N + ROW_BLOCK - 1) // ROW_BLOCK, (M + width - 1) // width
+    final = sums.size == 0
+    target = out.reshape(-1) if final else sums.reshape(-1)
+    row_length = max(M, width)
+    ones, zeros = np.ones(row_length, b.dtype), np.zeros(row_length, b.dtype)
+    factor, shift = (scale, bias) if final else (ones, zeros)
+    slope = negative_slope if final else b.dtype.type(1)
+    for task in prange(products * parts * blocks * panels):
+        m = max(0, min(task % panels * width, M - width))
+        block = task // panels % blocks
+        part = task // (panels * blocks) % parts
+        i = task // (panels * blocks * parts)
         first, last = part * K // parts, (part + 1) * K // parts
-        if width != M:
-            for k in range(first, last):
-                for u in range(m, m + line):
-                    whole[k, u] = w[k, u] if u < M else 0
-        for row in range(0, N, ROWS):
+        columns, start = b, i * b_strides[0] + first * b_strides[1] + m * b_strides[2]
+        if pack:
+            columns = np.empty((last - first) * width, b.dtype)
+            if b_strides[2] == 1:
+                for k in range(last - first):
+                    for v in range(0, width, L):
+                        numbers = masked_load(b, start + k * b_strides[1] + v, M - m - v)
+                        store(columns, k * width + v, numbers)
+            else:
+                transpose_padded(
+                    b, start, b_strides[2], min(width, M - m), last - first, columns, 0, width
+                )
+            start = 0
+        for row in range(block * N // blocks, (block + 1) * N // blocks, ROWS):
             n = min(row, N - ROWS)
-            outer_product_tile(
-                weights, first * width + m, terms, line // COLUMNS,
-                numbers, n * K + first, x_terms, K, last - first, ones, zeros, 0, one,
-                to, (part * N + n) * width + m, width, line // COLUMNS, ROWS, COLUMNS,
+            outer_product_tile_of_columns(
+                columns, start, b_offsets, L,
+                a, i % groups * a_strides[0] + n * a_strides[1] + first * a_strides[2], a_offsets,
+                a_strides[1], last - first, factor, shift, m, slope,
+                target, ((i * parts + part) * N + n) * row_length + m, row_length, L, ROWS, COLUMNS,
             )  # fmt: skip
-    for n in range(N):
-        for m in range(M):
-            total = 0.0
-            for part in range(parts):
-                total += np.float64(sums[part, n, m])
-            value = x.dtype.type(total) * scale[m] + b[m]
-            y[n, m] = value if value > 0 else value * negative_slope
+    if not final:
+        for row in prange(products * N):
+            i, n = row // N, row % N
+            for m in range(M):
+                total = 0.0
+                for part in range(parts):
+                    total += np.float64(sums[i * parts + part, n, m])
+                value = b.dtype.type(total) * scale[m] + bias[m]
+                out[i, n, m] = value if value > 0 else value * negative_slope
+
+
+def _in_memory(x):
+    """Return contiguous matrices (or transposed ones) as a flat array, with their strides."""
+    flat = x if x.flags.c_contiguous else x.swapaxes(1, 2)
+    return flat.reshape(-1), tuple(stride // x.itemsize for stride in x.strides)
+
+
+def matmul(a, b, out, scale=None, bias=None, negative_slope=1.0):
+    """Write leaky ReLU of scale * (a @ b) + bias to out; scale and bias are those of columns.
+
+    a is (groups, N, K), b (products, K, M) and out (products, N, M): product i takes a[i % groups].
+    The matrices of a and b may be transposed ones of contiguous arrays.
+    """
+    (groups, N, K), (products, _, M), dtype = a.shape, b.shape, b.dtype
+    scale, bias = scale_and_bias(scale, bias, M, dtype)
+    negative_slope = dtype.type(negative_slope)
+    if 0 in (products, N, K, M):
+        out[:] = np.where(bias > 0, bias, bias * negative_slope)
+        return
+    L = simd_width(dtype)
+    ROWS, COLUMNS = tile = outer_product_tile_shape(N, min(MAX_VECTORS, -(-M // L)))
+    width = COLUMNS * L
+    tasks = products * -(-N // ROW_BLOCK) * -(-M // width)
+    parts = min(PARTS, K) if K * M > MIN_SIZE and tasks < MIN_TASKS else 1
+    (a_flat, a_strides), (b_flat, b_strides) = _in_memory(a), _in_memory(b)
+    narrow = width > M
+    pack = N > ROWS or b_strides[2] != 1 or narrow
+    sums = (products * parts, N, max(M, width)) if parts > 1 or narrow else (0, 0, 0)
+    launch(
+        _matmul, a_flat, a_strides, terms(K, a_strides[2]),
+        b_flat, b_strides, terms(K, width if pack else b_strides[1]),
+        scale, bias, negative_slope, (products, groups, N, K, M), parts, tile,
+        pack, empty(sums, dtype), out,
+    )  # fmt: skip
 
 
 def dense(x, w, b=None, scale=None, negative_slope=1.0):
     x, w = validation.check_dense(x, w)
-    (N, K), M, dtype = x.shape, w.shape[1], x.dtype
-    scale, b = scale_and_bias(*validation.check_scale_and_bias(scale, b, M, dtype), M, dtype)
-    negative_slope = validation.check_negative_slope(negative_slope, dtype)
-    y = np.empty((N, M), dtype)
-    if 0 in (N, K, M):
-        y[:] = np.where(b > 0, b, b * negative_slope)
-        return y
-    L = simd_width(dtype)
-    tile = outer_product_tile_shape(N, min(MAX_VECTORS, -(-M // L)))
-    width = -(-M // (tile[1] * L)) * tile[1] * L
-    parts = min(PARTS, K) if w.size > LARGE else 1
-    launch(
-        _dense, x, w, w if width == M else empty((K, width), dtype),
-        terms(K, width), terms(K, 1), *scale_and_bias(None, None, tile[0], dtype), dtype.type(1),
-        tile, empty((parts, N, width), dtype), scale, b, negative_slope, y,
-    )  # fmt: skip
+    scale, b = validation.check_scale_and_bias(scale, b, w.shape[1], x.dtype)
+    negative_slope = validation.check_negative_slope(negative_slope, x.dtype)
+    y = np.empty((len(x), w.shape[1]), x.dtype)
+    matmul(x[None], w[None], y[None], scale, b, negative_slope)
     return y
 
 
@@ -137,11 +135,13 @@ def dense_grad(dy, x, w, need_dx=True, out=None):
     x, w = validation.check_dense(x, w)
     dy = validation.check_matrix(dy, "dy", x.dtype)
     validation.check_shape(dy, "dy", (len(x), w.shape[1]))
-    validation.check_out(out, (w.shape, w.shape[1:]), (w,))
-    dx = blocked_matmul(dy, w.T, _matmul_of_rows) if need_dx else None
-    dw = matmul(np.ascontiguousarray(x).T, dy)
-    return dx, dw, dy.sum(axis=0, dtype=np.float64).astype(dy.dtype)
-
-
-def _matmul_of_rows(a, b):
-    return _matmul_transposed(np.ascontiguousarray(a), np.ascontiguousarray(b.T))
+    need_dx = check_bool(need_dx, "need_dx")
+    out = validation.check_out(out, (w.shape, w.shape[1:]), (w,))
+    dw, db = allocate_outputs(out, (w.shape, w.shape[1:]), w.dtype)
+    matmul(x.T[None], dy[None], dw[None])
+    db[:] = dy.sum(axis=0, dtype=np.float64)
+    if not need_dx:
+        return None, dw, db
+    dx = np.empty_like(x)
+    matmul(dy[None], w.T[None], dx[None])
+    return dx, dw, db

@@ -1,6 +1,7 @@
-"""Batch normalisation, dropout, and the normalisation of images at the model's door.
+"""Batch normalisation and dropout on plain arrays.
 
-Every kernel sees its input as (N, C, S): S pixels of a channel lie together, one for rows.
+Every kernel gets its input as (N, C, S): the S pixels of a channel are neighbours. For rows of
+features S is 1.
 """
 
 import math
@@ -11,7 +12,6 @@ from numba import prange
 from kernels import validation
 from kernels.numba_backend.activations import leaky_relu, leaky_relu_grad
 from kernels.numba_backend.pooling import max_pool, max_pool_grad
-from kernels.numba_backend.runtime.capture import launch
 from kernels.numba_backend.runtime.compiler import parallel, serial
 from kernels.numpy_backend.normalization import dropout_mask
 
@@ -21,8 +21,8 @@ def _rows(x):
 
 
 @parallel
-def _moments(x, mean, deviation):
-    """Mean and summed squared deviation of each row of S pixels, in float64."""
+def _moments(x, mean, squared_deviations):
+    """Write the mean and the sum of squared deviations of each row of S pixels, in float64."""
     N, C, S = x.shape
     for row in prange(N * C):
         n, c = row // C, row % C
@@ -30,12 +30,12 @@ def _moments(x, mean, deviation):
         total = 0.0
         for p in range(S):
             total += np.float64(pixels[p])
-        centre = total / S
+        row_mean = total / S
         squares = 0.0
         for p in range(S):
-            squares += (np.float64(pixels[p]) - centre) ** 2
-        mean[n, c] = centre
-        deviation[n, c] = squares
+            squares += (np.float64(pixels[p]) - row_mean) ** 2
+        mean[n, c] = row_mean
+        squared_deviations[n, c] = squares
 
 
 @parallel
@@ -49,39 +49,38 @@ def _normalize(x, mean, scale, shift, y):
 
 @parallel
 def _gradient_sums(dy, x, mean, sums):
-    """Sums of dy and of dy * (x - mean) over each row, in float64: sums (2, N, C)."""
+    """Write the sums of dy and of dy * (x - mean) over each row, in float64, to sums (2, N, C)."""
     N, C, S = x.shape
     for row in prange(N * C):
         n, c = row // C, row % C
-        plain, weighted = 0.0, 0.0
+        sum_dy, sum_dy_centred = 0.0, 0.0
         for p in range(S):
-            plain += np.float64(dy[n, c, p])
-            weighted += np.float64(dy[n, c, p] * (x[n, c, p] - mean[c]))
-        sums[0, n, c] = plain
-        sums[1, n, c] = weighted
+            sum_dy += np.float64(dy[n, c, p])
+            sum_dy_centred += np.float64(dy[n, c, p] * (x[n, c, p] - mean[c]))
+        sums[0, n, c] = sum_dy
+        sums[1, n, c] = sum_dy_centred
 
 
 @parallel
-def _input_gradient(dy, x, mean, a, b, d, dx):
+def _input_gradient(dy, x, mean, scale, shift, linear_coef, dx):
     N, C, S = x.shape
     for row in prange(N * C):
         n, c = row // C, row % C
         for p in range(S):
-            dx[n, c, p] = a[c] * dy[n, c, p] - b[c] - d[c] * (x[n, c, p] - mean[c])
+            centred = x[n, c, p] - mean[c]
+            dx[n, c, p] = scale[c] * dy[n, c, p] - shift[c] - linear_coef[c] * centred
 
 
 def batch_norm(x, gamma, beta, epsilon):
-    x, epsilon = (
-        validation.check_batch(validation.check_activations(x, "x")),
-        validation.check_epsilon(epsilon),
-    )
+    x = validation.check_batch(validation.check_activations(x, "x"))
+    epsilon = validation.check_epsilon(epsilon)
     gamma, beta = validation.check_channel_vectors(x, gamma=gamma, beta=beta)
-    row_mean, deviation = np.empty((2, *x.shape[:2]))
-    _moments(_rows(x), row_mean, deviation)
+    row_means, squared_deviations = np.empty((2, *x.shape[:2]))
+    _moments(_rows(x), row_means, squared_deviations)
     # Chan, Golub, LeVeque (1983): the deviations within the rows and those between them.
-    mean = row_mean.mean(axis=0)
-    between = np.square(row_mean - mean).mean(axis=0)
-    variance = between + deviation.sum(axis=0) / (x.size // x.shape[1])
+    mean = row_means.mean(axis=0)
+    between = np.square(row_means - mean).mean(axis=0)
+    variance = between + squared_deviations.sum(axis=0) / (x.size // x.shape[1])
     mean, variance = mean.astype(x.dtype), variance.astype(x.dtype)
     return batch_norm_inference(x, gamma, beta, mean, variance, epsilon), mean, variance
 
@@ -100,11 +99,12 @@ def batch_norm_grad(dy, x, gamma, mean, variance, epsilon, out=None):
     inverse = 1 / np.sqrt(variance + np.float64(epsilon))
     dbeta, dgamma = sums.sum(axis=1)
     dgamma *= inverse
-    a = gamma * inverse
-    b = a * dbeta / count
-    d = a * dgamma * inverse / count
+    scale = gamma * inverse
+    shift = scale * dbeta / count
+    linear_coef = scale * dgamma * inverse / count
+    coefficients = (v.astype(x.dtype) for v in (scale, shift, linear_coef))
     dx = np.empty_like(x)
-    _input_gradient(_rows(dy), _rows(x), mean, *(v.astype(x.dtype) for v in (a, b, d)), _rows(dx))
+    _input_gradient(_rows(dy), _rows(x), mean, *coefficients, _rows(dx))
     return dx, dgamma.astype(x.dtype), dbeta.astype(x.dtype)
 
 
@@ -117,15 +117,16 @@ def fold_kernel(b, gamma, beta, mean, variance, epsilon, scale, shift):
 
 @serial
 def update_running_stats_kernel(running_mean, running_variance, mean, variance, momentum):
-    keep = mean.dtype.type(momentum)
-    take = mean.dtype.type(1 - momentum)
+    old = mean.dtype.type(momentum)
+    new = mean.dtype.type(1 - momentum)
     for c in range(mean.size):
-        running_mean[c] = keep * running_mean[c] + take * mean[c]
-        running_variance[c] = keep * running_variance[c] + take * variance[c]
+        running_mean[c] = old * running_mean[c] + new * mean[c]
+        running_variance[c] = old * running_variance[c] + new * variance[c]
 
 
 def batch_norm_inference(x, gamma, beta, mean, variance, epsilon):
-    x, epsilon = validation.check_activations(x, "x"), validation.check_epsilon(epsilon)
+    x = validation.check_activations(x, "x")
+    epsilon = validation.check_epsilon(epsilon)
     gamma, beta, mean, variance = validation.check_channel_vectors(
         x, gamma=gamma, beta=beta, mean=mean, variance=variance
     )
@@ -173,7 +174,7 @@ def multiply(x, mask, y):
 
 def dropout(x, rate, rng):
     x, rate = validation.check_activations(x, "x"), validation.check_dropout(rate, rng)
-    # The same random numbers as the reference's, so that the backends train alike.
+    # The mask of the numpy backend, so that a seed gives the same training on all backends.
     mask = dropout_mask(x.shape, x.dtype, rate, rng)
     return dropout_grad(x, mask), mask
 
@@ -183,20 +184,3 @@ def dropout_grad(dy, mask):
     dx = np.empty_like(dy)
     multiply(dy.reshape(-1), mask.reshape(-1), dx.reshape(-1))
     return dx
-
-
-@parallel
-def _load(images, mean, std, out):
-    N, C, H, W = images.shape
-    for plane in prange(N * C):
-        n, c = plane // C, plane % C
-        scale = mean.dtype.type(1) / std[c]
-        for i in range(H):
-            for j in range(W):
-                out[n, c, i, j] = (images[n, c, i, j] - mean[c]) * scale
-
-
-def normalize_images(images, mean, std):
-    out = np.empty(images.shape, mean.dtype)
-    launch(_load, images, mean, std, out)
-    return out

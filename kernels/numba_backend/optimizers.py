@@ -1,4 +1,4 @@
-"""One step of each optimizer on a vector of parameters, in place and in one sweep."""
+"""Optimizer steps on a vector of parameters, in place and in one pass over memory."""
 
 import math
 
@@ -6,41 +6,44 @@ from numba import prange
 
 from kernels import validation
 from kernels.numba_backend.runtime.compiler import parallel
+from kernels.scalars import check_bool
 
 
-# A Python float would turn float32 arithmetic into float64: numbers take the vectors' type first.
+# A Python float would turn float32 arithmetic into float64: numbers are cast to the dtype first.
 @parallel
 def _sgd(p, g, learning_rate, l2):
-    real = p.dtype.type
-    rate, pull = real(learning_rate), real(l2)
+    as_dtype = p.dtype.type
+    learning_rate, l2 = as_dtype(learning_rate), as_dtype(l2)
     for i in prange(p.size):
-        p[i] -= rate * (g[i] + pull * p[i])
+        p[i] -= learning_rate * (g[i] + l2 * p[i])
 
 
 @parallel
 def _momentum(p, g, velocity, learning_rate, momentum, nesterov, l2):
-    real = p.dtype.type
-    rate, keep, pull = real(learning_rate), real(momentum), real(l2)
+    as_dtype = p.dtype.type
+    learning_rate, momentum, l2 = as_dtype(learning_rate), as_dtype(momentum), as_dtype(l2)
     for i in prange(p.size):
-        gradient = g[i] + pull * p[i]
-        velocity[i] = keep * velocity[i] + gradient
-        ahead = gradient + keep * velocity[i] if nesterov else velocity[i]
-        p[i] -= rate * ahead
+        gradient = g[i] + l2 * p[i]
+        velocity[i] = momentum * velocity[i] + gradient
+        update = gradient + momentum * velocity[i] if nesterov else velocity[i]
+        p[i] -= learning_rate * update
 
 
 @parallel
 def _adam(p, g, m, v, step, learning_rate, beta1, beta2, epsilon, l2, decay):
-    real = p.dtype.type
-    # The moments start at 0: divide by the weight that they have gathered so far.
-    scale, root = real(1 / (1 - beta1**step)), real(1 / math.sqrt(1 - beta2**step))
-    rate, pull, shrink, tiny = real(learning_rate), real(l2), real(decay), real(epsilon)
-    new, new_square = real(1 - beta1), real(1 - beta2)
+    as_dtype = p.dtype.type
+    # The moments start at 0. These factors correct their bias towards 0 in the first steps.
+    m_correction = as_dtype(1 / (1 - beta1**step))
+    root_v_correction = as_dtype(1 / math.sqrt(1 - beta2**step))
+    m_rate, v_rate = as_dtype(1 - beta1), as_dtype(1 - beta2)
+    learning_rate, epsilon = as_dtype(learning_rate), as_dtype(epsilon)
+    l2, decay = as_dtype(l2), as_dtype(decay)
     for i in prange(p.size):
-        gradient = g[i] + pull * p[i]
-        m[i] += new * (gradient - m[i])
-        v[i] += new_square * (gradient * gradient - v[i])
-        update = m[i] * scale / (math.sqrt(v[i]) * root + tiny)
-        p[i] -= rate * (update + shrink * p[i])
+        gradient = g[i] + l2 * p[i]
+        m[i] += m_rate * (gradient - m[i])
+        v[i] += v_rate * (gradient * gradient - v[i])
+        update = m[i] * m_correction / (math.sqrt(v[i]) * root_v_correction + epsilon)
+        p[i] -= learning_rate * (update + decay * p[i])
 
 
 def sgd_step(p, g, learning_rate, l2):
@@ -52,7 +55,8 @@ def sgd_step(p, g, learning_rate, l2):
 def momentum_step(p, g, velocity, learning_rate, momentum, nesterov, l2):
     validation.check_vectors(p=p, g=g, velocity=velocity)
     learning_rate, l2 = validation.check_sgd(learning_rate, l2)
-    momentum, nesterov = validation.check_number(momentum, "momentum", 0, 1), bool(nesterov)
+    momentum = validation.check_number(momentum, "momentum", 0, 1)
+    nesterov = check_bool(nesterov, "nesterov")
     _momentum(p, g, velocity, learning_rate, momentum, nesterov, l2)
 
 

@@ -1,10 +1,9 @@
-"""Max and average pooling and their gradients, a plane at a time."""
+"""Max and average pooling and their gradients on plain arrays."""
 
 import numpy as np
 from numba import prange
 
 from kernels import validation
-from kernels.numba_backend.polyphase import inside
 from kernels.numba_backend.runtime.capture import launch
 from kernels.numba_backend.runtime.compiler import parallel, serial
 from kernels.numba_backend.simd.vectors import (
@@ -20,87 +19,102 @@ from kernels.numba_backend.simd.vectors import (
 
 @serial
 def clip(first, size, length):
-    """Return [low, high) of the pixels first .. first + size - 1 that are no padding."""
+    """Return the pixels [low, high) of a window that are not padding."""
     return max(first, 0), min(first + size, length)
 
 
+@serial
+def valid_range(offset, stride, length, count):
+    """Return the range [first, last) of i < count for which 0 <= offset + i * stride < length."""
+    first = max(0, (-offset + stride - 1) // stride)
+    last = min(count, (length - 1 - offset) // stride + 1)
+    return first, max(first, last)
+
+
 @parallel
-def _max_pool(x, y, index, size, stride, start):
-    """Neighbouring windows in the lanes; what is no pixel is the lowest number."""
+def _max_pool(x, y, index, size, stride, pad_begin):
+    """Pool neighbouring windows in the lanes of a vector; padding counts as -inf."""
     N, C, H, W = x.shape
     OH, OW = y.shape[2:]
-    pixels, to, at = x.reshape(-1), y.reshape(-1), index.reshape(-1)
-    lanes, lowest = VECTOR_BYTES // x.itemsize, splat(x.dtype.type(-np.inf))
-    for line in prange(N * C * OH):
-        plane, i = line // OH, line % OH
-        top, bottom = clip(i * stride[0] - start[0], size[0], H)
-        for j in range(0, OW, lanes):
-            largest, place = lowest, splat_like(np.int32(-OW * stride[1]), lowest)
+    x_flat, y_flat, index_flat = x.reshape(-1), y.reshape(-1), index.reshape(-1)
+    L, lowest = VECTOR_BYTES // x.itemsize, splat(x.dtype.type(-np.inf))
+    for row in prange(N * C * OH):
+        plane, i = row // OH, row % OH
+        top, bottom = clip(i * stride[0] - pad_begin[0], size[0], H)
+        for j in range(0, OW, L):
+            largest, position = lowest, splat_like(np.int32(-OW * stride[1]), lowest)
             for p in range(top, bottom):
                 for q in range(size[1]):
-                    left = j * stride[1] - start[1] + q
-                    low, high = 0, min(OW - j, lanes)
+                    left = j * stride[1] - pad_begin[1] + q
+                    low, high = 0, min(OW - j, L)
                     if left < 0 or left + (high - 1) * stride[1] >= W:
-                        low, high = inside(left, stride[1], W, high)
-                    row = (plane * H + p) * W
-                    pixel = gather_strided(pixels, row + left, stride[1], low, high, lowest)
-                    # NaN is not larger than anything, but must come out.
-                    larger = logical_not(pixel <= largest) & (largest == largest)
-                    largest = where(larger, pixel, largest)
-                    here = splat_like(np.int32(p * W + q - start[1]), lowest)
-                    place = where(larger, here, place)
-            masked_store(to, line * OW + j, largest, OW - j)
-            masked_store(at, line * OW + j, place, OW - j)
+                        low, high = valid_range(left, stride[1], W, high)
+                    x0 = (plane * H + p) * W + left
+                    pixel = gather_strided(x_flat, x0, stride[1], low, high, lowest)
+                    # NaN compares as not larger, but must be the result.
+                    is_new_max = logical_not(pixel <= largest) & (largest == largest)
+                    largest = where(is_new_max, pixel, largest)
+                    tap_position = splat_like(np.int32(p * W + q - pad_begin[1]), lowest)
+                    position = where(is_new_max, tap_position, position)
+            masked_store(y_flat, row * OW + j, largest, OW - j)
+            masked_store(index_flat, row * OW + j, position, OW - j)
         for j in range(OW):
             # Where all pixels are -inf, none was larger: the first, which may lie behind padding.
-            first = max(j * stride[1] - start[1], 0)
-            at[line * OW + j] = max(at[line * OW + j] + j * stride[1], top * W + first)
+            first = top * W + max(j * stride[1] - pad_begin[1], 0)
+            index_flat[row * OW + j] = max(index_flat[row * OW + j] + j * stride[1], first)
 
 
 @parallel
 def _max_pool_grad(dy, index, dx):
-    """dy and index (planes, OH * OW), dx (planes, H * W)."""
+    """Add dy (planes, OH * OW) to the pixels of dx (planes, H * W) at index."""
     for plane in prange(len(dx)):
-        image, sent, to = dx[plane], dy[plane], index[plane]
+        image, dy_plane, index_plane = dx[plane], dy[plane], index[plane]
         image[:] = 0
-        for p in range(sent.size):
-            image[to[p]] += sent[p]
+        for p in range(dy_plane.size):
+            image[index_plane[p]] += dy_plane[p]
 
 
 @parallel
-def _avg_pool(x, y, size, stride, start):
+def _avg_pool(x, y, size, stride, pad_begin):
+    """Sum the rows of a window first, then its columns: the former is a loop over vectors."""
     N, C, H, W = x.shape
     OH, OW = y.shape[2:]
-    for plane in prange(N * C):
-        n, c = plane // C, plane % C
-        image = x[n, c]
-        for i in range(OH):
-            top, bottom = clip(i * stride[0] - start[0], size[0], H)
-            for j in range(OW):
-                left, right = clip(j * stride[1] - start[1], size[1], W)
-                total = 0.0
-                for p in range(top, bottom):
-                    for q in range(left, right):
-                        total += image[p, q]
-                y[n, c, i, j] = total / ((bottom - top) * (right - left))
+    for row in prange(N * C * OH):
+        plane, i = row // OH, row % OH
+        image, means = x[plane // C, plane % C], y[plane // C, plane % C, i]
+        top, bottom = clip(i * stride[0] - pad_begin[0], size[0], H)
+        column_sums = np.zeros(W)
+        for p in range(top, bottom):
+            for q in range(W):
+                column_sums[q] += image[p, q]
+        for j in range(OW):
+            left, right = clip(j * stride[1] - pad_begin[1], size[1], W)
+            total = 0.0
+            for q in range(left, right):
+                total += column_sums[q]
+            means[j] = total / ((bottom - top) * (right - left))
 
 
 @parallel
-def _avg_pool_grad(dy, dx, size, stride, start):
+def _avg_pool_grad(dy, dx, size, stride, pad_begin):
+    """Spread each dy over the columns of its window first, then over the rows."""
     N, C, H, W = dx.shape
     OH, OW = dy.shape[2:]
     for plane in prange(N * C):
         n, c = plane // C, plane % C
-        image = dx[n, c]
+        image, shares = dx[n, c], np.empty(W, dx.dtype)
         image[:] = 0
         for i in range(OH):
-            top, bottom = clip(i * stride[0] - start[0], size[0], H)
+            top, bottom = clip(i * stride[0] - pad_begin[0], size[0], H)
+            shares[:] = 0
             for j in range(OW):
-                left, right = clip(j * stride[1] - start[1], size[1], W)
+                left, right = clip(j * stride[1] - pad_begin[1], size[1], W)
                 share = dy[n, c, i, j] / ((bottom - top) * (right - left))
-                for p in range(top, bottom):
-                    for q in range(left, right):
-                        image[p, q] += share
+                for q in range(left, right):
+                    shares[q] += share
+            for p in range(top, bottom):
+                for q in range(W):
+                    image[p, q] += shares[q]
 
 
 def max_pool(x, pool_size, stride=None, padding=0):
@@ -117,8 +131,8 @@ def max_pool_grad(dy, index, x_shape, pool_size, stride=None, padding=0):
         dy, index, x_shape, pool_size, stride, padding
     )
     dx = np.empty((N * C, H * W), dy.dtype)
-    places = dy.shape[2] * dy.shape[3]
-    _max_pool_grad(dy.reshape(N * C, places), index.reshape(N * C, places), dx)
+    windows = dy.shape[2] * dy.shape[3]
+    _max_pool_grad(dy.reshape(N * C, windows), index.reshape(N * C, windows), dx)
     return dx.reshape(N, C, H, W)
 
 
