@@ -1,4 +1,4 @@
-"""What all tests share."""
+"""Settings and fixtures that all tests share."""
 
 import pytest
 from hypothesis import settings
@@ -9,12 +9,12 @@ settings.load_profile("cnn")
 
 
 def pytest_addoption(parser):
-    parser.addoption("--long", action="store_true", help="the long modes of some tests: minutes")
+    parser.addoption("--long", action="store_true", help="run tests in their long mode: minutes")
 
 
 @pytest.fixture(scope="session")
 def long_mode(request):
-    """Return whether to do what takes minutes; tests that ask have the marker `long`."""
+    """Return whether tests run in their long mode; those that ask are marked `long`."""
     return request.config.getoption("--long")
 
 

@@ -264,7 +264,7 @@ def test_memory_waits_for_the_next_who_asks(monkeypatch):
     for _ in range(2):
         for sizes in ([100, 40, 7], [60, 60], [90]):  # more than is ever in use at once
             use(arena, sizes)
-    monkeypatch.delattr(buffer_pool, "_new_block")
+    monkeypatch.delattr(buffer_pool, "allocate_block")
     for sizes in ([100, 40, 7], [60, 60], [90]):
         use(arena, sizes)
 
@@ -284,10 +284,12 @@ def test_memory_of_sizes_that_are_past_is_given_back():
 
 
 def test_small_new_sizes_cost_a_large_one_nothing(monkeypatch):
-    arena, new = buffer_pool.BufferPool(), buffer_pool._new_block
+    arena, new = buffer_pool.BufferPool(), buffer_pool.allocate_block
     use(arena, [400, 200])
     made = []
-    monkeypatch.setattr(buffer_pool, "_new_block", lambda size: (made.append(size), new(size))[1])
+    monkeypatch.setattr(
+        buffer_pool, "allocate_block", lambda size: (made.append(size), new(size))[1]
+    )
     for size in range(1, 500):
         arena.empty((size,), np.dtype(np.float32))
         use(arena, [400, 200])

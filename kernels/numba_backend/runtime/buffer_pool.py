@@ -29,7 +29,7 @@ if hasattr(os, "register_at_fork"):  # a child has no thread that would give it 
     )
 
 
-def _new_block(size: int) -> memoryview:
+def allocate_block(size: int) -> memoryview:
     raw = np.empty(size + ALIGNMENT, np.uint8)
     start = -raw.ctypes.data % ALIGNMENT
     return memoryview(raw.data)[start : start + size]
@@ -108,7 +108,7 @@ class BufferPool:
             block = self._take(next(iter(self._free)))
             del self._blocks[_address(block)]
             self._held -= block.nbytes
-        block = _new_block(size)
+        block = allocate_block(size)
         self._blocks[_address(block)] = block
         self._held += size
         return block
