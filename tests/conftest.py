@@ -1,4 +1,6 @@
-"""What all tests share."""
+"""Settings and fixtures that all tests share."""
+
+import os
 
 import pytest
 from hypothesis import settings
@@ -8,13 +10,33 @@ settings.register_profile("cnn", deadline=None, max_examples=50, derandomize=Tru
 settings.load_profile("cnn")
 
 
+# Most of the suite's time is spent in code of one thread: compiling kernels, and starting Python.
+# With more than two workers the kernels' own threads and the memory of test_numbers.py get scarce.
+MAX_WORKERS = 2
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config):
+    """Distribute the whole suite over worker processes, if pytest-xdist is installed.
+
+    A run of named files or folders, such as the benchmarks, stays in one process; so does each
+    run with `-n 0`.
+    """
+    if "PYTEST_XDIST_WORKER" in os.environ or config.option.usepdb:
+        return  # a worker must not start workers
+    whole_suite = config.args_source is config.ArgsSource.TESTPATHS
+    if whole_suite and getattr(config.option, "numprocesses", 0) is None:
+        config.option.numprocesses = min(os.cpu_count() or 1, MAX_WORKERS)
+        config.option.dist = "worksteal"
+
+
 def pytest_addoption(parser):
-    parser.addoption("--long", action="store_true", help="the long modes of some tests: minutes")
+    parser.addoption("--long", action="store_true", help="run tests in their long mode: minutes")
 
 
 @pytest.fixture(scope="session")
 def long_mode(request):
-    """Return whether to do what takes minutes; tests that ask have the marker `long`."""
+    """Return whether tests run in their long mode; those that ask are marked `long`."""
     return request.config.getoption("--long")
 
 
