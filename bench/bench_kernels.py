@@ -1,8 +1,8 @@
-"""Each kernel on each backend, grouped by shape: the layers of both networks.
+"""Benchmarks of each kernel on each backend, on the shapes of both networks' layers.
 
     ./run.sh pytest bench --benchmark-json=bench.json
 
-Arrays are float32 and plain, as a user has them. `extra_info` holds the largest error against
+Arrays are plain float32 arrays, as a user has them. `extra_info` holds the largest difference from
 the numpy backend in float64, as a share of the largest value.
 """
 
@@ -15,7 +15,7 @@ from kernels import BACKENDS, get_backend
 N = 16
 EXACT = get_backend("numpy")
 
-# Name: channels, size of the image, filters, kernel size.
+# Name: channels, image size, filters, kernel size.
 CONVOLUTIONS = {
     "small 1": (1, 28, 5, 5),
     "small 2": (5, 14, 5, 3),
@@ -28,8 +28,8 @@ POOLS = {"small 1": (5, 28), "small 2": (5, 14), "wide 2": (32, 28), "wide 4": (
 DENSE = {"small 1": (245, 256), "small 2": (256, 256), "wide": (3136, 128)}
 
 
-def backends_with_their_own(names):
-    """Parametrize by kernel and backend, without what a backend took over from numpy."""
+def each_implementation(names):
+    """Parametrize by kernel and backend, without the functions that a backend shares with numpy."""
     return pytest.mark.parametrize(
         ("name", "backend"),
         [
@@ -54,7 +54,7 @@ def error(got, exact):
 
 
 def run(benchmark, name, shape, backend, call):
-    """Benchmark ``call(backend, convert)`` where convert makes an array float32 or float64."""
+    """Benchmark ``call(backend, as_)``, where ``as_`` converts an array to float32 or float64."""
     benchmark.group = f"{name} | {shape}"
     benchmark.extra_info |= {"kernel": name, "shape": shape, "backend": backend, "batch": N}
     exact = call(EXACT, lambda array: array.astype(np.float64))
@@ -63,7 +63,7 @@ def run(benchmark, name, shape, backend, call):
 
 
 @pytest.mark.parametrize("layer", CONVOLUTIONS)
-@backends_with_their_own(["correlate", "correlate_im2col", "correlate_grad", "im2col"])
+@each_implementation(["correlate", "correlate_im2col", "correlate_grad", "im2col"])
 def test_convolution(benchmark, name, layer, backend):
     C, H, F, K = CONVOLUTIONS[layer]
     x, w, b = draw(N, C, H, H), draw(F, C, K, K, seed=1), draw(F, seed=2)
@@ -82,7 +82,7 @@ def test_convolution(benchmark, name, layer, backend):
 
 
 @pytest.mark.parametrize("layer", POOLS)
-@backends_with_their_own(["max_pool", "max_pool_grad", "avg_pool", "avg_pool_grad"])
+@each_implementation(["max_pool", "max_pool_grad", "avg_pool", "avg_pool_grad"])
 def test_pooling(benchmark, name, layer, backend):
     C, H = POOLS[layer]
     x, dy = draw(N, C, H, H), draw(N, C, H // 2, H // 2, seed=1)
@@ -97,7 +97,7 @@ def test_pooling(benchmark, name, layer, backend):
 
 
 @pytest.mark.parametrize("layer", POOLS)
-@backends_with_their_own(["batch_norm", "batch_norm_grad", "leaky_relu", "leaky_relu_grad"])
+@each_implementation(["batch_norm", "batch_norm_grad", "leaky_relu", "leaky_relu_grad"])
 def test_elementwise(benchmark, name, layer, backend):
     C, H = POOLS[layer]
     x, dy, gamma, beta = draw(N, C, H, H), draw(N, C, H, H, seed=1), draw(C, seed=2), draw(C)
@@ -114,7 +114,7 @@ def test_elementwise(benchmark, name, layer, backend):
 
 
 @pytest.mark.parametrize("layer", DENSE)
-@backends_with_their_own(["dense", "dense_grad"])
+@each_implementation(["dense", "dense_grad"])
 def test_dense(benchmark, name, layer, backend):
     features, units = DENSE[layer]
     x, w, b = draw(N, features), draw(features, units, seed=1), draw(units, seed=2)
@@ -126,7 +126,7 @@ def test_dense(benchmark, name, layer, backend):
     run(benchmark, name, f"{layer}: {features} to {units}", backend, calls[name])
 
 
-@backends_with_their_own(["col2im"])
+@each_implementation(["col2im"])
 @pytest.mark.parametrize("layer", CONVOLUTIONS)
 def test_col2im(benchmark, name, layer, backend):
     C, H, _, K = CONVOLUTIONS[layer]
@@ -140,7 +140,7 @@ def test_col2im(benchmark, name, layer, backend):
     )
 
 
-@backends_with_their_own(
+@each_implementation(
     [
         "batch_norm_inference",
         "batch_norm_relu",
@@ -172,7 +172,7 @@ def test_other_sweeps(benchmark, name, backend):
     run(benchmark, name, f"wide 2: {C}x{H}x{H}", backend, calls[name])
 
 
-@backends_with_their_own(["softmax", "softmax_grad"])
+@each_implementation(["softmax", "softmax_grad"])
 def test_softmax(benchmark, name, backend):
     x, dy = draw(N, 10), draw(N, 10, seed=1)
     calls = {
@@ -182,7 +182,7 @@ def test_softmax(benchmark, name, backend):
     run(benchmark, name, "10 classes", backend, calls[name])
 
 
-@backends_with_their_own(["softmax_cross_entropy"])
+@each_implementation(["softmax_cross_entropy"])
 def test_loss(benchmark, name, backend):
     logits, labels = draw(N, 10), np.arange(N) % 10
     run(
@@ -194,7 +194,7 @@ def test_loss(benchmark, name, backend):
     )
 
 
-@backends_with_their_own(["sgd_step", "momentum_step", "adam_step"])
+@each_implementation(["sgd_step", "momentum_step", "adam_step"])
 def test_optimizer(benchmark, name, backend):
     size = 132_742  # the small network
     p, g, m, v = (draw(size, seed=seed) for seed in range(4))

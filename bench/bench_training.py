@@ -1,4 +1,4 @@
-"""A whole training step of both networks on each backend: batch in, loss out."""
+"""Benchmarks of a whole training step, from a batch to its loss, on each backend."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def test_training_step(benchmark, network, batch, backend):
     y = rng.integers(0, 10, batch)
 
     def two_losses(backend, dtype):
-        """Return the model and its loss after one step, which all gradients went into."""
+        """Return the model and the loss of its second step, which depends on all gradients."""
         model = NETWORKS[network]((1, 28, 28), 10, backend=backend, dtype=dtype)
         model.compile(optimizer=Adam())
         model.train_step(x, y)

@@ -1,4 +1,4 @@
-"""The kernels that a training step runs, on the layers of a network, and the work of each."""
+"""The kernels of a training step of a network, with the work that each of them does."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -19,18 +19,18 @@ SHAPE, CLASSES = (1, 28, 28), 10
 
 @dataclass(frozen=True)
 class Kernel:
-    """A call, and the work that it does.
+    """A call of a kernel, and the work that it does.
 
     Attributes
     ----------
     operations : int
-        Additions, multiplications and comparisons; of a convolution those of the direct sum.
+        Additions, multiplications and comparisons. For a convolution, those of the direct sum.
     moved : int
-        Bytes that must move: each input read once, each output written once.
+        Bytes that must be moved: each input read once, each output written once.
     computes : bool
-        Whether multiply-adds limit it, and not memory.
+        Whether multiply-adds limit the kernel, and not memory.
     in_place : int
-        Bytes of the outputs that replace inputs, and so take no memory of their own.
+        Bytes of outputs that replace inputs, and therefore need no memory of their own.
     """
 
     name: str
@@ -42,7 +42,8 @@ class Kernel:
     in_place: int = 0
 
     @property
-    def held(self) -> int:
+    def footprint(self) -> int:
+        """Bytes of memory that the inputs and outputs occupy."""
         return self.moved - self.in_place
 
 
@@ -51,71 +52,71 @@ def draw(*shape: int) -> np.ndarray:
 
 
 def fresh(x: PackedBatch) -> PackedBatch:
-    """Return the same activations without what kernels have kept with them, such as borders."""
+    """Return the same activations without what kernels cache with them, such as padding."""
     return PackedBatch(x.data, x.shape[0])
 
 
-def size(*shapes: tuple[int, ...]) -> int:
+def n_bytes(*shapes: tuple[int, ...]) -> int:
     """Return the bytes of float32 arrays of these shapes."""
     return 4 * sum(math.prod(shape) for shape in shapes)
 
 
-def name_of(*numbers: int) -> str:
+def join_sizes(*numbers: int) -> str:
     return "x".join(map(str, numbers))
 
 
 def convolutions(layer: Conv, x: PackedBatch, dy: PackedBatch) -> Iterator[Kernel]:
     w, b = layer.params["weights"], layer.params.get("bias")
-    place, need_dx = window(layer), layer.need_dx
-    sliding = {
+    geometry, need_dx = window(layer), layer.need_dx
+    arguments = {
         "stride": layer.stride,
-        "padding": place.padding,
+        "padding": geometry.padding,
         "dilation": layer.dilation,
         "groups": layer.groups,
     }
-    shape = f"{name_of(*layer.input_shape)}, {len(w)} of {name_of(*place.size)}"
+    shape = f"{join_sizes(*layer.input_shape)}, {len(w)} of {join_sizes(*geometry.size)}"
     operations = 2 * math.prod(dy.shape) * math.prod(w.shape[1:])
-    arrays = size(x.shape, w.shape, dy.shape)
+    arrays = n_bytes(x.shape, w.shape, dy.shape)
 
     def forward():
-        return BACKEND.correlate(fresh(x), w, b, **sliding)
+        return BACKEND.correlate(fresh(x), w, b, **arguments)
 
     def input_gradient():
-        return convolution.input_gradient(fresh(dy), w, place, layer.groups)
+        return convolution.input_gradient(fresh(dy), w, geometry, layer.groups)
 
-    def weight_gradient():  # x has its border still from the way forward
-        return convolution.weight_gradient(fresh(dy), x, w.shape, place, layer.groups)
+    def weight_gradient():  # x still has its padding from the forward pass
+        return convolution.weight_gradient(fresh(dy), x, w.shape, geometry, layer.groups)
 
     def both_gradients():
-        return BACKEND.correlate_grad(fresh(dy), x, w, **sliding, need_dx=need_dx)
+        return BACKEND.correlate_grad(fresh(dy), x, w, **arguments, need_dx=need_dx)
 
     yield Kernel("correlate", shape, forward, operations, arrays, True)
     if need_dx:
-        yield Kernel("its input gradient", shape, input_gradient, operations, arrays, True)
-    yield Kernel("its weight gradient", shape, weight_gradient, operations, arrays, True)
-    dx = size(x.shape) if need_dx else 0
-    twice = operations * (1 + need_dx)
-    moved = arrays + size(w.shape) + dx
-    yield Kernel("correlate_grad", shape, both_gradients, twice, moved, True)
+        yield Kernel("input gradient alone", shape, input_gradient, operations, arrays, True)
+    yield Kernel("weight gradient alone", shape, weight_gradient, operations, arrays, True)
+    dx = n_bytes(x.shape) if need_dx else 0
+    both = operations * (1 + need_dx)
+    moved = arrays + n_bytes(w.shape) + dx
+    yield Kernel("correlate_grad", shape, both_gradients, both, moved, True)
 
 
 def products(layer: Dense, x: PackedBatch, dy: PackedBatch) -> Iterator[Kernel]:
     w, b = layer.params["weights"], layer.params.get("bias")
-    shape, arrays = f"{w.shape[0]} to {w.shape[1]}", size(x.shape, w.shape, dy.shape)
+    shape, arrays = f"{w.shape[0]} to {w.shape[1]}", n_bytes(x.shape, w.shape, dy.shape)
     operations = 2 * x.shape[0] * w.size
     yield Kernel("dense", shape, lambda: BACKEND.dense(x, w, b), operations, arrays, True)
-    moved = arrays + size(x.shape, w.shape)
+    moved = arrays + n_bytes(x.shape, w.shape)
     yield Kernel(
         "dense_grad", shape, lambda: BACKEND.dense_grad(dy, x, w), 2 * operations, moved, True
     )
 
 
 def normalizations(layer: BatchNorm, x: PackedBatch, dy: PackedBatch) -> Iterator[Kernel]:
-    """With the activation behind it, as a model runs it."""
+    """Yield BatchNorm with the activation that follows it, as a model runs it."""
     gamma, beta = layer.params["gamma"], layer.params["beta"]
     mean, variance = layer.running
     shape, count, negative_slope = (
-        name_of(*layer.input_shape),
+        join_sizes(*layer.input_shape),
         math.prod(x.shape),
         LeakyRelu.negative_slope,
     )
@@ -128,13 +129,13 @@ def normalizations(layer: BatchNorm, x: PackedBatch, dy: PackedBatch) -> Iterato
             dy, x, gamma, beta, mean, variance, layer.epsilon, negative_slope
         )
 
-    yield Kernel("batch_norm_relu", shape, forward, 9 * count, 2 * size(x.shape))
-    yield Kernel("batch_norm_relu_grad", shape, backward, 14 * count, 3 * size(x.shape))
+    yield Kernel("batch_norm_relu", shape, forward, 9 * count, 2 * n_bytes(x.shape))
+    yield Kernel("batch_norm_relu_grad", shape, backward, 14 * count, 3 * n_bytes(x.shape))
 
 
 def activations(layer: LeakyRelu, x: PackedBatch, dy: PackedBatch) -> Iterator[Kernel]:
-    shape, count = name_of(*layer.input_shape), math.prod(x.shape)
-    moved = size(x.shape)
+    shape, count = join_sizes(*layer.input_shape), math.prod(x.shape)
+    moved = n_bytes(x.shape)
     yield Kernel(
         "leaky_relu",
         shape,
@@ -152,25 +153,25 @@ def activations(layer: LeakyRelu, x: PackedBatch, dy: PackedBatch) -> Iterator[K
 
 
 def pools(layer: MaxPool, x: PackedBatch, dy: PackedBatch) -> Iterator[Kernel]:
-    shape = name_of(*layer.input_shape)
-    sliding = layer.pool_size, layer.stride, window(layer).padding
-    _, index = BACKEND.max_pool(x, *sliding)
-    moved = size(x.shape, dy.shape) + index.nbytes
+    shape = join_sizes(*layer.input_shape)
+    arguments = layer.pool_size, layer.stride, window(layer).padding
+    _, index = BACKEND.max_pool(x, *arguments)
+    moved = n_bytes(x.shape, dy.shape) + index.nbytes
     count = math.prod(x.shape)
-    yield Kernel("max_pool", shape, lambda: BACKEND.max_pool(x, *sliding), count, moved)
+    yield Kernel("max_pool", shape, lambda: BACKEND.max_pool(x, *arguments), count, moved)
     yield Kernel(
         "max_pool_grad",
         shape,
-        lambda: BACKEND.max_pool_grad(dy, index, x.shape, *sliding),
+        lambda: BACKEND.max_pool_grad(dy, index, x.shape, *arguments),
         count,
         moved,
     )
 
 
-def doors(model: Model, batch: int) -> Iterator[Kernel]:
-    """The way in and out of a model, and its optimizer."""
+def boundary(model: Model, batch: int) -> Iterator[Kernel]:
+    """Yield the conversions of a model's input and output, and its optimizer."""
     images, logits = draw(batch, *SHAPE), BACKEND.from_array(draw(batch, CLASSES))
-    mean, std, shape = model.mean, model.std, name_of(*SHAPE)
+    mean, std, shape = model.mean, model.std, join_sizes(*SHAPE)
     yield Kernel(
         "normalize_images",
         shape,
@@ -191,7 +192,7 @@ def doors(model: Model, batch: int) -> Iterator[Kernel]:
     )
 
 
-OF_LAYER: dict[type[Layer], Callable] = {
+KERNELS_OF_LAYER: dict[type[Layer], Callable] = {
     Conv: convolutions,
     Dense: products,
     BatchNorm: normalizations,
@@ -201,16 +202,16 @@ OF_LAYER: dict[type[Layer], Callable] = {
 
 
 def kernels_of(network: str, batch: int) -> list[Kernel]:
-    """Return each kernel once for each shape that it has in the network."""
+    """Return each kernel once for each shape on which the network runs it."""
     model = NETWORKS[network](SHAPE, CLASSES)
     found: dict[tuple[str, str], Kernel] = {}
     for layer in model.layers:
-        for kind, make in OF_LAYER.items():
+        for kind, make in KERNELS_OF_LAYER.items():
             if isinstance(layer, kind):
                 x = BACKEND.from_array(draw(batch, *layer.input_shape))
                 dy = BACKEND.from_array(draw(batch, *layer.output_shape))
                 for kernel in make(layer, x, dy):
                     found.setdefault((kernel.name, kernel.shape), kernel)
-    for kernel in doors(model, batch):
+    for kernel in boundary(model, batch):
         found[kernel.name, kernel.shape] = kernel
     return list(found.values())

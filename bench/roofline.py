@@ -1,41 +1,48 @@
-"""How near each kernel comes to what this machine can do at most.
+"""The speed of each kernel as a share of the machine's peak.
 
-    .venv/bin/python -m bench.roofline --json roofline.json --plot roofline.png
+    .venv/bin/python -m bench.roofline
 
-The machine's peaks are measured first: float32 multiply-adds in registers, and bytes from each
-level of the memory. Convolutions and matrix products count as a share of the first; sweeps over
-activations as a share of the bandwidth of that level which holds all that they read and write.
+The program first measures the peaks of the machine: float32 multiply-adds per second in registers,
+and bytes per second from each level of the memory hierarchy. The speed of a convolution or a matrix
+product is given as a share of the peak of multiply-adds. The speed of a sweep over activations is
+given as a share of the bandwidth of the smallest level that holds all its inputs and outputs.
 """
 
 import sys
 
 import numpy as np
 
+from bench.common import (
+    describe,
+    duration,
+    machine,
+    make_parser,
+    parse_measurement,
+    write_json,
+)
 from bench.layer_kernels import Kernel, kernels_of
+from bench.machine_peak import capacities, measure_peaks
 from bench.networks import NETWORKS
-from bench.peak import capacities, measure_peaks
-from bench.program import machine, make_parser, write_json
-from bench.report import describe, duration
 from bench.roofline_plot import plot
 from bench.timing import interleave
 from kernels import get_backend
 from training.cli.arguments import positive_int
 
-CAPTION = """
-Times are medians. Bytes count each input and output once, whatever a kernel reads again, and so
-a sweep that must go twice over its input cannot reach 100 %. Operations of a convolution are
-those of the direct sum: an algorithm that needs fewer, such as Winograd's, can exceed 100 %.
-The bandwidth is that of a triad, a + factor * b; what a smaller cache still holds of a set that
-is larger than itself can exceed it."""
+CAPTION = """\
+Times are medians. Each input and output counts once, even when a kernel reads it twice: a sweep
+that must read its input twice cannot reach 100 %. The operations of a convolution are those of
+the direct sum: an algorithm that needs fewer operations, such as Winograd's, can exceed 100 %.
+The bandwidth is that of a triad, a + factor * b. A kernel can exceed the bandwidth of a cache
+level when the next smaller cache still holds a part of its data."""
 ROOF = "triad"
 
 
 def measure(kernels: list[Kernel], peaks: dict, threads: int, args) -> list[dict]:
-    """Return the figures of each kernel."""
+    """Return the time, the speed and the share of the peak of each kernel."""
     calls = {(kernel.name, kernel.shape): kernel.call for kernel in kernels}
     for call in calls.values():
         call()
-    times = interleave(calls, args.turns, args.seconds)
+    times = interleave(calls, args.rounds, args.seconds)
     return [
         figures(kernel, float(np.median(times[kernel.name, kernel.shape])), peaks, threads)
         for kernel in kernels
@@ -44,8 +51,8 @@ def measure(kernels: list[Kernel], peaks: dict, threads: int, args) -> list[dict
 
 def figures(kernel: Kernel, seconds: float, peaks: dict, threads: int) -> dict:
     gflops, gigabytes = kernel.operations / seconds / 1e9, kernel.moved / seconds / 1e9
-    held = capacities(threads)
-    limit = next(level for level in held if kernel.held <= held[level])
+    sizes = capacities(threads)
+    limit = next(level for level in sizes if kernel.footprint <= sizes[level])
     share = gigabytes / peaks["bandwidth"][limit][ROOF]
     if kernel.computes:
         limit, share = "FMA", gflops / peaks["gflops"]
@@ -62,67 +69,68 @@ def figures(kernel: Kernel, seconds: float, peaks: dict, threads: int) -> dict:
     }
 
 
-def peaks_table(peaks: dict[int, dict]) -> str:
+def peaks_table(peaks: dict[str, dict]) -> str:
     patterns = list(next(iter(peaks.values()))["bandwidth"]["L1"])
     lines = [
         f"| threads | GFLOP/s | GB/s from | {' | '.join(patterns)} |",
         "|--:|--:|---|" + "--:|" * len(patterns),
     ]
-    for threads, of in peaks.items():
-        for place, (level, rates) in enumerate(of["bandwidth"].items()):
-            first = f"{threads} | {of['gflops']:.0f}" if place == 0 else " | "
+    for threads, peak in peaks.items():
+        for i, (level, rates) in enumerate(peak["bandwidth"].items()):
+            first = f"{threads} | {peak['gflops']:.0f}" if i == 0 else " | "
             cells = " | ".join(f"{rates[pattern]:.0f}" for pattern in patterns)
             lines.append(f"| {first} | {level} | {cells} |")
     return "\n".join(lines)
 
 
-def table(rows: dict[int, list[dict]]) -> str:
-    """Return a Markdown table with the figures for each number of threads side by side."""
+def table(rows: dict[str, list[dict]]) -> str:
+    """Return a Markdown table with the results of each number of threads side by side."""
     heads = [
-        f"{threads} thread{'s' * (threads > 1)} | GFLOP/s | GB/s | of peak" for threads in rows
+        f"{threads} thread{'s' * (threads != '1')} | GFLOP/s | GB/s | of peak" for threads in rows
     ]
     lines = [
         f"| kernel | shape | {' | '.join(heads)} |",
         "|---|---|" + "--:|" * 4 * len(rows),
     ]
-    for together in zip(*rows.values(), strict=True):
+    for same_kernel in zip(*rows.values(), strict=True):
         cells = [
             f"{duration(row['seconds'])} | {row['gflops']:.3g} | "
             f"{row['gigabytes_per_second']:.3g} | {row['percent']:.0f} % {row['limit']}"
-            for row in together
+            for row in same_kernel
         ]
-        first = together[0]
+        first = same_kernel[0]
         lines.append(f"| {first['kernel']} | {first['shape']} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = make_parser(__doc__ or "", turns=9, seconds=0.02)
+    parser = make_parser(__doc__ or "", rounds=9, seconds=0.02)
     parser.add_argument("--network", choices=list(NETWORKS), help="default: both")
     parser.add_argument(
         "--batch", type=positive_int, default=64, metavar="N", help="images (default: 64)"
     )
-    args = parser.parse_args(argv)
+    args = parse_measurement(parser, argv, "roofline")
     backend = get_backend("numba")
     networks = [args.network] if args.network else list(NETWORKS)
     kernels = {network: kernels_of(network, args.batch) for network in networks}
-    peaks: dict[int, dict] = {}
-    rows: dict[str, dict[int, list[dict]]] = {network: {} for network in networks}
+    peaks: dict[str, dict] = {}  # by the number of threads, which is text in JSON
+    rows: dict[str, dict[str, list[dict]]] = {network: {} for network in networks}
     for threads in sorted({1, args.threads}):
         backend.set_threads(threads)
-        peaks[threads] = measure_peaks(threads, args.turns, args.seconds)
+        peak = peaks[str(threads)] = measure_peaks(threads, args.rounds, args.seconds)
         for network in networks:
-            rows[network][threads] = measure(kernels[network], peaks[threads], threads, args)
+            rows[network][str(threads)] = measure(kernels[network], peak, threads, args)
     title = describe(machine())
     print(f"Machine: {title}.\n\n{peaks_table(peaks)}")
     for network in networks:
         print(f"\nThe {network} network, batch {args.batch}:\n\n{table(rows[network])}")
-    print(CAPTION)
+    print(f"\n{CAPTION}")
     if args.json is not None:
         write_json(args.json, args, batch=args.batch, peaks=peaks, kernels=rows)
     if args.plot is not None:
-        last = {network: rows[network][args.threads] for network in networks}
-        plot(last, peaks[args.threads], ROOF, f"{title}, {args.threads} threads", args.plot)
+        most = str(args.threads)
+        shown = {network: rows[network][most] for network in networks}
+        plot(shown, peaks[most], ROOF, f"{title}, {most} threads", args.plot)
     return 0
 
 

@@ -1,42 +1,42 @@
-"""The classical plot of a roofline: operations a second over operations a byte."""
+"""The roofline plot: operations per second over operations per byte."""
 
 from pathlib import Path
 
 import numpy as np
 
-from bench.program import COLORS, drawing, label_plainly
+from bench.common import COLORS, import_pyplot, use_plain_log_ticks
 
 LINES = {"L1": "-", "L2": "--", "L3": "-.", "memory": ":"}
 
 
 def roofs(axes, peaks: dict, pattern: str, intensities: np.ndarray) -> None:
-    """Draw the peak of multiply-adds, and below it what each level's bandwidth allows."""
+    """Draw the peak of multiply-adds, and the limit that each memory level's bandwidth sets."""
     top = peaks["gflops"]
     for level, rates in peaks["bandwidth"].items():
-        allowed = np.minimum(rates[pattern] * intensities, top)
+        limit = np.minimum(rates[pattern] * intensities, top)
         label = f"{level}: {rates[pattern]:.0f} GB/s"
-        axes.plot(intensities, allowed, LINES[level], color="#777777", linewidth=1, label=label)
+        axes.plot(intensities, limit, LINES[level], color="#777777", linewidth=1, label=label)
     axes.plot([], [], color="#000000", linewidth=1.5, label=f"FMA: {top:.0f} GFLOP/s")
     axes.plot(intensities[[0, -1]], [top, top], color="#000000", linewidth=1.5)
 
 
 def clusters(rows: list[dict], height: float) -> list[list[int]]:
-    """Group the places of rows whose points are too close for labels of their own."""
+    """Group the indices of rows whose points are too close for separate labels."""
     groups: list[list[int]] = []
-    for place, row in enumerate(rows):
+    for index, row in enumerate(rows):
         for group in groups:
             first = rows[group[0]]
-            across = abs(np.log10(intensity(row) / intensity(first)))
-            if across < 0.07 and abs(np.log10(row["gflops"] / first["gflops"])) < height:
-                group.append(place)
+            distance = abs(np.log10(intensity(row) / intensity(first)))
+            if distance < 0.07 and abs(np.log10(row["gflops"] / first["gflops"])) < height:
+                group.append(index)
                 break
         else:
-            groups.append([place])
+            groups.append([index])
     return groups
 
 
 def points(axes, rows: list[dict], numbers: list[int], computes: bool) -> None:
-    """Draw a point for each kernel, and its number: above the products, beside the sweeps."""
+    """Draw a point for each kernel and its number, above a product and to the right of a sweep."""
     style = {"color": COLORS[0], "marker": "o"} if computes else {"color": COLORS[1], "marker": "s"}
     axes.plot(
         [intensity(row) for row in rows],
@@ -48,10 +48,10 @@ def points(axes, rows: list[dict], numbers: list[int], computes: bool) -> None:
     )
     for group in clusters(rows, 0.25 if computes else 0.05):
         axes.annotate(
-            " ".join(str(numbers[place]) for place in group),
+            " ".join(str(numbers[index]) for index in group),
             (
-                max(intensity(rows[place]) for place in group),
-                max(rows[place]["gflops"] for place in group),
+                max(intensity(rows[index]) for index in group),
+                max(rows[index]["gflops"] for index in group),
             ),
             xytext=(0, 5) if computes else (5, 0),
             textcoords="offset points",
@@ -68,8 +68,8 @@ def intensity(row: dict) -> float:
 
 
 def plot(networks: dict[str, list[dict]], peaks: dict, pattern: str, title: str, path: Path):
-    """Draw a panel for each network; what does not calculate has no place in it."""
-    pyplot = drawing()
+    """Draw a panel for each network, with all kernels that do arithmetic."""
+    pyplot = import_pyplot()
     figure, panels = pyplot.subplots(
         len(networks), figsize=(11, 0.6 + 5.6 * len(networks)), squeeze=False, layout="constrained"
     )
@@ -87,8 +87,8 @@ def plot(networks: dict[str, list[dict]], peaks: dict, pattern: str, title: str,
         axes.set(xscale="log", yscale="log", xlabel="FLOP/byte", ylabel="GFLOP/s")
         rates = [row["gflops"] for row in rows]
         axes.set_ylim(min(rates) / 2, 2 * max(*rates, peaks["gflops"]))
-        label_plainly(axes.xaxis)
-        label_plainly(axes.yaxis)
+        use_plain_log_ticks(axes.xaxis)
+        use_plain_log_ticks(axes.yaxis)
         axes.grid(color="#eeeeee")
         axes.legend(loc="lower right", fontsize=7)
         axes.set_title(f"{network} network", fontsize=10)

@@ -1,9 +1,10 @@
 """How the time of a training step grows with the batch, the pixels, the filters and the threads.
 
-    .venv/bin/python -m bench.scaling --json scaling.json --plot scaling.png
+    .venv/bin/python -m bench.scaling
 
-The last column is the time for a unit of work, as a multiple of the first row's: 1.00 is
-proportional, less is better, and more says that something does not scale.
+The last column is the time per unit of work, as a multiple of that in the first row. 1.00 means
+that the time is proportional to the work; a smaller number is better; a larger one means that
+something does not scale.
 """
 
 import sys
@@ -13,17 +14,19 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.networks import NETWORKS
-from bench.program import (
+from bench.common import (
     COLORS,
     CORES,
-    drawing,
-    label_plainly,
+    describe,
+    duration,
+    import_pyplot,
     machine,
     make_parser,
+    parse_measurement,
+    use_plain_log_ticks,
     write_json,
 )
-from bench.report import describe, duration
+from bench.networks import NETWORKS
 from bench.timing import interleave
 from kernels import get_backend
 from layers import BatchNorm, Conv, Dense, GlobalAvgPool, MaxPool, Relu, fuse
@@ -36,7 +39,7 @@ CHANNELS = (16, 32, 64, 128, 256)
 
 @dataclass(frozen=True)
 class Row:
-    """A step to time: ``work`` in units that its time should be proportional to."""
+    """A step to time. Its time should be proportional to ``work``."""
 
     value: int
     images: int
@@ -53,7 +56,7 @@ def training_step(model: Model, batch: int) -> Callable[[], float]:
 
 
 def conv_network(side: int) -> Model:
-    """Return a network whose every layer but the last works on pixels."""
+    """Return a network of which all layers but the last work on pixels."""
     model = Model((1, side, side))
     for filters in (16, 32):
         model.add(Conv(filters, kernel_size=3, padding="same")).add(BatchNorm()).add(Relu())
@@ -63,7 +66,7 @@ def conv_network(side: int) -> Model:
 
 
 def conv_block(channels: int, batch: int, side: int = 16) -> Callable[[], object]:
-    """Return forward and backward of a convolution, BatchNorm and ReLU."""
+    """Return a function that runs a convolution, BatchNorm and ReLU forward and backward."""
     shape = (channels, side, side)
     layers = [Conv(channels, kernel_size=3, padding="same"), BatchNorm(), Relu()]
     steps = fuse([layer.build(shape) for layer in layers])
@@ -111,13 +114,13 @@ def on_threads(threads: int, step: Callable[[], object]) -> Callable[[], object]
 
 
 def by_threads(network: str, batch: int) -> list[Row]:
-    """1, 2, 4 and so on up to all cores; the work of a thread shrinks as they become more."""
+    """Return rows for 1, 2, 4, ... threads up to all cores; ``work`` is the work per thread."""
     counts = sorted({*(2**power for power in range(CORES.bit_length())), CORES})
     step = training_step(NETWORKS[network]((1, 28, 28), 10), batch)
     return [Row(count, batch, 1 / count, on_threads(count, step)) for count in counts]
 
 
-# What grows: its rows, what is told, and the axes of its panel.
+# The quantity that grows: a function that makes its rows, and the title of its table.
 CURVES: dict[str, tuple[Callable[[], list[Row]], str]] = {
     "batch": (by_batch, "images a batch, small network"),
     "side": (by_side, "pixels along a side, two convolutions, batch 64"),
@@ -127,12 +130,12 @@ CURVES: dict[str, tuple[Callable[[], list[Row]], str]] = {
 }
 
 
-def measure(rows: list[Row], turns: int, seconds: float) -> list[dict]:
-    """Return the figures of each row."""
+def measure(rows: list[Row], rounds: int, seconds: float) -> list[dict]:
+    """Return the times of each row."""
     steps = {row.value: row.step for row in rows}
     for step in steps.values():
         step()
-    times = interleave(steps, turns, seconds, lead=seconds / 5)
+    times = interleave(steps, rounds, seconds, warmup=seconds / 5)
     results: list[dict] = []
     for row in rows:
         time = float(np.median(times[row.value]))
@@ -144,18 +147,18 @@ def measure(rows: list[Row], turns: int, seconds: float) -> list[dict]:
                 "highest": max(times[row.value]),
                 "images": row.images,
                 "images_per_second": row.images / time,
-                "seconds_a_unit_of_work": time / row.work,
+                "seconds_per_unit_of_work": time / row.work,
             }
         )
     for result in results:
-        first = results[0]["seconds_a_unit_of_work"]
-        result["relative"] = result["seconds_a_unit_of_work"] / first
+        first = results[0]["seconds_per_unit_of_work"]
+        result["relative"] = result["seconds_per_unit_of_work"] / first
     return results
 
 
 def table(title: str, rows: list[dict]) -> str:
     lines = [
-        f"| {title} | step (lowest to highest) | an image | images/s | time for the work |",
+        f"| {title} | step (lowest to highest) | an image | images/s | time per unit of work |",
         "|--:|--:|--:|--:|--:|",
     ]
     for row in rows:
@@ -169,31 +172,31 @@ def table(title: str, rows: list[dict]) -> str:
 
 
 def draw_curve(axes, name: str, rows: list[dict]) -> None:
-    """Draw a curve, and dashed what it would be if time were proportional to work."""
+    """Draw a curve, and a dashed line for a time that is proportional to the work."""
     values = np.array([row["value"] for row in rows], float)
     rates = np.array([row["images_per_second"] for row in rows])
     ratios = values / values[0]
     if name.startswith("threads"):
-        figures, expected, words = rates / rates[0], ratios, "times as fast as on one thread"
+        shown, expected, label = rates / rates[0], ratios, "times as fast as on one thread"
     elif name == "batch":
-        figures, expected, words = rates, np.full_like(rates, rates[0]), "images/s"
+        shown, expected, label = rates, np.full_like(rates, rates[0]), "images/s"
     else:
-        figures, expected, words = 1e6 / rates, 1e6 / rates[0] * ratios**2, "us an image"
+        shown, expected, label = 1e6 / rates, 1e6 / rates[0] * ratios**2, "us an image"
         axes.set_yscale("log")
-        label_plainly(axes.yaxis)
+        use_plain_log_ticks(axes.yaxis)
     wide = name.endswith("wide")
     axes.plot(values, expected, "--", color="#777777", linewidth=1)
     axes.plot(
         values,
-        figures,
+        shown,
         "s-" if wide else "o-",
         color=COLORS[wide],
         markersize=5,
         label="wide network, batch 64" if wide else "small network, batch 256",
     )
     if axes.get_yscale() == "linear":
-        axes.set_ylim(0, max(axes.get_ylim()[1], 1.1 * max(figures.max(), expected.max())))
-    axes.set_ylabel(words)
+        axes.set_ylim(0, max(axes.get_ylim()[1], 1.1 * max(shown.max(), expected.max())))
+    axes.set_ylabel(label)
     axes.set_xscale("log")
     axes.set_xticks(values, [f"{value:g}" for value in values])
     axes.set_xticks([], minor=True)
@@ -201,21 +204,21 @@ def draw_curve(axes, name: str, rows: list[dict]) -> None:
 
 
 def plot(results: dict[str, list[dict]], title: str, path: Path) -> None:
-    """Draw a panel for each curve; both networks share that of the threads."""
-    pyplot = drawing()
+    """Draw a panel for each curve; both networks share the panel of the threads."""
+    pyplot = import_pyplot()
     names = list(dict.fromkeys(name.partition("-")[0] for name in results))
     columns = min(len(names), 2)
     lines = -(-len(names) // 2)
     figure, panels = pyplot.subplots(
         lines, columns, figsize=(5 * columns, 3.7 * lines), squeeze=False, layout="constrained"
     )
-    places = dict(zip(names, panels.flat, strict=False))
+    panel_of = dict(zip(names, panels.flat, strict=False))
     for name, rows in results.items():
-        axes = places[name.partition("-")[0]]
+        axes = panel_of[name.partition("-")[0]]
         draw_curve(axes, name, rows)
         axes.set_xlabel("threads" if name.startswith("threads") else CURVES[name][1])
-    if "threads" in places:
-        places["threads"].legend(loc="lower right", fontsize=8)
+    if "threads" in panel_of:
+        panel_of["threads"].legend(loc="lower right", fontsize=8)
     for axes in panels.flat[len(names) :]:
         axes.set_axis_off()
     figure.suptitle(f"Scaling of a training step (dashed: proportional)\n{title}", fontsize=10)
@@ -224,24 +227,24 @@ def plot(results: dict[str, list[dict]], title: str, path: Path) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = make_parser(__doc__ or "", turns=7, seconds=0.2)
+    parser = make_parser(__doc__ or "", rounds=7, seconds=0.2)
     parser.add_argument(
         "--only",
         choices=list(CURVES),
         nargs="+",
         default=list(CURVES),
         metavar="CURVE",
-        help=f"of {', '.join(CURVES)} (default: all)",
+        help=f"any of {', '.join(CURVES)} (default: all)",
     )
-    args = parser.parse_args(argv)
+    args = parse_measurement(parser, argv, "scaling")
     title = f"{describe(machine())}, {args.threads} threads"
     print(f"Machine: {title}.")
     results = {}
     for name in args.only:
         get_backend("numba").set_threads(args.threads)
-        make, words = CURVES[name]
-        results[name] = measure(make(), args.turns, args.seconds)
-        print(f"\n{table(words, results[name])}", flush=True)
+        make, heading = CURVES[name]
+        results[name] = measure(make(), args.rounds, args.seconds)
+        print(f"\n{table(heading, results[name])}", flush=True)
     if args.json is not None:
         write_json(args.json, args, curves=results)
     if args.plot is not None:

@@ -1,8 +1,8 @@
-"""A long training that saves every epoch: memory, open files and speed, at the start and the end.
+"""Compare memory, open files and speed at the start and the end of a long training.
 
     python -m bench.soak --minutes 30
 
-Linux only: it reads /proc.
+The training saves its state after every epoch. Linux only: the program reads /proc.
 """
 
 import argparse
@@ -58,14 +58,14 @@ def main() -> None:
         process.stdout.close()
         process.wait()
     tenth = max(1, len(samples) // 10)
-    print(f"{len(samples):,} epochs, a save after each, {args.minutes:g} minutes")
+    print(f"{len(samples):,} epochs with a save after each, {args.minutes:g} minutes")
     print("medians of the second tenth and of the last:")
-    for place, what in enumerate(("resident KB", "open files", "images/s")):
+    for column, label in enumerate(("resident KB", "open files", "images/s")):
         before, after = (
-            statistics.median(sample[place] for sample in part)
+            statistics.median(sample[column] for sample in part)
             for part in (samples[tenth : 2 * tenth], samples[-tenth:])
         )
-        print(f"{what:<12} {before:>10,.0f} {after:>10,.0f}  {after / before - 1:+.2%}")
+        print(f"{label:<12} {before:>10,.0f} {after:>10,.0f}  {after / before - 1:+.2%}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How a call is timed: a warm-up that also compiles, then as many rounds as are worth it."""
+"""How a call is timed: a warm-up, which also compiles, and then a number of rounds."""
 
 import time
 from collections.abc import Callable, Hashable, Mapping
@@ -6,14 +6,14 @@ from typing import TypeVar
 
 Name = TypeVar("Name", bound=Hashable)
 
-SECONDS = 1.0  # spent on a benchmark's rounds, about
+SECONDS = 1.0  # approximate time of all rounds of a benchmark
 
 
 def measure(benchmark, function):
     """Time ``function`` with pytest-benchmark and return what it returns.
 
-    The references take seconds where the fast path takes microseconds: the number of rounds
-    follows from how long one takes.
+    The references take seconds where the numba backend takes microseconds: the number of rounds
+    follows from the time of one round.
     """
     result = function()
     start = time.perf_counter()
@@ -25,7 +25,7 @@ def measure(benchmark, function):
 
 
 def seconds_per_call(function: Callable[[], object], seconds: float) -> float:
-    """Call for about this long, at least once, and return the mean time of a call."""
+    """Call a function for about this long, at least once, and return the mean time of a call."""
     calls, start = 0, time.perf_counter()
     while True:
         function()
@@ -36,30 +36,30 @@ def seconds_per_call(function: Callable[[], object], seconds: float) -> float:
 
 
 def interleave(
-    functions: Mapping[Name, Callable[[], object]], turns: int, seconds: float, lead: float = 0.0
+    functions: Mapping[Name, Callable[[], object]], rounds: int, seconds: float, warmup: float = 0.0
 ) -> dict[Name, list[float]]:
-    """Time functions in turns, so that a machine that slows down slows all of them.
+    """Time functions alternately, so that a machine that slows down slows all of them.
 
     Parameters
     ----------
     functions : dict of name to function without arguments
-        Called before already: the first call of a function may compile.
-    turns : int
-        Of each function.
+        Call each function once before: its first call may compile.
+    rounds : int
+        How often each function is timed.
     seconds : float
-        That a turn takes, about; at least one call is made.
-    lead : float
-        Seconds of calls before each turn that do not count.
+        Approximate time of one round of one function; at least one call is made.
+    warmup : float
+        Seconds of untimed calls before each round.
 
     Returns
     -------
     times : dict of name to list of float
-        Seconds a call, a figure a turn.
+        Seconds a call, one number a round.
     """
     times: dict[Name, list[float]] = {name: [] for name in functions}
-    for _ in range(turns):
+    for _ in range(rounds):
         for name, function in functions.items():
-            if lead:
-                seconds_per_call(function, lead)
+            if warmup:
+                seconds_per_call(function, warmup)
             times[name].append(seconds_per_call(function, seconds))
     return times

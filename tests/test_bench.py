@@ -1,76 +1,99 @@
-"""The benchmark programs run and write what they promise; nothing here looks at times."""
+"""The benchmark programs run and write their results. No test looks at a measured time."""
 
 import importlib.util
 import json
 
 import pytest
 
-from bench import peak, peers, roofline, scaling
+from bench import (
+    backends,
+    common,
+    competitors,
+    competitors_report,
+    machine_peak,
+    roofline,
+    scaling,
+    tables,
+)
 
-FAST = ["--turns", "2", "--seconds", "0.001"]
-PROGRAMS = [peers, roofline, scaling]
+FAST = ["--rounds", "2", "--seconds", "0.001"]
+PROGRAMS = [competitors, roofline, scaling]
 every_program = pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.__name__)
+every_page = pytest.mark.parametrize("page", tables.PAGES, ids=lambda page: page.name)
+
+
+# Where other programs use the cores, two threads that wait for each other take seconds a call.
+ONE_THREAD = ["--threads", "1"]
+
+
+@pytest.fixture(autouse=True)
+def few_images(monkeypatch):
+    monkeypatch.setattr(competitors, "N_IMAGES", 64)
 
 
 def run(program, tmp_path, *arguments):
-    """Run a program with tiny settings and return what it wrote as JSON."""
-    written, drawn = tmp_path / "figures.json", tmp_path / "figures.png"
-    outputs = ["--json", str(written), "--plot", str(drawn)]
+    """Run a program with tiny settings and return its JSON document."""
+    json_path, plot_path = tmp_path / "results.json", tmp_path / "results.png"
+    outputs = ["--json", str(json_path), "--plot", str(plot_path)]
     assert program.main([*FAST, *outputs, *arguments]) == 0
-    assert drawn.read_bytes().startswith(b"\x89PNG\r\n")
-    document = json.loads(written.read_text(encoding="utf-8"))
+    assert plot_path.read_bytes().startswith(b"\x89PNG\r\n")
+    document = json.loads(json_path.read_text(encoding="utf-8"))
     assert document["machine"]["cpu"]["brand_raw"]
-    assert document["settings"]["turns"] == 2
+    assert document["settings"]["rounds"] == 2
     return document
 
 
-def other_peers(kind, name):
+def without_others(kind, name):
     """Return the arguments that leave out all other libraries."""
-    return ["--without", *(peer.name for peer in peers.PEERS[kind] if peer.name != name), "scipy"]
+    names = [each.name for each in competitors.COMPETITORS[kind]]
+    return ["--without", *(other for other in names if other != name), "scipy"]
 
 
 @pytest.mark.parametrize(
-    ("kind", "peer"),
+    ("kind", "competitor"),
     [
-        pytest.param(kind, peer, id=f"{kind}: {peer.name}")
-        for kind, found in peers.PEERS.items()
-        for peer in found
-        if peer.name != "torch.compile"  # compiles for some 10 s
+        pytest.param(kind, competitor, id=f"{kind}: {competitor.name}")
+        for kind, group in competitors.COMPETITORS.items()
+        for competitor in group
+        if competitor.name != "torch.compile"  # compiles for some 10 s
     ],
 )
-def test_peer_computes_the_same(kind, peer, tmp_path):
-    for package in peer.packages:
+def test_competitor_computes_the_same(kind, competitor, tmp_path):
+    for package in competitor.packages:
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"{package} is not installed")
-    settings = ["--only", kind, "--network", "small", "--batch", "16"]
-    document = run(peers, tmp_path, *settings, *other_peers(kind, peer.name))
+    settings = ["--only", kind, "--network", "small", "--batch", "16", *ONE_THREAD]
+    document = run(competitors, tmp_path, *settings, *without_others(kind, competitor.name))
     (result,) = document[kind]
-    # One that computed something else, or did not run at all, would be left out.
-    assert set(result["images_per_second"]) == {"ours", peer.name, "numpy"}
-    assert len(result["images_per_second"][peer.name]) == 2
+    # A library that computes another function, or does not run at all, is left out.
+    assert set(result["images_per_second"]) == {"this", competitor.name, "numpy"}
+    assert len(result["images_per_second"][competitor.name]) == 2
 
 
-def test_missing_peers_are_named(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(peers, "find_spec", lambda package: None)
-    document = run(peers, tmp_path, "--network", "small", "--batch", "4")
-    assert {kind: len(document[kind]) for kind in peers.PEERS} == {"training": 1, "inference": 1}
-    said = capsys.readouterr().err
-    assert "peers.py: JAX is left out: pip install jax" in said
-    assert "Traceback" not in said
+def test_competitors_that_are_not_installed_are_reported(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(competitors, "find_spec", lambda package: None)
+    document = run(competitors, tmp_path, "--network", "small", "--batch", "4", *ONE_THREAD)
+    assert {kind: len(document[kind]) for kind in competitors.COMPETITORS} == {
+        "training": 1,
+        "inference": 1,
+    }
+    error_output = capsys.readouterr().err
+    assert "competitors.py: JAX is left out: pip install jax" in error_output
+    assert "Traceback" not in error_output
 
 
-def test_broken_peer_is_left_out(tmp_path, capsys, monkeypatch):
-    def build(peer, network, kind, threads):
+def test_competitor_that_computes_another_function_is_left_out(tmp_path, capsys, monkeypatch):
+    def build(competitor, network, kind, threads):
         return lambda *batch: 1e9
 
-    monkeypatch.setattr(peers, "build", build)
-    monkeypatch.setattr(peers, "installed", lambda peer: peer.name == "JAX")
-    run(peers, tmp_path, "--only", "training", "--network", "small", "--batch", "4")
+    monkeypatch.setattr(competitors, "build", build)
+    monkeypatch.setattr(competitors, "is_installed", lambda competitor: competitor.name == "JAX")
+    run(competitors, tmp_path, "--only", "training", "--network", "small", "--batch", "4")
     assert "JAX is left out: computes another function" in capsys.readouterr().err
 
 
 def test_roofline(tmp_path, monkeypatch):
-    monkeypatch.setattr(peak, "LARGEST_SET", 1 << 22)
+    monkeypatch.setattr(machine_peak, "LARGEST_SET", 1 << 22)
     document = run(roofline, tmp_path, "--network", "small", "--batch", "16")
     rows = document["kernels"]["small"]["1"]
     assert {"correlate", "correlate_grad", "batch_norm_relu"} <= {row["kernel"] for row in rows}
@@ -98,17 +121,180 @@ def test_scaling(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["--turns", "0"],
+        ["--rounds", "0"],
         ["--seconds", "-1"],
         ["--threads", "100000"],
+        ["--output", "no/such/folder"],
         ["--json", "no/such/folder/a.json"],
         ["--plot", "no/such/folder/a.png"],
         ["--only", "nothing"],
     ],
     ids=" ".join,
 )
-def test_wrong_arguments(program, arguments, capsys):
+def test_wrong_arguments_are_rejected(program, arguments, capsys):
     with pytest.raises(SystemExit) as stopped:
         program.main(arguments)
     assert stopped.value.code == 2
     assert capsys.readouterr().err.count("error:") == 1
+
+
+# Where the results go.
+
+
+@pytest.fixture
+def results(tmp_path, monkeypatch):
+    """Return an empty folder that stands in for bench/results."""
+    for module in (common, tables, backends):
+        monkeypatch.setattr(module, "RESULTS", tmp_path / "results")
+    return tmp_path / "results"
+
+
+def outputs(*argv):
+    parser = common.make_parser("A program.", rounds=7, seconds=0.5)
+    args = common.parse_measurement(parser, list(argv), "name")
+    return args.json, args.plot
+
+
+def test_default_run_writes_to_the_results_of_this_machine(results):
+    folder = results / common.slug(common.machine())
+    assert outputs() == (folder / "name.json", folder / "name.png")
+    assert folder.is_dir()
+
+
+def test_run_with_other_settings_does_not_replace_the_results(results, tmp_path):
+    assert outputs("--rounds", "2") == (None, None)
+    assert not results.exists()
+    chosen = tmp_path / "chosen"
+    expected = chosen / "name.json", chosen / "name.png"
+    assert outputs("--rounds", "2", "--output", str(chosen)) == expected
+
+
+def test_named_file_is_the_only_one_written(results, tmp_path):
+    path = tmp_path / "other.json"
+    assert outputs("--json", str(path)) == (path, None)
+    assert not results.exists()
+
+
+@pytest.mark.parametrize(
+    ("brand", "kind", "expected"),
+    [
+        ("AMD EPYC", {"microarchitecture": "Zen 3"}, "amd-epyc-zen3-2-cores"),
+        (
+            "AMD EPYC 7763 64-Core Processor",
+            {"microarchitecture": "Zen 3", "instructions": "AVX2"},
+            "amd-epyc-7763-zen3-2-cores",
+        ),
+        (
+            "Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz",
+            {"microarchitecture": "sapphirerapids"},
+            "intel-xeon-platinum-8481c-sapphirerapids-2-cores",
+        ),
+        (
+            "Intel(R) Xeon(R) Processor",
+            {"instructions": "AVX-512"},
+            "intel-xeon-avx512-2-cores",
+        ),
+    ],
+)
+def test_slug(brand, kind, expected):
+    assert common.slug({"cpu": {"brand_raw": brand, "count": 2, **kind}}) == expected
+
+
+def test_results_are_in_the_folder_of_their_machine():
+    paths = sorted(common.RESULTS.glob("*/*.json"))
+    assert paths
+    for path in paths:
+        assert path.parent.name == common.slug(json.loads(path.read_text("utf-8"))["machine"]), path
+
+
+# The results of pytest-benchmark.
+
+
+def benchmark_entry(backend, median):
+    info = {"kernel": "dense", "shape": "4 to 2", "backend": backend, "largest_error": 1e-7}
+    return {"extra_info": info, "stats": {"median": median}}
+
+
+MACHINE = {"cpu": {"brand_raw": "Some CPU", "count": 2}, "system": "Linux", "node": "a-host"}
+
+
+def test_backends_writes_medians_and_marks_lost_rows(results, tmp_path, capsys):
+    measured = tmp_path / "bench.json"
+    entries = [benchmark_entry("numba", 2e-3), benchmark_entry("numpy", 1e-3)]
+    measured.write_text(json.dumps({"machine_info": MACHINE, "benchmarks": entries}))
+    assert backends.main([str(measured)]) == 0
+    document = json.loads((results / "some-2-cores" / "backends.json").read_text("utf-8"))
+    assert (results / "some-2-cores" / "backends.png").exists()
+    assert "node" not in document["machine"]  # the host's name is not for publication
+    row = "| dense | 4 to 2 | 2 ms | as numpy | **1 ms (0.5x)** | 1e-07 |"
+    assert row in capsys.readouterr().out
+    assert tables.lost_kernels(document).endswith(
+        "in 1 of 1 benchmarks, with these ratios: `dense` 0.50."
+    )
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"benchmarks": [{}]}'])
+def test_backends_rejects_another_file(tmp_path, content, capsys):
+    path = tmp_path / "bench.json"
+    path.write_text(content)
+    assert backends.main([str(path)]) == 2
+    assert "not a JSON file of these benchmarks" in capsys.readouterr().err
+
+
+# The tables of the documentation.
+
+
+@every_page
+def test_tables_of_the_documentation_are_those_of_the_results(page):
+    assert page.read_text("utf-8") == tables.render(page), "run python -m bench.tables"
+
+
+def test_every_generated_block_is_on_a_page():
+    names = [match[2] for page in tables.PAGES for match in tables.BLOCK.finditer(page.read_text())]
+    assert sorted(names) == sorted(tables.BLOCKS)
+
+
+def competitor_results(brand, batches):
+    rates = {"this": [100.0, 110.0, 120.0], "PyTorch": [220.0, 220.0, 220.0], "numpy": [10.0]}
+    rows = [{"network": "small", "batch": n, "images_per_second": rates} for n in batches]
+    return {
+        "machine": {"cpu": {"brand_raw": brand, "count": 2}},
+        "settings": {"threads": 2},
+        "training": rows,
+    }
+
+
+def test_speed_table_shows_machines_side_by_side_and_lost_rows_in_bold(results):
+    for brand, batches in (("One", (10, 16)), ("Two", (16,))):
+        folder = results / brand
+        folder.mkdir(parents=True)
+        document = competitor_results(brand, batches)
+        (folder / "competitors.json").write_text(json.dumps(document))
+    assert tables.speed_block(tables.PAGES[0]).splitlines() == [
+        "| task | One, 2 threads | ratio | Two, 2 threads | ratio |",
+        "|---|--:|--:|--:|--:|",
+        "| training, `small`, batch 10 | 110 images/s | **0.50 (PyTorch)** |  |  |",
+        "| training, `small`, batch 16 | 110 images/s | **0.50 (PyTorch)** "
+        "| 110 images/s | **0.50 (PyTorch)** |",
+    ]
+
+
+def test_ratio_is_to_the_fastest_of_all_other_libraries():
+    (row,) = competitor_results("One", [10])["training"]
+    row["images_per_second"]["JAX"] = [440.0] * 3
+    assert competitors_report.row("training", row, ["this", "PyTorch", "JAX", "numpy"]) == (
+        "| small | 10 | 110 | 220 | 440 | 10 | **0.50 (0.45 to 0.55)** "
+        "| **0.25 (0.23 to 0.27)**, JAX |"
+    )
+
+
+def test_pages_of_several_machines_have_a_section_for_each(results):
+    for brand in ("One", "Two"):
+        folder = results / brand
+        folder.mkdir(parents=True)
+        (folder / "competitors.json").write_text(json.dumps(competitor_results(brand, [10])))
+        (folder / "competitors.png").touch()
+    text = tables.competitors_block(results / "page.md")
+    assert text.count("| small | 10 |") == 2
+    assert "**One, 2 cores" in text
+    assert "(Two/competitors.png)" in text

@@ -1,13 +1,13 @@
-"""Our networks in PyTorch, with our weights in them.
+"""The benchmark's networks in PyTorch, with the weights of this library's models.
 
-Imported only where PyTorch is installed: its builders take a model and the number of threads.
+Imported only where PyTorch is installed. Each builder takes a model and the number of threads.
 """
 
 import os
 
 import numpy as np
 
-# Otherwise torch.compile forks, which JAX's threads in the same process do not allow.
+# With more compile threads torch.compile forks, which is unsafe with JAX's threads.
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 
 import torch
@@ -28,7 +28,7 @@ NAMES = {
 
 
 def module(layer: Layer) -> nn.Module:
-    """Return PyTorch's module for a built layer."""
+    """Return the PyTorch module of a built layer."""
     match layer:
         case Conv():
             (top, _), (left, _) = window(layer).padding
@@ -55,29 +55,30 @@ def module(layer: Layer) -> nn.Module:
             return nn.MaxPool2d(layer.pool_size, layer.stride, window(layer).pad_begin)
         case Flatten():
             return nn.Flatten()
-    raise TypeError(f"there is no module for the layer {layer}")
+    raise TypeError(f"layer {layer} has no PyTorch module")
 
 
 def network(model: Model) -> nn.Sequential:
-    """Return the same network with the same numbers, up to the logits."""
+    """Return the same network with the same weights, up to the logits."""
     modules = []
     for layer in model.layers:
         if isinstance(layer, Softmax):
             continue
-        made = module(layer)
+        converted = module(layer)
         for name, value in layer.arrays.items():
-            rows = value.T if isinstance(layer, Dense) else value
-            getattr(made, NAMES[name]).data.copy_(torch.from_numpy(np.array(rows, order="C")))
-        modules.append(made)
+            value = value.T if isinstance(layer, Dense) else value
+            target = getattr(converted, NAMES[name]).data
+            target.copy_(torch.from_numpy(np.array(value, order="C")))
+        modules.append(converted)
     return nn.Sequential(*modules)
 
 
-def train(model: Model, threads: int, memory_format=torch.contiguous_format, translate=lambda f: f):
+def train(model: Model, threads: int, memory_format=torch.contiguous_format, transform=lambda f: f):
     torch.set_num_threads(threads)
-    peer = network(model).to(memory_format=memory_format)
-    # A quarter faster at batch 64 than without fused, which is the default.
-    optimizer = torch.optim.Adam(peer.parameters(), 2e-3, fused=True)
-    loss_of = translate(lambda x, y: nn.functional.cross_entropy(peer(x), y))
+    net = network(model).to(memory_format=memory_format)
+    # fused=True, which is not the default, is a quarter faster at batch 64.
+    optimizer = torch.optim.Adam(net.parameters(), 2e-3, fused=True)
+    loss_of = transform(lambda x, y: nn.functional.cross_entropy(net(x), y))
 
     def step(x: np.ndarray, y: np.ndarray) -> float:
         images = torch.from_numpy(x).contiguous(memory_format=memory_format)
@@ -95,17 +96,17 @@ def train_channels_last(model: Model, threads: int):
 
 
 def train_compiled(model: Model, threads: int):
-    torch.compiler.reset()  # after some recompilations of one function it stays with eager
-    return train(model, threads, translate=lambda f: torch.compile(f, dynamic=False))
+    torch.compiler.reset()  # torch.compile gives up on a function after some recompilations
+    return train(model, threads, transform=lambda f: torch.compile(f, dynamic=False))
 
 
 def infer(model: Model, threads: int, memory_format=torch.contiguous_format):
     torch.set_num_threads(threads)
-    peer = network(model).to(memory_format=memory_format).eval()
+    net = network(model).to(memory_format=memory_format).eval()
 
     @torch.inference_mode()
     def logits(x: np.ndarray) -> np.ndarray:
-        return peer(torch.from_numpy(x).contiguous(memory_format=memory_format)).numpy()
+        return net(torch.from_numpy(x).contiguous(memory_format=memory_format)).numpy()
 
     return logits
 

@@ -1,6 +1,6 @@
-"""Our networks in ONNX's format, and the two programs that run it: ONNX Runtime and OpenVINO.
+"""The benchmark's networks in the ONNX format, run by ONNX Runtime and by OpenVINO.
 
-Imported only where ONNX is installed: its builders take a model and the number of threads.
+Imported only where ONNX is installed. Each builder takes a model and the number of threads.
 """
 
 import sys
@@ -12,7 +12,7 @@ from bench.networks import window
 from layers import BatchNorm, Conv, Dense, Flatten, Layer, LeakyRelu, MaxPool, Relu, Softmax
 from training import Model
 
-# Inputs of a node behind the activations, in ONNX's order.
+# The inputs of a node that follow its activations, in the order of the ONNX operators.
 ARRAYS = {
     Conv: ("weights", "bias"),
     Dense: ("weights", "bias"),
@@ -21,15 +21,15 @@ ARRAYS = {
 
 
 def operation(layer: Layer) -> tuple[str, dict]:
-    """Return ONNX's operator for a built layer, and its attributes."""
+    """Return the ONNX operator of a built layer, and its attributes."""
     match layer:
         case Conv() | MaxPool():
-            place = window(layer)
-            (top, bottom), (left, right) = place.padding
+            geometry = window(layer)
+            (top, bottom), (left, right) = geometry.padding
             attributes = {
-                "kernel_shape": place.size,
-                "strides": place.stride,
-                "dilations": place.dilation,
+                "kernel_shape": geometry.size,
+                "strides": geometry.stride,
+                "dilations": geometry.dilation,
                 "pads": (top, left, bottom, right),
             }
             if isinstance(layer, Conv):
@@ -45,12 +45,12 @@ def operation(layer: Layer) -> tuple[str, dict]:
             return "LeakyRelu", {"alpha": layer.negative_slope}
         case Flatten():
             return "Flatten", {}
-    raise TypeError(f"there is no ONNX operator for the layer {layer}")
+    raise TypeError(f"layer {layer} has no ONNX operator")
 
 
 def graph(model: Model) -> bytes:
     """Return a trained model as the bytes of an ONNX file, up to the logits."""
-    nodes, weights, flows = [], [], "images"
+    nodes, weights, current = [], [], "images"
     for layer in model.layers:
         if isinstance(layer, Softmax):
             continue
@@ -60,19 +60,19 @@ def graph(model: Model) -> bytes:
         for name, key in zip(names, inputs, strict=True):
             weights.append(numpy_helper.from_array(layer.arrays[name], key))
         output = f"{layer.name}.output"
-        nodes.append(helper.make_node(kind, [flows, *inputs], [output], **attributes))
-        flows = output
-    real = TensorProto.FLOAT
-    made = helper.make_graph(
+        nodes.append(helper.make_node(kind, [current, *inputs], [output], **attributes))
+        current = output
+    float32 = TensorProto.FLOAT
+    graph_proto = helper.make_graph(
         nodes,
         "network",
-        [helper.make_tensor_value_info("images", real, ["N", *model.input_shape])],
-        [helper.make_tensor_value_info(flows, real, ["N", model.classes])],
+        [helper.make_tensor_value_info("images", float32, ["N", *model.input_shape])],
+        [helper.make_tensor_value_info(current, float32, ["N", model.classes])],
         weights,
     )
-    # Versions that older runtimes know as well.
+    # Older runtimes support these versions too.
     opset = helper.make_opsetid("", 17)
-    return helper.make_model(made, opset_imports=[opset], ir_version=8).SerializeToString()
+    return helper.make_model(graph_proto, opset_imports=[opset], ir_version=8).SerializeToString()
 
 
 def infer_onnxruntime(model: Model, threads: int):
@@ -89,14 +89,14 @@ def infer_onnxruntime(model: Model, threads: int):
 
 
 def infer_openvino(model: Model, threads: int):
-    # OpenVINO reports each use to its makers, and forks for it, which JAX's threads do not allow.
+    # OpenVINO's telemetry forks, which is unsafe with JAX's threads.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     import openvino
 
     settings = {
         "INFERENCE_NUM_THREADS": threads,
         "PERFORMANCE_HINT": "LATENCY",  # all threads on one batch
-        "INFERENCE_PRECISION_HINT": "f32",  # as all others; it would take bfloat16 where it can
+        "INFERENCE_PRECISION_HINT": "f32",  # as the others; the default may be bfloat16
     }
     core = openvino.Core()
     request = core.compile_model(core.read_model(graph(model)), "CPU", settings)

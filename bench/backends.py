@@ -1,0 +1,142 @@
+"""Publish the benchmarks of the three backends: their medians and a plot of them.
+
+    ./run.sh pytest bench --benchmark-json=bench.json
+    .venv/bin/python -m bench.backends bench.json
+
+The first command measures. The second one writes backends.json and backends.png into the results
+of the machine that the measurement was made on.
+"""
+
+import argparse
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+from bench.common import (
+    RESULTS,
+    add_output_arguments,
+    choose_outputs,
+    describe,
+    duration,
+    import_pyplot,
+    slug,
+    write_document,
+)
+
+BACKENDS = ("numba", "scipy", "numpy")
+COLORS = {"numba": "#0072b2", "scipy": "#e69f00", "numpy": "#999999"}
+STEP = "training step"  # the rows that are not single kernels
+SUMMARY = {"cpu", "system", "python_version", "packages"}  # of the description of a machine
+
+
+def summarize(measured: dict[str, Any]) -> dict[str, Any]:
+    """Return a results document: one entry a kernel and shape, with each backend's median.
+
+    Parameters
+    ----------
+    measured : dict
+        The JSON document of pytest-benchmark.
+    """
+    rows: dict[tuple[str, str], dict] = {}
+    for entry in measured["benchmarks"]:
+        info = entry["extra_info"]
+        kernel, shape, backend = info["kernel"], info["shape"], info["backend"]
+        row = {"kernel": kernel, "shape": shape, "seconds": {}, "largest_error": None}
+        row = rows.setdefault((kernel, shape), row)
+        row["seconds"][backend] = entry["stats"]["median"]
+        if backend == "numba":
+            row["largest_error"] = info["largest_error"]
+    machine = {key: value for key, value in measured["machine_info"].items() if key in SUMMARY}
+    return {"machine": machine, "kernels": list(rows.values())}
+
+
+def ratio(row: dict, backend: str = "numpy") -> float | None:
+    """Return how many times numba's time a backend takes: below 1, numba is the slower one."""
+    seconds = row["seconds"]
+    return seconds[backend] / seconds["numba"] if {backend, "numba"} <= set(seconds) else None
+
+
+def lowest_ratio(row: dict) -> float:
+    """Return the ratio to the fastest of the references; infinity where there is none."""
+    ratios = (ratio(row, backend) for backend in BACKENDS if backend != "numba")
+    return min((value for value in ratios if value is not None), default=math.inf)
+
+
+def is_lost(row: dict) -> bool:
+    """Return whether a reference is faster than numba."""
+    return lowest_ratio(row) < 1
+
+
+def table(rows: list[dict]) -> str:
+    """Return a Markdown table of medians. A reference that is faster than numba is bold."""
+    lines = [
+        "| kernel | shape | numba | scipy | numpy | largest error (numba) |",
+        "|---|---|--:|--:|--:|--:|",
+    ]
+    for row in rows:
+        cells = []
+        for backend in BACKENDS:
+            if backend not in row["seconds"]:
+                cells.append("as numpy")
+                continue
+            cell, times = duration(row["seconds"][backend]), ratio(row, backend)
+            if backend != "numba" and times is not None:
+                cell += f" ({times:.3g}x)"
+                cell = f"**{cell}**" if times < 1 else cell
+            cells.append(cell)
+        error = row["largest_error"]
+        cells.append("" if error is None else f"{error:.0e}")
+        lines.append(f"| {row['kernel']} | {row['shape']} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def plot(rows: list[dict], machine: str, path: Path) -> None:
+    """Draw every median on a logarithmic axis, one row a kernel and shape."""
+    pyplot = import_pyplot()
+    figure, axes = pyplot.subplots(figsize=(9, 1.2 + 0.22 * len(rows)), layout="constrained")
+    for y, row in enumerate(rows):
+        medians = {backend: 1e3 * seconds for backend, seconds in row["seconds"].items()}
+        axes.plot([min(medians.values()), max(medians.values())], [y, y], color="#dddddd")
+        for backend, median in medians.items():
+            axes.plot(median, y, "o", color=COLORS[backend], markersize=5)
+    for backend in BACKENDS:
+        axes.plot([], [], "o", color=COLORS[backend], label=backend)
+    axes.set_yticks(range(len(rows)), [f"{row['kernel']}  |  {row['shape']}" for row in rows])
+    axes.tick_params(axis="y", labelsize=7)
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_xscale("log")
+    axes.set_xlabel("median time of a call in ms (less is better)")
+    axes.set_title(f"Three backends, float32\n{machine}", fontsize=10)
+    axes.grid(axis="x", color="#eeeeee")
+    axes.legend(loc="upper right", fontsize=8)
+    figure.savefig(path, dpi=130)
+    pyplot.close(figure)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("measured", type=Path, help="the JSON file that --benchmark-json wrote")
+    add_output_arguments(parser)
+    args = parser.parse_args(argv)
+    try:
+        document = summarize(json.loads(args.measured.read_text(encoding="utf-8")))
+        folder = RESULTS / slug(document["machine"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        print(
+            f"backends.py: {args.measured}: not a JSON file of these benchmarks: {error!r}",
+            file=sys.stderr,
+        )
+        return 2
+    choose_outputs(args, "backends", folder)
+    print(f"Machine: {describe(document['machine'])}.\n\n{table(document['kernels'])}")
+    if args.json is not None:
+        write_document(args.json, document)
+    if args.plot is not None:
+        plot(document["kernels"], describe(document["machine"]), args.plot)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
