@@ -1,1 +1,1 @@
-"""The command line: its flags, and the flows of train, test, predict and find_lr."""
+"""The command line: its flags, and one module for each action of run.py."""

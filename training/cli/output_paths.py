@@ -1,11 +1,11 @@
-"""Where a run writes: found out before it, and nothing that lies there is lost."""
+"""The files that a run writes, and checks that they replace nothing of another kind."""
 
 import csv
 import io
 import tempfile
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from training.cli.arguments import run_path, sibling_path
 from training.datasets.predict_inputs import SUFFIXES
 from training.errors import InputError
 from training.reporting.plots import NAMES
@@ -15,44 +15,57 @@ from training.saving.model_file import is_model, is_run
 LOG_NAME = "training.log"
 
 
-def same(path: Path, other: Path | None) -> bool:
+def sibling_path(to_path: Path, suffix: str) -> Path:
+    """Return the path of a file that belongs to a model, such as model-run.json of model.json."""
+    name = to_path.stem if to_path.suffix == ".json" else to_path.name
+    return to_path.parent / f"{name}-{suffix}"
+
+
+def run_path(to_path: Path) -> Path:
+    """Return the path of the state from which the run that writes a model can be resumed."""
+    return sibling_path(to_path, "run.json")
+
+
+def is_same_file(path: Path, other: Path | None) -> bool:
+    """Return whether two paths lead to one existing file."""
     return other is not None and path.exists() and other.exists() and path.samefile(other)
 
 
-def prepare_training(to_path: Path, given: list[Path | None], plots: bool) -> None:
-    """Find out before a training, not after it, that something could not be saved.
+def prepare_training(to_path: Path, inputs: Iterable[Path | None], plots: bool) -> None:
+    """Check before a training that everything it saves can be saved, and make the folder.
 
     Parameters
     ----------
     to_path : Path
         Of the model.
-    given : list of Path or None
+    inputs : iterable of Path or None
         Files that the training reads.
     plots : bool
-        Whether pictures are drawn.
+        Whether plots are drawn.
 
     Raises
     ------
     InputError
-        Naming what is in the way.
+        Naming the file that would be overwritten or cannot be written.
     """
-    prepare_target(to_path, of_run=False)
-    prepare_target(run_path(to_path), of_run=True)
+    inputs = list(inputs)
+    _prepare_json(to_path, is_for_run=False)
+    _prepare_json(run_path(to_path), is_for_run=True)
     history = sibling_path(to_path, "history.csv")
     pictures = [sibling_path(to_path, f"{name}.png") for name in NAMES] if plots else []
     for path in (history, to_path.parent / LOG_NAME, *pictures):
         if path.is_dir() or path.is_fifo():
             raise InputError(
-                f"{path}: is no file, and one of this name is written beside the model: "
-                "move it away, or name another --to_path"
+                f"{path}: is not a regular file, and a file of this name is written beside the "
+                "model: move it away, or name another --to_path"
             )
-        if any(same(path, other) for other in given):
+        if any(is_same_file(path, other) for other in inputs):
             raise InputError(
-                f"{path}: is to be read, and would be written over: name another --to_path"
+                f"{path}: is an input, and would be overwritten: name another --to_path"
             )
     if history.exists() and not _is_history(history):
         raise InputError(
-            f"{history}: is no history of a training, and would be written over: "
+            f"{history}: is not the history of a training, and would be overwritten: "
             "move it away, or name another --to_path"
         )
 
@@ -62,20 +75,26 @@ def _is_history(path: Path) -> bool:
         return file.read(6) in (b"epoch,", b"")
 
 
-def prepare_target(path: Path, of_run: bool) -> None:
-    """Find out whether a model, or a run, can be saved at a path, and nothing else is there."""
+def _prepare_json(path: Path, is_for_run: bool) -> None:
+    """Check that a model, or the state of a run, can be saved at a path and replaces only one."""
     if path.is_dir():
         raise InputError(f"--to_path {path}: is a directory; name a file in it")
     if path.name == LOG_NAME or (path.exists() and not is_model(path)):
-        raise InputError(f"--to_path {path}: is no model, and would be overwritten; name another")
-    if path.exists() and is_run(path) != of_run:
-        what = "is a model, and the run would be kept there" if of_run else "keeps a run"
-        raise InputError(f"--to_path {path}: {what}; name another")
+        raise InputError(
+            f"--to_path {path}: is not a model, and would be overwritten; name another"
+        )
+    if path.exists() and is_run(path) != is_for_run:
+        content = (
+            "is a model, and the state of the run would be saved there"
+            if is_for_run
+            else "is the state of a run"
+        )
+        raise InputError(f"--to_path {path}: {content}; name another")
     prepare_folder(path)
 
 
 def prepare_folder(path: Path) -> None:
-    """Make the folder of a file that is to be written, and see that one can be."""
+    """Make the folder of a file to be written, and check that files can be made in it."""
     try:
         atomic_file.make_folder(path.parent)
         with tempfile.TemporaryFile(dir=path.parent):
@@ -86,21 +105,34 @@ def prepare_folder(path: Path) -> None:
         ) from None
 
 
-def check_output(output: Path, given: list[Path]) -> None:
-    """Raise InputError where labels cannot be written, or over something that is not theirs."""
+def check_output(output: Path, inputs: Iterable[Path]) -> None:
+    """Raise InputError if labels cannot be written to a path, or would replace another file.
+
+    Parameters
+    ----------
+    output : Path
+        The path of --output.
+    inputs : iterable of Path
+        Files that the prediction reads.
+    """
     if not output.parent.is_dir():
         raise InputError(f"--output {output}: No such file or directory: name another")
-    taken = is_model(output) or output.name == LOG_NAME or output.suffix.lower() in SUFFIXES
-    if taken or any(same(output, other) for other in given):
+    is_protected = (
+        is_model(output)
+        or output.name == LOG_NAME
+        or output.suffix.lower() in SUFFIXES
+        or any(is_same_file(output, path) for path in inputs)
+    )
+    if is_protected:
         raise InputError(f"--output {output}: would be overwritten; name another")
 
 
-def write_table(rows: list[tuple], output: Path) -> None:
-    """Write rows as CSV, whole or not at all."""
+def write_table(rows: Iterable[Sequence], output: Path) -> None:
+    """Write rows as CSV. The file is complete, or unchanged if that fails."""
     text = io.StringIO()
     csv.writer(text).writerows(rows)
     try:
-        if output.exists() and not output.is_file():  # /dev/stdout is not to be replaced
+        if output.exists() and not output.is_file():  # such as /dev/stdout, not to be replaced
             output.write_text(text.getvalue(), encoding="utf-8", newline="")
         else:
             atomic_file.replace(output, text.getvalue())

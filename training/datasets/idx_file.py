@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from training.datasets.dataset import Dataset, count_classes
-from training.datasets.open_maybe_gzip import open_stream
+from training.datasets.gzip_file import open_maybe_gzip
 from training.errors import InputError
 
 LABELS_MAGIC = 0x801
@@ -76,7 +76,7 @@ def _labels_path(path: Path) -> Path:
 
 
 def _read_bytes(path: Path, magics: tuple[int, ...], content: str) -> np.ndarray:
-    with open_stream(path) as stream:
+    with open_maybe_gzip(path) as stream:
         magic = int.from_bytes(stream.read(4), "big")
         if magic not in magics:
             raise InputError(

@@ -7,8 +7,8 @@ from training.datasets import bundled
 from training.datasets.csv_file import read_csv
 from training.datasets.dataset import Dataset
 from training.datasets.download import FILES, MIRRORS, cache_directory, download
+from training.datasets.gzip_file import open_maybe_gzip
 from training.datasets.idx_file import read_idx
-from training.datasets.open_maybe_gzip import open_stream
 from training.errors import InputError
 
 DATASET_NAMES = (*MIRRORS, "mnist-5k")
@@ -43,7 +43,7 @@ def load_file(
         The file is missing or not what it should be; the message names the file and the line.
     """
     path = Path(path)
-    with open_stream(path) as stream:
+    with open_maybe_gzip(path) as stream:
         start = stream.read(2)
     read = read_idx if start == b"\0\0" else read_csv
     return read(path, image_shape, n_classes)

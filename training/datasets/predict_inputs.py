@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from training.datasets.csv_file import read_pixels
-from training.datasets.open_maybe_gzip import open_stream
+from training.datasets.gzip_file import open_maybe_gzip
 from training.errors import InputError
 from training.input_stats import InputStats, border_pixels
 from training.saving.atomic_file import reject_special_files
@@ -103,7 +103,7 @@ def _split(name: str) -> list[str]:
 
 def check_text(path: Path) -> None:
     """Raise where a file that is named like no picture is no text either."""
-    with open_stream(path) as stream:
+    with open_maybe_gzip(path) as stream:
         if b"\0" in stream.read(1024) and not path.is_dir():
             raise InputError(
                 f"{path}: is neither a CSV file nor a picture by its name "

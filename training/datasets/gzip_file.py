@@ -42,7 +42,7 @@ class _Unpacked(gzip.GzipFile):
 
 
 @contextmanager
-def open_stream(path: Path) -> Iterator[BinaryIO]:
+def open_maybe_gzip(path: Path) -> Iterator[BinaryIO]:
     """Open a file for reading bytes, decompressed when it starts with gzip's magic number.
 
     Raises

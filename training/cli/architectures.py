@@ -1,0 +1,100 @@
+"""The networks that --arch names: those of run.py, and functions in the user's own files."""
+
+import runpy
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from layers import ShapeError
+from training.errors import InputError
+from training.model import Model
+from training.saving.model_file import to_document
+
+
+class Architecture(NamedTuple):
+    """A function that builds a network.
+
+    Attributes
+    ----------
+    name : str
+        The value of `--arch`.
+    build : callable
+        Called with the shape of an image, the number of classes and the options of `Model`.
+        Returns a `Model`.
+    is_built_in : bool
+        Whether the function is one of run.py, and not the user's.
+    """
+
+    name: str
+    build: Callable[..., Any]
+    is_built_in: bool
+
+
+def find_architecture(name: str, built_in: Mapping[str, Callable]) -> Architecture:
+    """Return the network of a name, or that of a function in the user's own file.
+
+    Parameters
+    ----------
+    name : str
+        A key of `built_in`, or path/to/file.py:function.
+    built_in : dict of str to callable
+        The networks of run.py.
+
+    Raises
+    ------
+    ValueError
+        The name is unknown, or the file cannot be run or has no such function.
+    """
+    if name in built_in:
+        return Architecture(name, built_in[name], is_built_in=True)
+    file, colon, function_name = name.rpartition(":")
+    if not colon:
+        raise ValueError(f"must be {', '.join(built_in)} or path/to/file.py:function, got {name!r}")
+    if not Path(file).is_file():
+        raise ValueError(f"there is no file {file!r}")
+    try:
+        # Unlike an import, it leaves no compiled file beside the user's.
+        functions = runpy.run_path(file)
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"{file!r} cannot be run: {one_line(error)}") from None
+    function = functions.get(function_name)
+    if not callable(function):
+        raise ValueError(f"{file!r} has no function {function_name!r}")
+    return Architecture(name, function, is_built_in=False)
+
+
+def build_model(
+    architecture: Architecture, input_shape: tuple[int, int, int], n_classes: int, **options: Any
+) -> Model:
+    """Build a network and check that it suits the images.
+
+    Raises
+    ------
+    InputError
+        The images are too small for the network, or the user's function fails or returns a wrong
+        model.
+    """
+    shape = tuple(input_shape)
+    if architecture.is_built_in:
+        try:
+            return architecture.build(shape, n_classes, **options)
+        except ShapeError as error:
+            raise InputError(
+                f"--arch {architecture.name}: images of {shape} (channels, rows, columns) "
+                f"do not fit: {error}"
+            ) from None
+    try:
+        model = architecture.build(shape, n_classes, **options)
+        if not isinstance(model, Model) or model.input_shape != shape:
+            raise ValueError(f"the function must return a Model for images of {shape}")
+        if model.classes != n_classes:
+            raise ValueError(f"the model has {model.classes} classes, and the images {n_classes}")
+        to_document(model)  # raises now, not after the training, if the model cannot be saved
+    except (Exception, SystemExit) as error:
+        raise InputError(f"--arch: {one_line(error)}") from error
+    return model
+
+
+def one_line(error: BaseException) -> str:
+    """Return the type and the message of an exception in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -1,0 +1,30 @@
+"""Suggest a learning rate for a new model: run.py --find_lr."""
+
+import argparse
+
+from training.augmentation import AUGMENTERS
+from training.cli.input_data import load_data
+from training.cli.model_setup import prepare
+from training.cli.output_paths import prepare_folder, sibling_path
+from training.cli.summary import plots_wanted
+from training.lr_finder import find_learning_rate
+from training.reporting import plots
+
+
+def find_lr(args: argparse.Namespace) -> None:
+    """Print a good learning rate for a new model, and plot the losses that it follows from."""
+    path = sibling_path(args.to_path, "find_lr.png")
+    if not args.no_plots:
+        prepare_folder(path)
+    data, _ = load_data(args)
+    model, (images, labels), _ = prepare(args, data)
+    rates, losses, best = find_learning_rate(
+        model, images, labels, args.batch_size, AUGMENTERS[args.augment]()
+    )
+    print(
+        f"tried {len(rates)} steps from {rates[0]:g} to {rates[-1]:.2g}; the loss is lowest, "
+        f"{losses.min():.3f}, at {2 * best:.2g}\nsuggestion: --learning_rate {best:.2g}"
+    )
+    if plots_wanted(args.no_plots, print):
+        plots.rates(rates, losses, best, path)
+        print(f"plot: {path}")

@@ -1,0 +1,57 @@
+"""The images that the flags name."""
+
+import argparse
+from pathlib import Path
+
+from training.datasets import Dataset, DownloadError, load_dataset, load_file
+from training.errors import InputError
+
+
+def load_named(name: str | None, data_dir: Path | None) -> tuple[Dataset, Dataset]:
+    """Return the training and the test images of a data set.
+
+    Without a name, it is MNIST, or mnist-5k if MNIST is neither on disk nor can be downloaded.
+    """
+    if name is not None:
+        return load_dataset(name, data_dir)
+    try:
+        return load_dataset("mnist", data_dir)
+    except DownloadError:
+        print(
+            "MNIST is not on this machine and cannot be downloaded now: using mnist-5k, the 5,000 "
+            "images that come with the program. For all 70,000 images, connect to the network, or "
+            "put the four IDX files into a folder and name it with --data_dir.",
+            flush=True,
+        )
+        return load_dataset("mnist-5k")
+
+
+def load_data(args: argparse.Namespace) -> tuple[Dataset, Dataset | None]:
+    """Return the training images and the test images; None if there are no test images."""
+    test: Dataset | None
+    if args.train_data is None:
+        train, test = load_named(args.dataset, args.data_dir)
+    else:
+        train, test = load_file(args.train_data, args.image_shape), None
+    if args.test_data is not None:
+        test = load_file(args.test_data, args.image_shape, train.n_classes)
+        check_shape(test, train.images.shape[1:], train.source)
+    return train, test
+
+
+def check_shape(data: Dataset, shape: tuple[int, ...], owner: str | Path) -> None:
+    """Raise InputError unless the images have the shape (C, H, W) of those of `owner`."""
+    if data.images.shape[1:] != tuple(shape):
+        raise InputError(
+            f"{data.source}: its images are {data.images.shape[1:]} (channels, rows, columns), "
+            f"and those of {owner} are {tuple(shape)}: both must have the same shape"
+        )
+
+
+def check_classes(data: Dataset, n_classes: int, owner: str | Path, remedy: str) -> None:
+    """Raise InputError if the data has more classes than the model in the file `owner`."""
+    if data.n_classes > n_classes:
+        raise InputError(
+            f"{data.source}: has {data.n_classes} classes, and the model {owner} has {n_classes}: "
+            f"{remedy}"
+        )
