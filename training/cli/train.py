@@ -99,7 +99,7 @@ def _train_locked(args: argparse.Namespace, epochs: Mapping[Callable, int]) -> N
             result = f"no epoch had ended, so that {args.to_path} is unchanged"
         else:
             result = f"no epoch had ended; {args.to_path} is the model at that moment"
-        reporter.line(f"stopped; {result}" + ("; --resume continues" if state.kept else ""))
+        reporter.line(f"stopped; {result}" + ("; --resume continues" if state.saved else ""))
         raise
     if test is None:
         name, (images, labels) = "validation", validation
