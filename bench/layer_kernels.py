@@ -113,7 +113,7 @@ def products(layer: Dense, x: PackedBatch, dy: PackedBatch) -> Iterator[Kernel]:
 def normalizations(layer: BatchNorm, x: PackedBatch, dy: PackedBatch) -> Iterator[Kernel]:
     """With the activation behind it, as a model runs it."""
     gamma, beta = layer.params["gamma"], layer.params["beta"]
-    mean, variance = layer.running
+    mean, variance = layer.running_stats
     shape, count, negative_slope = (
         name_of(*layer.input_shape),
         math.prod(x.shape),
