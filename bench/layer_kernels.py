@@ -114,7 +114,7 @@ def products(layer: Dense, x: PackedBatch, dy: PackedBatch) -> Iterator[Kernel]:
 def normalizations(layer: BatchNorm, x: PackedBatch, dy: PackedBatch) -> Iterator[Kernel]:
     """Yield BatchNorm with the activation that follows it, as a model runs it."""
     gamma, beta = layer.params["gamma"], layer.params["beta"]
-    mean, variance = layer.running
+    mean, variance = layer.running_stats
     shape, count, negative_slope = (
         join_sizes(*layer.input_shape),
         math.prod(x.shape),

@@ -503,7 +503,7 @@ class Backend(Protocol):
         variance: Array,
         epsilon: float,
     ) -> tuple[Array, Array]:
-        """Return the scale and bias that replace a `batch_norm_inference` behind a layer.
+        """Return the scale and bias that replace a `batch_norm_inference` after a layer.
 
         batch_norm_inference(correlate(x, w, b), ...) equals correlate(x, w, bias, scale=scale) up
         to rounding, and likewise for `dense`.

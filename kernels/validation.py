@@ -68,15 +68,16 @@ def check_array(value: Any, name: str, ndim: int, dtype: np.dtype | None = None)
     if not isinstance(value, np.ndarray) or isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name} must be a NumPy array, got {type(value).__name__}")
     value = np.asarray(value)  # the base array of a subclass such as memmap
-    native = value.dtype.newbyteorder("=")
+    # Comparing dtypes is slow: 1 us, which identity and `isnative` save in nearly all calls.
+    native = value.dtype if value.dtype.isnative else value.dtype.newbyteorder("=")
     if native not in FLOATS:
         raise TypeError(f"{name} must be float32 or float64, got {value.dtype}")
-    if dtype is not None and native != dtype:
+    if dtype is not None and native is not dtype and native != dtype:
         raise TypeError(f"{name} is {native} and the other arrays are {dtype}: use one dtype")
     if value.ndim != ndim:
         raise ValueError(f"{name} must have {ndim} dimensions, got shape {value.shape}")
     # Read-only arrays are copied: Numba would compile each kernel again for their type.
-    if value.dtype.isnative and value.flags.carray:
+    if native is value.dtype and value.flags.carray:
         return value
     return np.array(value, native, order="C", subok=False)
 

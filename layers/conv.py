@@ -29,7 +29,7 @@ class Conv(Layer):
         Number of groups that the channels and the filters are split into. A filter only sees the
         channels of its group. Channels and filters must be multiples of it.
     use_bias : bool
-        Whether each filter adds a learned bias. A BatchNorm behind the layer cancels it.
+        Whether each filter adds a learned bias. A BatchNorm after the layer cancels it.
     initializer : "he" or "glorot"
         Distribution of the initial weights.
     name : str, optional

@@ -15,7 +15,7 @@ class Dense(Layer):
     units : int
         Number of outputs of a row.
     use_bias : bool
-        Whether each unit adds a learned bias. A BatchNorm behind the layer cancels it.
+        Whether each unit adds a learned bias. A BatchNorm after the layer cancels it.
     initializer : "he" or "glorot"
         Distribution of the initial weights.
     name : str, optional

@@ -16,7 +16,7 @@ from layers.pooling import MaxPool
 
 
 class BatchNormRelu(Layer):
-    """A BatchNorm and the ReLU or leaky ReLU behind it, for training.
+    """A BatchNorm and the ReLU or leaky ReLU after it, for training.
 
     The parameters, gradients and running statistics are those of the BatchNorm.
 
@@ -60,7 +60,7 @@ class BatchNormRelu(Layer):
 
 
 class BatchNormReluPool(BatchNormRelu):
-    """A BatchNorm, the ReLU behind it and the max pooling behind that, for training.
+    """A BatchNorm, the ReLU after it and the max pooling after that, for training.
 
     Parameters
     ----------
@@ -104,7 +104,7 @@ class BatchNormReluPool(BatchNormRelu):
 
 
 class Folded(Layer):
-    """A Conv or Dense with the BatchNorm and the ReLU behind it, for prediction.
+    """A Conv or Dense with the BatchNorm and the ReLU after it, for prediction.
 
     In prediction, a BatchNorm is a scale and a shift of each channel. The kernel of the Conv or
     Dense applies them and the ReLU to its sums. The weights are not copied, so that a change of
@@ -143,7 +143,7 @@ class Folded(Layer):
 def fold(layers: list[Layer]) -> list[Layer]:
     """Return a plan for prediction, which gives the same results as the layers.
 
-    A Conv or Dense is combined with the BatchNorm and the ReLU behind it, and Dropout is left out.
+    A Conv or Dense is combined with the BatchNorm and the ReLU after it, and Dropout is left out.
 
     Parameters
     ----------
@@ -183,7 +183,7 @@ def fold(layers: list[Layer]) -> list[Layer]:
 def fuse(layers: list[Layer]) -> list[Layer]:
     """Return a plan for training, which gives the same results and gradients as the layers.
 
-    A BatchNorm is combined with the ReLU behind it, and with a max pooling behind that if the
+    A BatchNorm is combined with the ReLU after it, and with a max pooling after that if the
     windows do not overlap.
 
     Parameters

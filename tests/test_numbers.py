@@ -82,18 +82,8 @@ def test_correlate(backend):
 
 @every_backend
 def test_correlate_im2col(backend):
-    x, w = values((1, 16, 791, 791)), values((2, 16, 791, 791), 1)
-    want = [(x.astype(np.float64) * filter_).sum() for filter_ in w]
-    assert_within(backend.correlate_im2col(x, w), want)
-
-
-@pytest.mark.parametrize("filters", [1, 2])
-def test_correlate_at_two_positions_in_numpy(filters):
-    """A BLAS has other code for the product with a vector than for that of two matrices."""
-    x, w = values((1, 1, 3163, 3164)), values((filters, 1, 3163, 3163), 1)
-    windows = x[0, 0, :, :-1].astype(np.float64), x[0, 0, :, 1:].astype(np.float64)
-    want = [[(window * filter_[0]).sum() for window in windows] for filter_ in w]
-    assert_within(get_backend("numpy").correlate(x, w), want)
+    x, w = values((1, 16, 791, 791)), values((1, 16, 791, 791), 1)
+    assert_within(backend.correlate_im2col(x, w), (x.astype(np.float64) * w).sum())
 
 
 @without_scipy

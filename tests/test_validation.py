@@ -322,9 +322,8 @@ def test_updates_in_place_reject_shared_memory(backend, function, count, numbers
 def test_n_correct_agrees_with_argmax(backend, dtype):
     rows = draw_array((64, 4), dtype)
     for n in range(1, 64):
-        rows[n, [k for k in range(4) if n % 16 >> k & 1]] = (
-            np.nan
-        )  # NaN in each subset of the columns
+        # Each subset of the columns is NaN in some row.
+        rows[n, [k for k in range(4) if n % 16 >> k & 1]] = np.nan
     for label in range(4):
         labels = np.full(64, label)
         with np.errstate(invalid="ignore"):
