@@ -1,4 +1,4 @@
-"""Models and how they are trained."""
+"""Models, their training, and the files that they are saved in."""
 
 from training.augmentation import AUGMENTERS, AffineAugmenter, Augmenter, ShiftAugmenter
 from training.errors import DivergedError, InputError
