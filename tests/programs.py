@@ -22,12 +22,12 @@ def check():
 """
 
 
-def start(program, order=1, folder=ROOT, before="", environment=(), **options):
+def start(program, order=1, folder=ROOT, before="", environment=None, **options):
     """Start a program; `folder` holds the package, `before` is code that runs before it."""
     return subprocess.Popen(
         [sys.executable, "-c", before + PREAMBLE + program, str(order)],
         cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(folder)} | dict(environment),
+        env=os.environ | {"PYTHONPATH": str(folder)} | (environment or {}),
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

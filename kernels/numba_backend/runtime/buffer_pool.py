@@ -149,13 +149,17 @@ class BufferPool:
         return np.ndarray(array.shape, array.dtype, block, offset, array.strides)
 
 
+class _ThreadState(threading.local):
+    pool: BufferPool | None = None  # that this thread allocates from
+
+
 shared_pool = BufferPool()
-_local = threading.local()
+_state = _ThreadState()
 
 
 def empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """Return an uninitialised array that begins on a cache line, from this thread's pool."""
-    return getattr(_local, "pool", shared_pool).empty(shape, dtype)
+    return (_state.pool or shared_pool).empty(shape, dtype)
 
 
 def allocate_outputs(out, shapes, dtype: np.dtype) -> list[np.ndarray]:
@@ -178,9 +182,8 @@ def allocate_outputs(out, shapes, dtype: np.dtype) -> list[np.ndarray]:
 @contextlib.contextmanager
 def allocate_from(pool: BufferPool):
     """Let `empty` use this pool in this thread, until the end of a ``with`` block."""
-    before = getattr(_local, "pool", shared_pool)
-    _local.pool = pool
+    before, _state.pool = _state.pool, pool
     try:
         yield
     finally:
-        _local.pool = before
+        _state.pool = before
