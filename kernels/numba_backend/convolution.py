@@ -1,5 +1,7 @@
 """Correlation with its gradients on plain arrays, im2col and col2im."""
 
+import math
+
 import numpy as np
 from numba import prange
 
@@ -9,6 +11,7 @@ from kernels.numba_backend import channels_last, packed
 from kernels.numba_backend.dense import matmul
 from kernels.numba_backend.layouts import use_packed_layout
 from kernels.numba_backend.pooling import valid_range
+from kernels.numba_backend.runtime.buffer_pool import empty
 from kernels.numba_backend.runtime.compiler import parallel
 from kernels.numba_backend.simd.copies import copy_row
 from kernels.scalars import check_bool
@@ -99,11 +102,12 @@ def col2im(cols, x_shape, kernel_size, stride=1, padding=0, dilation=1):
 def correlate_im2col(x, w, b=None, stride=1, padding=0, dilation=1, groups=1):
     x, w, window, groups = validation.check_correlation(x, w, stride, padding, dilation, groups)
     b = validation.check_bias(b, len(w), x.dtype)
-    N, F = len(x), len(w)
-    cols = im2col(x, window.size, stride, padding, dilation)
-    cols = cols.reshape(N * groups, cols.shape[1] // groups, cols.shape[2])
-    y = np.empty((N * groups, F // groups, cols.shape[2]), x.dtype)
-    matmul(w.reshape(groups, F // groups, -1), cols, y)
+    (N, C), F, pixels = x.shape[:2], len(w), math.prod(window.output)
+    cols = empty((N, C, *window.size, *window.output), x.dtype)
+    _im2col(x, cols, window.stride, window.dilation, window.start)
+    filters = w.reshape(groups, F // groups, -1)
+    y = np.empty((N * groups, F // groups, pixels), x.dtype)
+    matmul(filters, cols.reshape(N * groups, filters.shape[2], pixels), y)
     y = y.reshape(N, F, *window.output)
     y += b[:, None, None]
     return y
