@@ -11,14 +11,14 @@ from pathlib import Path
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, prange, types
+from numba import prange, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 from bench.timing import interleave
 from kernels.numba_backend.packed.layout import simd_width
 from kernels.numba_backend.runtime.buffer_pool import empty
-from kernels.numba_backend.runtime.compiler import OPTIONS, parallel
+from kernels.numba_backend.runtime.compiler import parallel
 
 FLOAT32 = np.dtype(np.float32)
 LANES = simd_width(FLOAT32)
@@ -145,7 +145,7 @@ def _multiply_adds(tasks, iterations):
 
 
 def _make_sweep(READS: int, WRITES: int):
-    @njit(parallel=True, **OPTIONS)
+    @parallel
     def sweep(a, b, out, tasks, iterations, repeats):
         """Let each task repeatedly process its own part of the arrays."""
         total = np.float32(0)
