@@ -34,11 +34,11 @@ def read_results(name: str) -> Documents:
 
 
 def section(path: Path, document: dict, page: Path, alt: str) -> list[str]:
-    """Return the heading and the picture of a machine's results."""
+    """Return the heading and the plot of a machine's results."""
     parts = [f"**{describe(document['machine'])}**"]
-    picture = path.with_suffix(".png")
-    if picture.exists():
-        parts.append(f"![{alt}]({Path(os.path.relpath(picture, page.parent)).as_posix()})")
+    plot = path.with_suffix(".png")
+    if plot.exists():
+        parts.append(f"![{alt}]({Path(os.path.relpath(plot, page.parent)).as_posix()})")
     return parts
 
 
@@ -170,7 +170,7 @@ def render(page: Path) -> str:
 
 
 def draw_plots() -> None:
-    """Draw the pictures of all machines from their results."""
+    """Draw the plots of all machines from their results."""
     for path, document in read_results("competitors").items():
         results = {kind: document[kind] for kind in TASKS if document.get(kind)}
         title = describe(document["machine"])
@@ -191,7 +191,7 @@ def draw_plots() -> None:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--plots", action="store_true", help="draw the pictures again too")
+    parser.add_argument("--plots", action="store_true", help="draw the plots again too")
     if parser.parse_args(argv).plots:
         draw_plots()
     for page in PAGES:
