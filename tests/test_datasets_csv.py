@@ -52,7 +52,7 @@ def write(tmp_path: Path, content: str | bytes, name: str = "images.csv") -> Pat
 @pytest.mark.parametrize("packed", [False, True])
 def test_accepts(tmp_path, content, packed):
     data = content.encode()
-    path = write(tmp_path, gzip.compress(data) if packed else data)  # the name does not tell
+    path = write(tmp_path, gzip.compress(data) if packed else data)  # the name does not show it
     read = load_file(path)
     assert read.images.dtype == np.uint8
     assert read.images.shape == (2, 1, 2, 2)
@@ -67,7 +67,7 @@ def test_accepts(tmp_path, content, packed):
     "cell",
     ["256", "-1", "3.7", "70000", "4294967296", "9223372036854775808", "1e30", "3" + "0" * 20],
 )
-def test_pixels_that_are_no_bytes_become_floats(tmp_path, cell):
+def test_pixels_other_than_bytes_become_floats(tmp_path, cell):
     read = load_file(write(tmp_path, ROWS.replace("255", cell)))
     assert read.images.dtype == np.float32
     np.testing.assert_array_equal(
@@ -88,13 +88,13 @@ def test_trailing_commas_on_one_line_only(tmp_path, commas):
     assert load_file(path).images.shape == (6, 1, 2, 2)
 
 
-def test_refuses_endless_commas(tmp_path):
+def test_rejects_endless_commas(tmp_path):
     path = write(tmp_path, 2 * ROWS + "0,1,1,1,1" + "," * 20_000)
     with pytest.raises(InputError, match=r"csv, line 5: has 20000 commas .* end: delete them$"):
         load_file(path)
 
 
-def test_no_byte_to_spare(tmp_path):
+def test_last_line_without_newline_and_header(tmp_path):
     np.testing.assert_array_equal(load_file(write(tmp_path, "0,1\n1,2")).images.ravel(), [1, 2])
 
 
@@ -208,7 +208,7 @@ HEADER = "label,a,b,c,d\n"
         pytest.param(b"\x1f\x8bgarbage, and no gzip", "", "gzip.*download", id="fake gzip"),
     ],
 )
-def test_refuses(tmp_path, content, place, remedy):
+def test_rejects(tmp_path, content, place, remedy):
     path = write(tmp_path, content)
     with pytest.raises(InputError, match=rf"^{path}{place}.*: .*{remedy}") as raised:
         load_file(path)
@@ -223,18 +223,18 @@ def test_refuses(tmp_path, content, place, remedy):
         ("images-idx3-ubyte", bytes([0, 0, 8, 3, 0, 0, 255, 255, 0, 0, 1, 0, 0, 0, 1, 0])),
     ],
 )
-def test_refuses_a_decompression_bomb(tmp_path, monkeypatch, name, content):
-    monkeypatch.setattr(gzip_file, "FREE_BYTES", 1 << 20)
+def test_rejects_a_decompression_bomb(tmp_path, monkeypatch, name, content):
+    monkeypatch.setattr(gzip_file, "MIN_LIMIT_BYTES", 1 << 20)
     bomb = gzip.compress(content * ((2 << 20) // len(content)))
     if name.startswith("images-idx"):
         bomb = gzip.compress(content + bytes(2 << 20))
     path = tmp_path / f"{name}.gz"
     path.write_bytes(bomb)
-    with pytest.raises(InputError, match=rf"^{path}: unpacks to more than 200 times its size"):
+    with pytest.raises(InputError, match=rf"^{path}: decompresses to more than 200 times its size"):
         load_file(path)
 
 
-def test_refuses_an_endless_line(tmp_path, monkeypatch):
+def test_rejects_an_endless_line(tmp_path, monkeypatch):
     monkeypatch.setattr(csv_file, "MAX_LINE_BYTES", 1 << 20)
     path = write(tmp_path, ROWS + "1," * (1 << 20))
     with pytest.raises(InputError, match="has a line of more than 1 MB: write one image a line"):
@@ -274,24 +274,24 @@ def test_memory(tmp_path, long_mode, cell):
     assert float(done.stdout) < 2
 
 
-def test_refuses_label_of_no_class(tmp_path):
+def test_rejects_label_above_the_last_class(tmp_path):
     path = write(tmp_path, HEADER + ROWS + "2,1,1,1,1\n")
     with pytest.raises(InputError, match=r"csv, line 4, column 1: '2' .* 2 classes, 0 to 1"):
         load_file(path, n_classes=2)
 
 
-def test_refuses_image_shape_that_does_not_fit(tmp_path):
+def test_rejects_image_shape_that_does_not_fit(tmp_path):
     path = write(tmp_path, ROWS)
     with pytest.raises(InputError, match=r"csv: has 4 pixels.*--image_shape 3,2,2 has 12.*must"):
         load_file(path, image_shape=(3, 2, 2))
 
 
-def test_refuses_missing_file(tmp_path):
+def test_rejects_missing_file(tmp_path):
     with pytest.raises(InputError, match=r"none\.csv: no such file: give the path"):
         load_file(tmp_path / "none.csv")
 
 
-def test_refuses_directory(tmp_path):
+def test_rejects_directory(tmp_path):
     with pytest.raises(InputError, match="is a directory: give a CSV or IDX file"):
         load_file(tmp_path)
 
@@ -299,7 +299,7 @@ def test_refuses_directory(tmp_path):
 @pytest.mark.skipif(
     os.name != "posix" or os.geteuid() == 0, reason="root and Windows open files of mode 0"
 )
-def test_refuses_unreadable_file(tmp_path):
+def test_rejects_unreadable_file(tmp_path):
     path = write(tmp_path, ROWS)
     path.chmod(0)
     with pytest.raises(InputError, match="permissions"):
