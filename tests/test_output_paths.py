@@ -8,32 +8,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.networks import digits
-from tests.command_line import write_csv
+from tests.command_line import command
 from training import Model, TrainingState
 
-ROOT = Path(__file__).parents[1]
+pytest_plugins = ["tests.command_line"]
+
 FLAGS = ["--backend", "numpy", "--arch", "tiny", "--epochs", "1"]
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """Return the working directory, with images to train on and a model."""
-    monkeypatch.chdir(tmp_path)
-    write_csv(tmp_path / "data.csv", *digits(60))
-    network = run.tiny((1, 8, 8), 4, backend="numpy")
-    network.save(tmp_path / "model.json")
-    return tmp_path
-
-
-def answer(capsys, *arguments):
-    """Return the exit code of a command and what it says on stderr."""
-    capsys.readouterr()
-    try:
-        code = run.main([*map(str, arguments)])
-    except SystemExit as stop:
-        code = stop.code
-    return code, capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
