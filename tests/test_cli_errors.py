@@ -5,7 +5,7 @@ import pytest
 from tests.command_line import start, write_csv
 from tests.networks import digits
 
-pytest_plugins = ["tests.command_line"]
+pytest_plugins = ["tests.command_line_fixtures"]
 
 NET = """
 from layers import Dense, Flatten, Relu

@@ -5,7 +5,7 @@ import numpy as np
 from tests.command_line import write_csv
 from tests.networks import digits
 
-pytest_plugins = ["tests.command_line"]
+pytest_plugins = ["tests.command_line_fixtures"]
 
 
 def test_images_of_another_size_are_rejected(cli, tmp_path, train_flags):

@@ -11,7 +11,7 @@ from tests.command_line import command
 from tests.networks import digits
 from training import Model
 
-pytest_plugins = ["tests.command_line"]
+pytest_plugins = ["tests.command_line_fixtures"]
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from tests.command_line import command
 from training import TrainingState
 from training.cli import arguments
 
-pytest_plugins = ["tests.command_line"]
+pytest_plugins = ["tests.command_line_fixtures"]
 
 
 def test_killed_run_ends_as_an_uninterrupted_one(cli, tmp_path, monkeypatch, csv_files):

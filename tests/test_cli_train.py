@@ -15,7 +15,7 @@ from tests.command_line import command, start, write_csv
 from tests.networks import digits
 from training import Model, split_validation
 
-pytest_plugins = ["tests.command_line"]
+pytest_plugins = ["tests.command_line_fixtures"]
 
 NET = """
 from layers import Dense, Flatten

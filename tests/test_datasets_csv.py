@@ -47,6 +47,11 @@ def write(tmp_path: Path, content: str | bytes, name: str = "images.csv") -> Pat
         pytest.param(ROWS.replace(",", " , "), id="spaces"),
         pytest.param(ROWS.replace(",", ".0,"), id="whole numbers with a decimal point"),
         pytest.param(ROWS.rstrip("\n"), id="no newline at the end"),
+        pytest.param(ROWS.replace(",", ".,"), id="a point without decimals"),
+        pytest.param(ROWS.replace("2", "0002"), id="leading zeros"),
+        pytest.param(ROWS.replace(",", "e0,"), id="exponents"),
+        pytest.param(ROWS.replace(",", "\t,\t"), id="tabs"),
+        pytest.param(ROWS.replace("\n", "," * 300 + "\n"), id="300 trailing commas"),
     ],
 )
 @pytest.mark.parametrize("packed", [False, True])
@@ -73,6 +78,55 @@ def test_pixels_other_than_bytes_become_floats(tmp_path, cell):
     np.testing.assert_array_equal(
         read.images.reshape(2, 4), np.float32([[1, 2, 3, 4], [5, 6, 7, float(cell)]])
     )
+
+
+NUMBERS = ["0.1", "0.30000000000000004", "123456789.012345", "99999999999999.9", ".5", "5.", "007"]
+NUMBERS += ["0.000000000000001", "1e-3", "-0.25", "+2", "1.5E2", "-0", "3.4028235e38", "0.99607843"]
+
+
+def test_numbers_are_rounded_as_float_does(tmp_path):
+    """Each number stands alone in a block of its kind, and all of them in one."""
+    for numbers in (*([number] * 4 for number in NUMBERS), NUMBERS + NUMBERS[:1]):
+        text = ",".join(["0", *numbers]) + "\n" + ",".join(["1", *numbers]) + "\n"
+        images = load_file(write(tmp_path, text)).images
+        expected = np.array([float(number) for number in numbers])
+        np.testing.assert_array_equal(images.reshape(2, -1), [expected.astype(np.float32)] * 2)
+
+
+@pytest.mark.parametrize("fractions", [False, True])
+def test_random_tables(tmp_path, monkeypatch, fractions):
+    """Some of the lines have peculiarities, and the blocks have several sizes."""
+    rng = np.random.default_rng(0)
+    for block_bytes in (1, 30, 100, 1000, 1 << 18):
+        monkeypatch.setattr(csv_file, "BLOCK_BYTES", block_bytes)
+        pixels = rng.integers(0, 256, (60, 4)) / (255 if fractions else 1)
+        labels = np.arange(60) % 12
+        lines = []
+        for label, row in zip(labels, pixels.tolist(), strict=True):
+            cells = [f"{x:.{rng.integers(1, 18)}g}" if fractions else f"{x:.0f}" for x in row]
+            separator = rng.choice([",", ", ", " ,", "\t,"], p=[0.7, 0.1, 0.1, 0.1])
+            end = rng.choice(["\n", ",\n", "\r\n", "\n\n"], p=[0.7, 0.1, 0.1, 0.1])
+            lines.append(separator.join([str(label), *cells]) + end)
+        data = load_file(write(tmp_path, "".join(lines)))
+        expected = [[float(cell) for cell in line.strip("\r\n,").split(",")] for line in lines]
+        np.testing.assert_array_equal(data.labels, labels)
+        np.testing.assert_array_equal(
+            data.images.reshape(60, 4), np.array(expected)[:, 1:].astype(np.float32)
+        )
+        assert data.images.dtype == (np.float32 if fractions else np.uint8)
+
+
+def test_two_points_in_one_cell(tmp_path):
+    for cell in ("1.2.0", "1..0", ".", "1.2.3.4"):
+        with pytest.raises(InputError, match=rf"line 2, column 3: '{cell}' is not a number"):
+            load_file(write(tmp_path, f"0,1,2,3,4\n1,5,{cell},7,255\n"))
+
+
+def test_errors_in_two_lines_that_balance(tmp_path):
+    """One line has a cell too many and the next one too few."""
+    path = write(tmp_path, ROWS + "0,1,2,3,4,5\n0,1,2,3\n")
+    with pytest.raises(InputError, match="line 3: has 6 cells, and the first line has 5"):
+        load_file(path)
 
 
 def test_many_classes(tmp_path):

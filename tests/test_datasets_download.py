@@ -144,7 +144,7 @@ def test_interrupted_transfer(cache, server, monkeypatch):
 
 
 def test_server_that_does_not_answer(monkeypatch):
-    monkeypatch.setattr(download, "TIMEOUT", (0.1, 0.1))
+    monkeypatch.setattr(download, "TIMEOUT_SECONDS", (0.1, 0.1))
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
         monkeypatch.setitem(download.MIRRORS, "mnist", (url,))

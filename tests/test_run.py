@@ -11,7 +11,7 @@ from PIL import Image
 
 from tests.command_line import ROOT, command
 
-pytest_plugins = ["tests.command_line"]
+pytest_plugins = ["tests.command_line_fixtures"]
 
 FLAGS = ["--backend", "numpy", "--arch", "tiny", "--epochs", "1"]
 

@@ -70,7 +70,7 @@ def test_installs_repairs_and_starts(copy, tmp_path):
     assert second.stderr == ""
     assert "--augmenter_ratio" in second.stdout
 
-    # Arguments and the exit code are those of run.py, and paths are relative to the caller's folder.
+    # Arguments and exit code are those of run.py. Paths are relative to the working directory.
     bad = start(copy, "--train_data", "none.csv", cwd=tmp_path, **broken_pip)
     assert bad.returncode == 2
     assert "none.csv" in bad.stderr
