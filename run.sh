@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sets the environment up in .venv when it is missing, then runs the program:
+# Sets up the environment in .venv if it is missing, then runs the program:
 #   ./run.sh [arguments of run.py]
 #   ./run.sh pytest [arguments of pytest]
 set -euo pipefail
@@ -9,7 +9,8 @@ self=${BASH_SOURCE[0]}
 root=$(cd "$(dirname "$self")" && pwd)
 venv=$root/.venv
 
-# Present while an install is under way: one that was interrupted starts from nothing.
+# This file exists during an install. If it exists at the start, an install was interrupted, and the
+# environment is built again.
 unfinished=$venv/.unfinished
 
 find_python() {
@@ -24,7 +25,7 @@ find_python() {
     exit 2
 }
 
-# What an install is good for: this place, this pyproject.toml.
+# Identifies the folder and the pyproject.toml that an environment was installed for.
 fingerprint() {
     echo "$root $(cksum <"$root/pyproject.toml")"
 }
@@ -41,7 +42,7 @@ install() {
         rm -rf "$venv"
         mkdir "$venv"
         touch "$unfinished"
-        echo "run.sh: setting up .venv, once" >&2
+        echo "run.sh: setting up .venv (once)" >&2
         # Debian's Python without the package python3-venv cannot put pip into the environment.
         "$python" -m venv "$venv" 2>/dev/null || "$python" -m venv --without-pip "$venv"
     fi
@@ -62,7 +63,7 @@ ensure_installed() {
     is_installed "$1" && return
     if command -v flock >/dev/null; then
         exec 9>"$root/.venv.lock"
-        flock 9 # a second start waits for the first one's install
+        flock 9 # wait for the install of another process
         is_installed "$1" || install "$1"
         exec 9>&-
     else

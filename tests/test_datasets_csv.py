@@ -47,12 +47,17 @@ def write(tmp_path: Path, content: str | bytes, name: str = "images.csv") -> Pat
         pytest.param(ROWS.replace(",", " , "), id="spaces"),
         pytest.param(ROWS.replace(",", ".0,"), id="whole numbers with a decimal point"),
         pytest.param(ROWS.rstrip("\n"), id="no newline at the end"),
+        pytest.param(ROWS.replace(",", ".,"), id="a point without decimals"),
+        pytest.param(ROWS.replace("2", "0002"), id="leading zeros"),
+        pytest.param(ROWS.replace(",", "e0,"), id="exponents"),
+        pytest.param(ROWS.replace(",", "\t,\t"), id="tabs"),
+        pytest.param(ROWS.replace("\n", "," * 300 + "\n"), id="300 trailing commas"),
     ],
 )
 @pytest.mark.parametrize("packed", [False, True])
 def test_accepts(tmp_path, content, packed):
     data = content.encode()
-    path = write(tmp_path, gzip.compress(data) if packed else data)  # the name does not tell
+    path = write(tmp_path, gzip.compress(data) if packed else data)  # the name does not show it
     read = load_file(path)
     assert read.images.dtype == np.uint8
     assert read.images.shape == (2, 1, 2, 2)
@@ -67,12 +72,61 @@ def test_accepts(tmp_path, content, packed):
     "cell",
     ["256", "-1", "3.7", "70000", "4294967296", "9223372036854775808", "1e30", "3" + "0" * 20],
 )
-def test_pixels_that_are_no_bytes_become_floats(tmp_path, cell):
+def test_pixels_other_than_bytes_become_floats(tmp_path, cell):
     read = load_file(write(tmp_path, ROWS.replace("255", cell)))
     assert read.images.dtype == np.float32
     np.testing.assert_array_equal(
         read.images.reshape(2, 4), np.float32([[1, 2, 3, 4], [5, 6, 7, float(cell)]])
     )
+
+
+NUMBERS = ["0.1", "0.30000000000000004", "123456789.012345", "99999999999999.9", ".5", "5.", "007"]
+NUMBERS += ["0.000000000000001", "1e-3", "-0.25", "+2", "1.5E2", "-0", "3.4028235e38", "0.99607843"]
+
+
+def test_numbers_are_rounded_as_float_does(tmp_path):
+    """Each number stands alone in a block of its kind, and all of them in one."""
+    for numbers in (*([number] * 4 for number in NUMBERS), NUMBERS + NUMBERS[:1]):
+        text = ",".join(["0", *numbers]) + "\n" + ",".join(["1", *numbers]) + "\n"
+        images = load_file(write(tmp_path, text)).images
+        expected = np.array([float(number) for number in numbers])
+        np.testing.assert_array_equal(images.reshape(2, -1), [expected.astype(np.float32)] * 2)
+
+
+@pytest.mark.parametrize("fractions", [False, True])
+def test_random_tables(tmp_path, monkeypatch, fractions):
+    """Some of the lines have peculiarities, and the blocks have several sizes."""
+    rng = np.random.default_rng(0)
+    for block_bytes in (1, 30, 100, 1000, 1 << 18):
+        monkeypatch.setattr(csv_file, "BLOCK_BYTES", block_bytes)
+        pixels = rng.integers(0, 256, (60, 4)) / (255 if fractions else 1)
+        labels = np.arange(60) % 12
+        lines = []
+        for label, row in zip(labels, pixels.tolist(), strict=True):
+            cells = [f"{x:.{rng.integers(1, 18)}g}" if fractions else f"{x:.0f}" for x in row]
+            separator = rng.choice([",", ", ", " ,", "\t,"], p=[0.7, 0.1, 0.1, 0.1])
+            end = rng.choice(["\n", ",\n", "\r\n", "\n\n"], p=[0.7, 0.1, 0.1, 0.1])
+            lines.append(separator.join([str(label), *cells]) + end)
+        data = load_file(write(tmp_path, "".join(lines)))
+        expected = [[float(cell) for cell in line.strip("\r\n,").split(",")] for line in lines]
+        np.testing.assert_array_equal(data.labels, labels)
+        np.testing.assert_array_equal(
+            data.images.reshape(60, 4), np.array(expected)[:, 1:].astype(np.float32)
+        )
+        assert data.images.dtype == (np.float32 if fractions else np.uint8)
+
+
+def test_two_points_in_one_cell(tmp_path):
+    for cell in ("1.2.0", "1..0", ".", "1.2.3.4"):
+        with pytest.raises(InputError, match=rf"line 2, column 3: '{cell}' is not a number"):
+            load_file(write(tmp_path, f"0,1,2,3,4\n1,5,{cell},7,255\n"))
+
+
+def test_errors_in_two_lines_that_balance(tmp_path):
+    """One line has a cell too many and the next one too few."""
+    path = write(tmp_path, ROWS + "0,1,2,3,4,5\n0,1,2,3\n")
+    with pytest.raises(InputError, match="line 3: has 6 cells, and the first line has 5"):
+        load_file(path)
 
 
 def test_many_classes(tmp_path):
@@ -88,13 +142,13 @@ def test_trailing_commas_on_one_line_only(tmp_path, commas):
     assert load_file(path).images.shape == (6, 1, 2, 2)
 
 
-def test_refuses_endless_commas(tmp_path):
+def test_rejects_endless_commas(tmp_path):
     path = write(tmp_path, 2 * ROWS + "0,1,1,1,1" + "," * 20_000)
     with pytest.raises(InputError, match=r"csv, line 5: has 20000 commas .* end: delete them$"):
         load_file(path)
 
 
-def test_no_byte_to_spare(tmp_path):
+def test_last_line_without_newline_and_header(tmp_path):
     np.testing.assert_array_equal(load_file(write(tmp_path, "0,1\n1,2")).images.ravel(), [1, 2])
 
 
@@ -208,7 +262,7 @@ HEADER = "label,a,b,c,d\n"
         pytest.param(b"\x1f\x8bgarbage, and no gzip", "", "gzip.*download", id="fake gzip"),
     ],
 )
-def test_refuses(tmp_path, content, place, remedy):
+def test_rejects(tmp_path, content, place, remedy):
     path = write(tmp_path, content)
     with pytest.raises(InputError, match=rf"^{path}{place}.*: .*{remedy}") as raised:
         load_file(path)
@@ -223,18 +277,18 @@ def test_refuses(tmp_path, content, place, remedy):
         ("images-idx3-ubyte", bytes([0, 0, 8, 3, 0, 0, 255, 255, 0, 0, 1, 0, 0, 0, 1, 0])),
     ],
 )
-def test_refuses_a_decompression_bomb(tmp_path, monkeypatch, name, content):
-    monkeypatch.setattr(gzip_file, "FREE_BYTES", 1 << 20)
+def test_rejects_a_decompression_bomb(tmp_path, monkeypatch, name, content):
+    monkeypatch.setattr(gzip_file, "MIN_LIMIT_BYTES", 1 << 20)
     bomb = gzip.compress(content * ((2 << 20) // len(content)))
     if name.startswith("images-idx"):
         bomb = gzip.compress(content + bytes(2 << 20))
     path = tmp_path / f"{name}.gz"
     path.write_bytes(bomb)
-    with pytest.raises(InputError, match=rf"^{path}: unpacks to more than 200 times its size"):
+    with pytest.raises(InputError, match=rf"^{path}: decompresses to more than 200 times its size"):
         load_file(path)
 
 
-def test_refuses_an_endless_line(tmp_path, monkeypatch):
+def test_rejects_an_endless_line(tmp_path, monkeypatch):
     monkeypatch.setattr(csv_file, "MAX_LINE_BYTES", 1 << 20)
     path = write(tmp_path, ROWS + "1," * (1 << 20))
     with pytest.raises(InputError, match="has a line of more than 1 MB: write one image a line"):
@@ -274,24 +328,24 @@ def test_memory(tmp_path, long_mode, cell):
     assert float(done.stdout) < 2
 
 
-def test_refuses_label_of_no_class(tmp_path):
+def test_rejects_label_above_the_last_class(tmp_path):
     path = write(tmp_path, HEADER + ROWS + "2,1,1,1,1\n")
     with pytest.raises(InputError, match=r"csv, line 4, column 1: '2' .* 2 classes, 0 to 1"):
         load_file(path, n_classes=2)
 
 
-def test_refuses_image_shape_that_does_not_fit(tmp_path):
+def test_rejects_image_shape_that_does_not_fit(tmp_path):
     path = write(tmp_path, ROWS)
     with pytest.raises(InputError, match=r"csv: has 4 pixels.*--image_shape 3,2,2 has 12.*must"):
         load_file(path, image_shape=(3, 2, 2))
 
 
-def test_refuses_missing_file(tmp_path):
+def test_rejects_missing_file(tmp_path):
     with pytest.raises(InputError, match=r"none\.csv: no such file: give the path"):
         load_file(tmp_path / "none.csv")
 
 
-def test_refuses_directory(tmp_path):
+def test_rejects_directory(tmp_path):
     with pytest.raises(InputError, match="is a directory: give a CSV or IDX file"):
         load_file(tmp_path)
 
@@ -299,7 +353,7 @@ def test_refuses_directory(tmp_path):
 @pytest.mark.skipif(
     os.name != "posix" or os.geteuid() == 0, reason="root and Windows open files of mode 0"
 )
-def test_refuses_unreadable_file(tmp_path):
+def test_rejects_unreadable_file(tmp_path):
     path = write(tmp_path, ROWS)
     path.chmod(0)
     with pytest.raises(InputError, match="permissions"):

@@ -120,7 +120,7 @@ def test_mirror_that_lacks_one_file(server, tmp_path, monkeypatch):
     assert server.requests[-2:] == [f"/b/{name}" for name in download.FILES[2:]]
 
 
-def test_corrupted_file_is_refused(cache, server, tmp_path, monkeypatch):
+def test_rejects_corrupted_file(cache, server, tmp_path, monkeypatch):
     place(tmp_path / "served", 8)
     monkeypatch.setitem(download.MIRRORS, "mnist", (server.url,))
     with pytest.raises(DownloadError, match=r"(?s)127\.0\.0\.1.*hash.*by hand.*CNN_DATA_DIR"):
@@ -136,7 +136,7 @@ def test_corrupted_file_then_good_mirror(server, tmp_path, monkeypatch):
     assert pixels(load_dataset("mnist")) == {7}
 
 
-def test_transfer_that_is_cut_off(cache, server, monkeypatch):
+def test_interrupted_transfer(cache, server, monkeypatch):
     monkeypatch.setitem(download.MIRRORS, "mnist", (server.url + "cut/",))
     with pytest.raises(DownloadError, match="cut/: "):
         load_dataset("mnist")
@@ -144,7 +144,7 @@ def test_transfer_that_is_cut_off(cache, server, monkeypatch):
 
 
 def test_server_that_does_not_answer(monkeypatch):
-    monkeypatch.setattr(download, "TIMEOUT", (0.1, 0.1))
+    monkeypatch.setattr(download, "TIMEOUT_SECONDS", (0.1, 0.1))
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
         monkeypatch.setitem(download.MIRRORS, "mnist", (url,))
@@ -195,7 +195,7 @@ def test_order_of_the_directories(cache, tmp_path, monkeypatch):
     assert pixels(load_dataset("mnist", data_dir)) == {0}
 
 
-def test_folder_of_another_data_set_is_passed_by(cache, tmp_path):
+def test_folder_of_another_data_set_is_ignored(cache, tmp_path):
     mnist = place(tmp_path / "mnist", 1)
     place(cache / "kmnist", 2)
     assert pixels(load_dataset("kmnist", data_dir=mnist)) == {2}
@@ -203,7 +203,7 @@ def test_folder_of_another_data_set_is_passed_by(cache, tmp_path):
 
 
 @pytest.mark.parametrize("value", ["", "missing"])
-def test_useless_environment_variable_is_passed_by(cache, tmp_path, monkeypatch, value):
+def test_useless_environment_variable_is_ignored(cache, tmp_path, monkeypatch, value):
     monkeypatch.chdir(tmp_path)
     place(tmp_path, 1)
     place(cache, 2)
@@ -211,14 +211,14 @@ def test_useless_environment_variable_is_passed_by(cache, tmp_path, monkeypatch,
     assert pixels(load_dataset("mnist")) == {2}
 
 
-def test_incomplete_folder_is_passed_by(cache, tmp_path):
+def test_incomplete_folder_is_ignored(cache, tmp_path):
     (place(tmp_path / "data", 1) / download.FILES[3]).unlink()
     place(cache, 2)
     assert pixels(load_dataset("mnist", data_dir=tmp_path / "data")) == {2}
 
 
 @pytest.mark.parametrize("part", ["TRAIN_SHAPE", "TEST_SHAPE"])
-def test_refuses_file_of_another_shape(tmp_path, monkeypatch, part):
+def test_rejects_file_of_another_shape(tmp_path, monkeypatch, part):
     folder = place(tmp_path / "data", 1)
     monkeypatch.setattr(load, part, (30, 1, 2, 2))
     file = folder / download.FILES[0 if part == "TRAIN_SHAPE" else 2]
@@ -226,17 +226,17 @@ def test_refuses_file_of_another_shape(tmp_path, monkeypatch, part):
         load_dataset("mnist", data_dir=folder)
 
 
-def test_refuses_data_dir_that_is_none(tmp_path):
+def test_rejects_missing_data_dir(tmp_path):
     with pytest.raises(InputError, match="nowhere: no such directory: give one"):
         load_dataset("mnist", data_dir=tmp_path / "nowhere")
 
 
-def test_refuses_unknown_name():
+def test_rejects_unknown_name():
     with pytest.raises(InputError, match="'minst': choose mnist, fashion-mnist, kmnist, mnist-5k"):
         load_dataset("minst")
 
 
-def test_names():
+def test_dataset_names():
     assert DATASET_NAMES == ("mnist", "fashion-mnist", "kmnist", "mnist-5k")
 
 

@@ -56,7 +56,7 @@ def test_reads_channels(tmp_path):
     np.testing.assert_array_equal(load_file(path, image_shape=(2, 1, 3)).images, images)
 
 
-def test_gzip_is_told_by_content(tmp_path):
+def test_gzip_is_recognized_by_content(tmp_path):
     path = write(tmp_path, gzip.compress(idx(IMAGES)), gzip.compress(idx(LABELS)))
     np.testing.assert_array_equal(load_file(path).labels, LABELS)
 
@@ -86,7 +86,7 @@ GOOD = idx(IMAGES)
         pytest.param(IMAGES, LABELS * 0, "labels", "every label is 0.*two or more", id="one class"),
     ],
 )
-def test_refuses(tmp_path, packed, images, labels, file, remedy):
+def test_rejects(tmp_path, packed, images, labels, file, remedy):
     path = write(tmp_path, images, labels, NAME + packed, LABELS_NAME + packed)
     named = path if file == "images" else tmp_path / (LABELS_NAME + packed)
     with pytest.raises(InputError, match=rf"^{named}: .*{remedy}"):
@@ -107,7 +107,7 @@ def test_header_that_claims_much_allocates_little(tmp_path, packed):
     assert peak < 10 * 2**20
 
 
-def test_bomb_is_not_unpacked(tmp_path):
+def test_bomb_is_not_decompressed(tmp_path):
     path = write(tmp_path, GOOD + bytes(2**28), name=NAME + ".gz")
     tracemalloc.start()
     try:
@@ -119,13 +119,13 @@ def test_bomb_is_not_unpacked(tmp_path):
     assert peak < 10 * 2**20
 
 
-def test_refuses_cut_gzip(tmp_path):
+def test_rejects_cut_gzip(tmp_path):
     path = write(tmp_path, gzip.compress(GOOD)[:-9])
     with pytest.raises(InputError, match=f"^{path}: its gzip data.*download"):
         load_file(path)
 
 
-def test_refuses_missing_labels(tmp_path):
+def test_rejects_missing_labels(tmp_path):
     path = write(tmp_path)
     labels = tmp_path / LABELS_NAME
     labels.unlink()
@@ -133,19 +133,19 @@ def test_refuses_missing_labels(tmp_path):
         load_file(path)
 
 
-def test_refuses_name_that_leads_to_no_labels(tmp_path):
+def test_rejects_name_without_labels_file(tmp_path):
     path = write(tmp_path, name="pictures")
-    with pytest.raises(InputError, match=f"^{path}: .*call the two files"):
+    with pytest.raises(InputError, match=f"^{path}: .*name the two files"):
         load_file(path)
 
 
-def test_refuses_another_image_shape(tmp_path):
+def test_rejects_another_image_shape(tmp_path):
     path = write(tmp_path)
-    with pytest.raises(InputError, match=f"^{path}: holds.* 1,3,2, and 1,2,3 was asked for"):
+    with pytest.raises(InputError, match=f"^{path}: holds.* 1,3,2, and --image_shape is 1,2,3"):
         load_file(path, image_shape=(1, 2, 3))
 
 
-def test_refuses_label_of_no_class(tmp_path):
+def test_rejects_label_of_no_class(tmp_path):
     path = write(tmp_path)
     with pytest.raises(InputError, match=r"labels-idx1-ubyte: image 3 has label 2.* 0 to 1"):
         load_file(path, n_classes=2)

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.command_line import write_csv
 from tests.networks import digits
-from tests.test_cli import write_csv
 from tests.unprivileged import drop_rights
 from training import Model, TrainingState
 from training.reporting import plots

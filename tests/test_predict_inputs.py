@@ -1,4 +1,4 @@
-"""Pictures and rows of pixels that a model is to label."""
+"""Pictures and rows of pixels for prediction."""
 
 import gzip
 
@@ -17,7 +17,7 @@ SHAPE = (1, 28, 28)
 
 
 def drawing(H=28, W=28):
-    """Return a light bar, longer than it is wide, on a dark ground."""
+    """Return a light bar, longer than it is wide, on a dark background."""
     image = np.zeros((H, W), np.uint8)
     image[H // 4 : 3 * H // 4, W // 2 - W // 16 : W // 2 + W // 16] = 250
     return image
@@ -35,7 +35,7 @@ def load(path, shape=SHAPE, pixels=DARK, **options):
     return names, images, labels
 
 
-def test_a_picture_of_the_right_size_is_taken_as_it_is(tmp_path):
+def test_picture_of_the_right_size_is_unchanged(tmp_path):
     names, images, labels = load(save(tmp_path / "a.png", drawing()))
     assert names == ["a.png"]
     assert labels is None
@@ -44,13 +44,13 @@ def test_a_picture_of_the_right_size_is_taken_as_it_is(tmp_path):
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "P", "1"])
 @pytest.mark.parametrize("invert", [False, True])
-def test_any_kind_of_picture_comes_out_alike(tmp_path, mode, invert):
+def test_every_picture_mode_gives_the_same_pixels(tmp_path, mode, invert):
     array = 255 - drawing() if invert else drawing()
     _, images, _ = load(save(tmp_path / "a.png", array, mode))
     np.testing.assert_allclose(images[0, 0], drawing(), atol=6)
 
 
-def test_pixels_come_on_the_scale_of_the_training_images(tmp_path):
+def test_pixels_have_the_scale_of_the_training_images(tmp_path):
     path = save(tmp_path / "a.png", drawing())
     _, images, _ = load(path, pixels=LIGHT)
     np.testing.assert_allclose(images[0, 0], 1 - drawing() / 255, atol=1e-6)
@@ -59,7 +59,7 @@ def test_pixels_come_on_the_scale_of_the_training_images(tmp_path):
 
 
 @pytest.mark.parametrize("invert", [False, True])
-def test_photographs_are_never_inverted(tmp_path, invert):
+def test_photographs_are_not_inverted(tmp_path, invert):
     array = 255 - drawing() if invert else drawing()
     _, images, _ = load(save(tmp_path / "a.png", array), pixels=PHOTOGRAPHS)
     np.testing.assert_allclose(images[0, 0], array, atol=1e-4)
@@ -96,13 +96,13 @@ def test_sixteen_bits(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int32])
-def test_more_than_sixteen_bits_are_refused(tmp_path, dtype):
+def test_more_than_sixteen_bits_are_rejected(tmp_path, dtype):
     path = save(tmp_path / "a.tif", drawing().astype(dtype) * 1000)
     with pytest.raises(InputError, match=r"a\.tif: .* save it with 8 or 16 bits$"):
         load(path)
 
 
-def test_a_cut_off_tiff_is_answered_without_a_warning(tmp_path, recwarn):
+def test_truncated_tiff_raises_without_a_warning(tmp_path, recwarn):
     path = save(tmp_path / "a.tif", drawing())
     whole = path.read_bytes()
     for n_bytes in range(8, 200, 10):
@@ -121,7 +121,7 @@ def test_colours(tmp_path):
         load(path, (2, 8, 12))
 
 
-def test_a_folder_in_the_order_of_its_numbers(tmp_path):
+def test_folder_is_sorted_by_numbers(tmp_path):
     for name in ("10.png", "9.PNG", "1.jpg", "a.bmp", "\u00b2.png"):
         save(tmp_path / name, drawing())
     for name in ("notes.txt", "._1.jpg"):
@@ -145,23 +145,23 @@ def test_a_folder_in_the_order_of_its_numbers(tmp_path):
         (
             "a.webp",
             b"RIFF\0\0\0",
-            r"a\.webp: is neither a CSV file nor a picture by its name \(\.bmp",
+            r"a\.webp: is not a CSV file, and its name is not that of a picture \(\.bmp",
         ),
     ],
 )
-def test_what_is_no_image_is_answered(tmp_path, name, content, message):
+def test_rejects_what_is_not_an_image(tmp_path, name, content, message):
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=message):
         load(tmp_path / name, n_classes=3)
 
 
-def test_an_empty_folder_is_answered(tmp_path):
-    with pytest.raises(InputError, match=r"holds no picture \(\.bmp, \.gif"):
+def test_rejects_empty_folder(tmp_path):
+    with pytest.raises(InputError, match=r"contains no picture \(\.bmp, \.gif"):
         load(tmp_path)
 
 
-def test_a_cut_off_picture_and_one_too_large_are_answered(tmp_path, monkeypatch):
+def test_rejects_truncated_and_too_large_pictures(tmp_path, monkeypatch):
     noise = np.random.default_rng(0).integers(0, 255, (80, 80), np.uint8)
     path = save(tmp_path / "a.png", noise)
     path.write_bytes(path.read_bytes()[:-3000])
@@ -191,7 +191,7 @@ def test_rows_of_pixels(tmp_path, labelled, side):
         np.testing.assert_allclose(found.mean(axis=(1, 2, 3)), images.mean(axis=(1, 2)), rtol=0.02)
 
 
-def test_rows_of_a_shape_that_is_given(tmp_path):
+def test_rows_of_a_given_shape(tmp_path):
     (tmp_path / "a.csv").write_text(",".join(["7"] * 16))
     _, images, _ = load(tmp_path / "a.csv", csv_shape=(1, 2, 8))
     np.testing.assert_allclose(images, 7)
@@ -199,7 +199,7 @@ def test_rows_of_a_shape_that_is_given(tmp_path):
         load(tmp_path / "a.csv", csv_shape=(1, 3, 8))
 
 
-def test_pixels_of_the_training_images():
+def test_statistics_of_the_training_images():
     images = np.zeros((2, 1, 4, 5), np.uint8)
     images[:, :, 1:-1, 1:-1] = 200
     images[0, 0, 0] = 14  # 5 of the 2 * 14 outermost pixels
@@ -209,7 +209,7 @@ def test_pixels_of_the_training_images():
     assert InputStats.of(np.full((1, 1, 1, 1), 3.0)) == (3, 3, 3)
 
 
-def test_a_model_remembers_them(tmp_path):
+def test_model_file_keeps_the_statistics(tmp_path):
     from layers import Dense, Flatten
 
     model = Model((1, 4, 4), backend="numpy").add(Flatten()).add(Dense(2))

@@ -190,8 +190,8 @@ def make_parser(architectures: Iterable[str]) -> Parser:
         "--epochs",
         type=positive_int,
         metavar="N",
-        help="passes over the training images (default: 15; 5 for --arch tiny, 9 for large; more if "
-        "the images are so few that training would take less than 3,000 steps)",
+        help="passes over the training images (default: 15; 5 for --arch tiny, 9 for large; more "
+        "if the images are so few that training would take less than 3,000 steps)",
     )
     training.add_argument(
         "--batch_size",
@@ -340,8 +340,9 @@ def parse(argv: list[str] | None, architectures: Mapping[str, Callable]) -> argp
         words = [f"--{flag}={saved[flag]}" for flag in RESUMED_FLAGS if flag in saved]
         args = argparse.Namespace(**defaults | _parse_flags(parser, flags, words) | typed)
         _check_conflicts(parser, args, typed)
+    name = DEFAULT_ARCHITECTURE if args.arch is None else args.arch
     try:
-        args.architecture = find_architecture(args.arch or DEFAULT_ARCHITECTURE, architectures)
+        args.architecture = find_architecture(name, architectures)
     except ValueError as error:
         parser.error(f"argument --arch: {error}")
     return args

@@ -1,4 +1,4 @@
-"""The 5,000 images of MNIST that come with this repository."""
+"""Load the 5,000 images of MNIST that come with this repository."""
 
 import zipfile
 from pathlib import Path
@@ -13,7 +13,12 @@ N_TRAIN = 4000
 
 
 def load_mnist_5k() -> tuple[Dataset, Dataset]:
-    """Load 4,000 training and 1,000 test images, 400 and 100 a class, always the same ones.
+    """Load 4,000 training and 1,000 test images, 400 and 100 of each class.
+
+    Returns
+    -------
+    train, test : Dataset
+        Always the same images, of 28x28 pixels.
 
     Raises
     ------
@@ -30,7 +35,7 @@ def load_mnist_5k() -> tuple[Dataset, Dataset]:
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else "is damaged"
         raise InputError(
-            f"{PATH}: {reason}: get it back with git, or make it with data/make_mnist_5k.py"
+            f"{PATH}: {reason}: restore it with git, or make it with data/make_mnist_5k.py"
         ) from None
     return (
         Dataset(images[:N_TRAIN], labels[:N_TRAIN], 10, str(PATH)),

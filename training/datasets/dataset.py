@@ -1,4 +1,4 @@
-"""What every reader in this package returns, and what must hold of its labels."""
+"""The result of every reader in this package, and the checks of its labels."""
 
 from dataclasses import dataclass
 
@@ -14,13 +14,14 @@ class Dataset:
     Attributes
     ----------
     images : ndarray of uint8 or float32, shape (N, C, H, W)
-        Pixels as they are in the file: uint8 where all of them are whole numbers from 0 to 255,
-        else float32. Nothing is scaled.
+        Pixels as they are in the file, not scaled: uint8 if all of them are whole numbers from 0
+        to 255, else float32.
     labels : ndarray of int64, shape (N,)
-        Classes, 0 to ``n_classes - 1``.
+        The class of each image, from 0 to ``n_classes - 1``.
     n_classes : int
+        Number of classes.
     source : str
-        The file, for messages.
+        Path of the file, for messages.
     """
 
     images: np.ndarray
@@ -35,17 +36,22 @@ def count_classes(source: str, labels: np.ndarray, n_classes: int | None) -> int
     Parameters
     ----------
     source : str
-        The file that an error names.
-    labels : ndarray of int64, shape (N,), N > 0
+        Path of the file, for messages.
+    labels : ndarray of int64, shape (N,)
+        At least one label.
     n_classes : int or None
-        The number of classes where it is known (a test file may lack some of them). None for
-        training data: every class from 0 to the largest label must occur.
+        Number of classes if it is known; a test file need not have all of them. None for training
+        data, in which every class from 0 to the largest label must occur.
+
+    Returns
+    -------
+    int
 
     Raises
     ------
     InputError
-        Labels that are not 0 to K-1 without gaps, fewer than two classes, or a label that is
-        not below `n_classes`.
+        A class between 0 and the largest label is missing, there are fewer than two classes, or a
+        label is not below `n_classes`.
     """
     if n_classes is not None:
         too_large = np.flatnonzero(labels >= n_classes)

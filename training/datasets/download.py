@@ -1,4 +1,4 @@
-"""MNIST and two data sets of the same form, from their public mirrors."""
+"""Download MNIST and two data sets of the same form from their public mirrors."""
 
 import sys
 from pathlib import Path
@@ -9,7 +9,7 @@ FILES = (
     "t10k-images-idx3-ubyte.gz",
     "t10k-labels-idx1-ubyte.gz",
 )
-# Fashion-MNIST's second mirror is the one that Keras uses. KMNIST has no second one.
+# The second mirror of Fashion-MNIST is the one that Keras uses. KMNIST has one mirror.
 MIRRORS = {
     "mnist": (
         "https://ossci-datasets.s3.amazonaws.com/mnist/",
@@ -21,7 +21,7 @@ MIRRORS = {
     ),
     "kmnist": ("https://codh.rois.ac.jp/kmnist/dataset/kmnist/",),
 }
-# The SHA-256 of each of FILES as its authors packed it.
+# SHA-256 of each of FILES as its authors published it.
 CHECKSUMS = {
     "mnist": (
         "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
@@ -42,30 +42,30 @@ CHECKSUMS = {
         "20bb9a0ef54c7db3efc55a92eef5582c109615df22683c380526788f98e42a1c",
     ),
 }
-TIMEOUT = (5, 15)  # seconds to connect, and between two packets
+TIMEOUT_SECONDS = (5, 15)  # to connect, and between two packets
 
 
 class DownloadError(OSError):
-    """No mirror gave the files; the message says which, why, and where to put them by hand."""
+    """All mirrors failed. The message names each, why, and where to put the files by hand."""
 
 
-def _root(error: BaseException) -> BaseException:
-    """Return what an error began with: "Connection refused" without all that it led to."""
-    return error if error.__context__ is None else _root(error.__context__)
+def _root_cause(error: BaseException) -> BaseException:
+    """Return the first exception of a chain, such as "Connection refused"."""
+    return error if error.__context__ is None else _root_cause(error.__context__)
 
 
 def cache_directory() -> Path:
-    """Return the directory of this user's downloads; it may not exist."""
+    """Return the directory for the downloads of this user; it may not exist."""
     import pooch
 
     return Path(pooch.os_cache("cnn"))
 
 
 def download(name: str) -> Path:
-    """Download the four files of a data set into the cache, each from the first mirror that works.
+    """Download the four files of a data set into the cache, from the first mirror that works.
 
-    A file has its final name only once its checksum was right; one that is there already with
-    the right checksum is not downloaded again.
+    A file gets its final name after its checksum was verified. A file that is there with the right
+    checksum is not downloaded again.
 
     Parameters
     ----------
@@ -82,11 +82,11 @@ def download(name: str) -> Path:
     DownloadError
         Every mirror failed, or the cache cannot be written to.
     """
-    import pooch  # 0.1 s, and rarely needed
+    import pooch  # takes 0.1 s, and is rarely needed
 
-    pooch.get_logger().setLevel("WARNING")  # the progress bar says enough
+    pooch.get_logger().setLevel("WARNING")  # the progress bar is enough
     folder = cache_directory() / name
-    downloader = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=TIMEOUT)
+    downloader = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=TIMEOUT_SECONDS)
     failures = []
     for mirror in MIRRORS[name]:
         try:
@@ -95,15 +95,15 @@ def download(name: str) -> Path:
                     mirror + file, f"sha256:{checksum}", file, folder, downloader=downloader
                 )
             return folder
-        except (OSError, ValueError) as error:  # what requests raises is an OSError
-            failures.append(f"  {mirror}: {_root(error)}")
+        except (OSError, ValueError) as error:  # the errors of requests are OSErrors
+            failures.append(f"  {mirror}: {_root_cause(error)}")
     raise DownloadError(
         "\n".join(
             [
                 f"cannot download {name} into {folder}:",
                 *failures,
-                f"Get {', '.join(FILES)} by hand and put them into that directory, "
-                "or into one that --data_dir or CNN_DATA_DIR names. mnist-5k needs no network.",
+                f"Download {', '.join(FILES)} by hand into that directory, or into one that "
+                "--data_dir or CNN_DATA_DIR names. mnist-5k needs no network.",
             ]
         )
     )

@@ -1,4 +1,4 @@
-"""Opening a data file, gzip or not."""
+"""Open a data file, gzip-compressed or not."""
 
 import gzip
 import zlib
@@ -11,44 +11,44 @@ from training.errors import InputError
 from training.saving.atomic_file import reject_special_files
 
 GZIP_MAGIC = b"\x1f\x8b"
-# A gzip file may unpack to a thousand times its size, and then to more than a machine holds. Images
-# are not like that: MNIST unpacks to 5 times its size as IDX and 7 times as CSV.
-MOST_TIMES = 200
-FREE_BYTES = 1 << 30
+# A gzip file may decompress to a thousand times its size, and then to more than the memory of a
+# machine. Images do not: MNIST decompresses to 5 times its size as IDX and 7 times as CSV.
+MAX_RATIO = 200
+MIN_LIMIT_BYTES = 1 << 30  # below this, the ratio is not limited
 
 
-class _Unpacked(gzip.GzipFile):
-    """A gzip file that is read to no more than what images could unpack to."""
+class _LimitedGzipFile(gzip.GzipFile):
+    """A gzip file that raises InputError if it decompresses to more than images could."""
 
     def __init__(self, file: BinaryIO, path: Path):
         super().__init__(fileobj=file, mode="rb")
         self._path, self._n_bytes = path, 0
-        self._most = max(FREE_BYTES, MOST_TIMES * path.stat().st_size)
+        self._max_bytes = max(MIN_LIMIT_BYTES, MAX_RATIO * path.stat().st_size)
 
-    def _checked(self, data: bytes) -> bytes:
+    def _count(self, data: bytes) -> bytes:
         self._n_bytes += len(data)
-        if self._n_bytes > self._most:
+        if self._n_bytes > self._max_bytes:
             raise InputError(
-                f"{self._path}: unpacks to more than {MOST_TIMES} times its size, as no images do: "
-                "unpack it yourself if it is what it should be"
+                f"{self._path}: decompresses to more than {MAX_RATIO} times its size, which images "
+                "do not: decompress it yourself if its content is right"
             )
         return data
 
     def read(self, size: int | None = -1) -> bytes:
-        return self._checked(super().read(size))
+        return self._count(super().read(size))
 
     def read1(self, size: int = -1) -> bytes:
-        return self._checked(super().read1(size))
+        return self._count(super().read1(size))
 
 
 @contextmanager
 def open_maybe_gzip(path: Path) -> Iterator[BinaryIO]:
-    """Open a file for reading bytes, decompressed when it starts with gzip's magic number.
+    """Open a file for reading bytes, decompressed if it starts with gzip's magic number.
 
     Raises
     ------
     InputError
-        The file cannot be opened, or its gzip data is damaged; the latter while reading.
+        The file cannot be opened, or its gzip data is damaged. Damage is found while reading.
     """
     reject_special_files(path)
     try:
@@ -56,8 +56,8 @@ def open_maybe_gzip(path: Path) -> Iterator[BinaryIO]:
             is_gzip = file.read(2) == GZIP_MAGIC
             file.seek(0)
             if is_gzip:
-                with _Unpacked(file, path) as unpacked:
-                    yield cast(BinaryIO, unpacked)
+                with _LimitedGzipFile(file, path) as decompressed:
+                    yield cast(BinaryIO, decompressed)
             else:
                 yield file
     except FileNotFoundError:

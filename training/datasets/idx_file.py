@@ -1,4 +1,4 @@
-"""IDX, the format of the MNIST files: a magic number, the dimensions, then bytes."""
+"""Read IDX, the format of the MNIST files: a magic number, the dimensions, then bytes."""
 
 import math
 import re
@@ -12,7 +12,7 @@ from training.errors import InputError
 
 LABELS_MAGIC = 0x801
 IMAGES_MAGICS = (0x803, 0x804)
-BLOCK = 1 << 20
+BLOCK_BYTES = 1 << 20
 
 
 def read_idx(
@@ -25,22 +25,24 @@ def read_idx(
     Parameters
     ----------
     path : Path
-        The images: unsigned bytes in three (N, H, W) or four (N, C, H, W) dimensions, gzip or
-        not. Its name holds ``images-idx3`` where that of the labels holds ``labels-idx1``.
+        The images: unsigned bytes in three (N, H, W) or four (N, C, H, W) dimensions, gzip-
+        compressed or not. The two files have the same name, but for ``images-idx3`` in this one
+        and ``labels-idx1`` in that of the labels.
     image_shape : (C, H, W), optional
-        Refuse images of any other shape.
+        The only shape of an image that is accepted.
     n_classes : int, optional
         See `training.datasets.dataset.count_classes`.
 
     Raises
     ------
     InputError
-        Either file is missing, not IDX, or of another length than its dimensions say; or the
-        two do not belong together.
+        A file is missing, is not IDX, or has another length than its header says; or the numbers of
+        images and labels differ.
 
     References
     ----------
-    The format: the end of LeCun, Cortes and Burges, "The MNIST database of handwritten digits".
+    LeCun, Cortes and Burges, "The MNIST database of handwritten digits", whose end describes the
+    format.
     """
     images = _read_bytes(path, IMAGES_MAGICS, "images")
     if images.ndim == 3:
@@ -48,7 +50,7 @@ def read_idx(
     if image_shape is not None and images.shape[1:] != tuple(image_shape):
         raise InputError(
             f"{path}: holds images of C,H,W = {_join(images.shape[1:], ',')}, and "
-            f"{_join(image_shape, ',')} was asked for: an IDX file needs no --image_shape"
+            f"--image_shape is {_join(image_shape, ',')}: an IDX file needs no --image_shape"
         )
     labels_path = _labels_path(path)
     labels = _read_bytes(labels_path, (LABELS_MAGIC,), "labels").astype(np.int64)
@@ -64,15 +66,15 @@ def _labels_path(path: Path) -> Path:
     name, replaced = re.subn(r"images([-.])idx[34]", r"labels\1idx1", path.name)
     if not replaced:
         raise InputError(
-            f"{path}: the labels are looked for beside the images, by name: "
-            "call the two files NAME-images-idx3-ubyte and NAME-labels-idx1-ubyte"
+            f"{path}: the file of the labels is found by its name beside that of the images: "
+            "name the two files NAME-images-idx3-ubyte and NAME-labels-idx1-ubyte"
         )
-    same = path.with_name(name)
+    expected = path.with_name(name)
     other = path.with_name(name.removesuffix(".gz") if name.endswith(".gz") else name + ".gz")
-    for candidate in (same, other):
+    for candidate in (expected, other):
         if candidate.is_file():
             return candidate
-    raise InputError(f"{same}: no such file: put the labels of {path.name} there")
+    raise InputError(f"{expected}: no such file: put the labels of {path.name} there")
 
 
 def _read_bytes(path: Path, magics: tuple[int, ...], content: str) -> np.ndarray:
@@ -80,8 +82,8 @@ def _read_bytes(path: Path, magics: tuple[int, ...], content: str) -> np.ndarray
         magic = int.from_bytes(stream.read(4), "big")
         if magic not in magics:
             raise InputError(
-                f"{path}: starts with 0x{magic:08x} and is no IDX file of {content}: "
-                f"those of bytes start with {' or '.join(f'0x{m:08x}' for m in magics)}"
+                f"{path}: starts with 0x{magic:08x} and is not an IDX file of {content}: "
+                f"IDX files of bytes start with {' or '.join(f'0x{m:08x}' for m in magics)}"
             )
         n_dimensions = magic & 0xFF
         header = stream.read(4 * n_dimensions)
@@ -89,9 +91,9 @@ def _read_bytes(path: Path, magics: tuple[int, ...], content: str) -> np.ndarray
             raise InputError(f"{path}: ends within its header: copy or download the file again")
         shape = tuple(np.frombuffer(header, ">u4").tolist())
         size = math.prod(shape)
-        # Grows with what the file really holds: a header may claim any number of bytes.
+        # The header may claim any number of bytes, so that memory is allocated as they are read.
         data = bytearray()
-        while len(data) <= size and (block := stream.read(BLOCK)):
+        while len(data) <= size and (block := stream.read(BLOCK_BYTES)):
             data += block
     if len(data) != size:
         holds = f"only {len(data)}" if len(data) < size else "more"

@@ -1,4 +1,4 @@
-"""The two ways to data: by the path of a file, and by the name of a data set."""
+"""Load images by the path of a file, or by the name of a data set."""
 
 import os
 from pathlib import Path
@@ -21,17 +21,17 @@ def load_file(
     image_shape: tuple[int, int, int] | None = None,
     n_classes: int | None = None,
 ) -> Dataset:
-    """Load images from a CSV or IDX file; its content tells which, not its name.
+    """Load images from a CSV or IDX file. Its content decides the format, not its name.
 
     Parameters
     ----------
     path : str or path
-        A CSV file, or the images of a pair of IDX files; gzip or not.
+        A CSV file, or the images of a pair of IDX files; gzip-compressed or not.
     image_shape : (C, H, W), optional
-        Shape of an image of a CSV file; without it, images are square and have one channel.
+        Shape of an image of a CSV file. By default, images are square and have one channel.
     n_classes : int, optional
-        Number of classes where it is known, as it is for a test file. Without it, the labels
-        must be 0 to K-1 and each of them must occur.
+        Number of classes if it is known, as for a test file. Otherwise the labels must be 0 to K-1,
+        and each of them must occur.
 
     Returns
     -------
@@ -40,7 +40,7 @@ def load_file(
     Raises
     ------
     InputError
-        The file is missing or not what it should be; the message names the file and the line.
+        The file is missing or wrong. The message names the file and the line.
     """
     path = Path(path)
     with open_maybe_gzip(path) as stream:
@@ -50,29 +50,30 @@ def load_file(
 
 
 def load_dataset(name: str, data_dir: str | os.PathLike | None = None) -> tuple[Dataset, Dataset]:
-    """Load a data set by its name: from disk where it is found, else from the network.
+    """Load a data set by its name, from disk if it is there, else from the network.
 
-    It is looked for in `data_dir`, in the directory that the environment variable CNN_DATA_DIR
-    names, in this program's folder data, and in the user's cache; in each of them in the folder
-    of its name first. Files count when all four are in one place, each packed (.gz) or not.
+    The directories searched are `data_dir`, the one that the environment variable CNN_DATA_DIR
+    names, this program's folder data, and the user's cache. In each of them, the files may be in a
+    folder of the data set's name. All four must be in one folder, each compressed (.gz) or not.
 
     Parameters
     ----------
     name : str
         One of `DATASET_NAMES`.
     data_dir : str or path, optional
+        The directory to search first.
 
     Returns
     -------
     train, test : Dataset
-        60,000 and 10,000 images; 4,000 and 1,000 of ``mnist-5k``.
+        60,000 and 10,000 images; 4,000 and 1,000 for ``mnist-5k``.
 
     Raises
     ------
     InputError
-        An unknown name, a `data_dir` that is none, or a file that is not what it should be.
+        The name is unknown, `data_dir` is not a directory, or a file is wrong.
     DownloadError
-        The data set is not on disk and no mirror has it.
+        The data set is not on disk and cannot be downloaded.
     """
     if name not in DATASET_NAMES:
         raise InputError(f"no data set is called {name!r}: choose {', '.join(DATASET_NAMES)}")
@@ -86,34 +87,34 @@ def _find(name: str, data_dir: str | os.PathLike | None) -> Path | None:
     directories = []
     if data_dir is not None:
         if not Path(data_dir).is_dir():
-            raise InputError(f"{data_dir}: no such directory: give one that holds data sets")
+            raise InputError(f"{data_dir}: no such directory: give one that has data sets")
         directories.append(Path(data_dir))
     if os.environ.get("CNN_DATA_DIR"):
         directories.append(Path(os.environ["CNN_DATA_DIR"]).expanduser())
     directories += [bundled.PATH.parent, cache_directory()]
     for directory in directories:
         folders = [directory / name]
-        # The three data sets have the same file names: what lies in a folder called mnist is
-        # not to be taken for kmnist.
+        # The three data sets have the same file names: files in a folder called mnist must not be
+        # loaded as kmnist.
         if directory.name not in MIRRORS or directory.name == name:
             folders.append(directory)
         for folder in folders:
-            if all(_file(folder, file) for file in FILES):
+            if all(_find_file(folder, file) for file in FILES):
                 return folder
     return None
 
 
-def _file(folder: Path, name: str) -> Path | None:
+def _find_file(folder: Path, name: str) -> Path | None:
     candidates = (folder / name, folder / name.removesuffix(".gz"))
     return next((path for path in candidates if path.is_file()), None)
 
 
 def _load_part(folder: Path, name: str, shape: tuple[int, ...]) -> Dataset:
-    path = _file(folder, name) or folder / name
+    path = _find_file(folder, name) or folder / name
     part = load_file(path, n_classes=10)
     if part.images.shape != shape:
         raise InputError(
-            f"{path}: holds images of N,C,H,W = {part.images.shape}, and {shape} is right: "
-            "move the file away, or load it by its path"
+            f"{path}: has images of N,C,H,W = {part.images.shape}, and those of the data set are "
+            f"{shape}: move the file away, or load it by its path"
         )
     return part

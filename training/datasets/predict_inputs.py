@@ -1,4 +1,4 @@
-"""Images to be labelled: pictures in any size, or a CSV file, made like the training images."""
+"""Load images for prediction, from pictures of any size or a CSV file, in a model's form."""
 
 import contextlib
 import os
@@ -16,12 +16,12 @@ from training.errors import InputError
 from training.input_stats import InputStats, border_pixels
 from training.saving.atomic_file import reject_special_files
 
-# Only formats that are decoded as data: Pillow hands others, such as EPS, to other programs.
+# Only formats that Pillow decodes itself. It passes others, such as EPS, to other programs.
 FORMATS = {"PNG": "png", "JPEG": "jpg jpeg", "BMP": "bmp", "GIF": "gif", "TIFF": "tif tiff"}
 SUFFIXES = {f".{suffix}" for suffixes in FORMATS.values() for suffix in suffixes.split()}
-# How light the border of the training images must be at most, or at least, for a picture on the
-# other half of the scale to be inverted: photographs lie between, and stay as they are.
-DARK, LIGHT = 0.25, 0.75
+# The training images have a dark background below the first level and a light one above the second,
+# from 0 to 1. Between them are photographs, for which no picture is inverted.
+MAX_DARK, MIN_LIGHT = 0.25, 0.75
 
 
 def load_predict_inputs(
@@ -31,44 +31,41 @@ def load_predict_inputs(
     csv_shape: tuple[int, int, int] | None = None,
     n_classes: int | None = None,
 ) -> tuple[list[str], np.ndarray, np.ndarray | None]:
-    """Load images in the shape and on the scale that a model was trained on.
+    """Load images in the shape and on the scale of a model's training images.
 
-    Images of another size are padded with the colour of their border to the right proportions,
-    and resized. Pictures are inverted where the training images lie on a dark ground and they on a
-    light one, or the other way round; what is transparent in them is white.
+    Images of another size are resized, and padded with the colour of their border to the right
+    proportions. Pictures are inverted if their background is light and that of the training images
+    is dark, or the other way round. Transparent parts become white.
 
     Parameters
     ----------
     path : Path
-        A picture, a folder of pictures, or a CSV file of pixels, with the label first or without.
+        A picture, a folder of pictures, or a CSV file of pixels, with or without a label at the
+        start of each line.
     image_shape : (C, H, W)
-        Of the model's images.
-    pixels : Pixels
-        Of the training images.
+        Shape of the images that the model was trained on.
+    pixels : InputStats
+        Statistics of the images that the model was trained on.
     csv_shape : (C, H, W), optional
-        Of a CSV file's images, where it is another.
+        Shape of the images in a CSV file, if it is not `image_shape`.
     n_classes : int, optional
-        Number of classes, for a CSV file's labels.
+        Number of classes, to check the labels of a CSV file against.
 
     Returns
     -------
     names : list of str
-        Of the files, or the numbers of the rows.
-    images : (N, C, H, W)
-    labels : (N,) of int, or None
+        Names of the pictures, or the numbers of the rows of a CSV file from 1.
+    images : ndarray, shape (N, C, H, W)
+    labels : ndarray of int64, shape (N,), or None
+        The labels of a CSV file, if it has any.
 
     Raises
     ------
     InputError
-        What is there is no image; the message names the file.
+        A file is not an image or not such a table. The message names the file.
     """
     if path.is_dir():
-        files = [file for file in path.iterdir() if file.suffix.lower() in SUFFIXES]
-        files = [file for file in files if not file.name.startswith(".")]  # macOS's, of no content
-        files = [file for file in files if not file.is_dir()]
-        if not files:
-            raise InputError(f"{path}: holds no picture ({', '.join(sorted(SUFFIXES))})")
-        files.sort(key=lambda file: [int(p) if p.isdecimal() else p for p in _split(file.name)])
+        files = _find_pictures(path)
     elif path.suffix.lower() in SUFFIXES:
         files = [path]
     else:
@@ -80,41 +77,55 @@ def load_predict_inputs(
             check_pillow(path)
             if images.shape[1] != image_shape[0]:
                 raise InputError(
-                    f"{path}: its images have {images.shape[1]} channels, the model's "
+                    f"{path}: its images have {images.shape[1]} channels, and those of the model "
                     f"{image_shape[0]}"
                 )
             images = np.stack([_fit(image.astype(np.float32), image_shape) for image in images])
         return [str(row) for row in range(1, len(images) + 1)], images, labels
     check_pillow(path)
-    found = np.stack([_fit(_read(file, image_shape[0]), image_shape) for file in files])
-    for image in found:
-        ground = border_pixels(image).mean()
+    pictures = np.stack([_fit(_read(file, image_shape[0]), image_shape) for file in files])
+    for picture in pictures:
+        is_light = border_pixels(picture).mean() >= 0.5
         level = pixels.background_level
-        if (level < DARK and ground >= 0.5) or (level > LIGHT and ground < 0.5):
-            np.subtract(1, image, out=image)
+        if (level < MAX_DARK and is_light) or (level > MIN_LIGHT and not is_light):
+            np.subtract(1, picture, out=picture)
     names = [os.fsencode(file.name).decode("utf-8", "replace") for file in files]
-    return names, pixels.low + found * (pixels.high - pixels.low), None
+    return names, pixels.low + pictures * (pixels.high - pixels.low), None
 
 
-def _split(name: str) -> list[str]:
-    """Split a name so that 2.png comes before 10.png."""
-    return re.split(r"(\d+)", name)
+def _find_pictures(folder: Path) -> list[Path]:
+    """Return the pictures of a folder, in the order of the numbers in their names."""
+    files = [
+        file
+        for file in folder.iterdir()
+        if file.suffix.lower() in SUFFIXES
+        and not file.name.startswith(".")  # metadata files of macOS
+        and not file.is_dir()
+    ]
+    if not files:
+        raise InputError(f"{folder}: contains no picture ({', '.join(sorted(SUFFIXES))})")
+    return sorted(files, key=lambda file: _natural_key(file.name))
+
+
+def _natural_key(name: str) -> list[str | int]:
+    """Return a sorting key that puts 2.png before 10.png."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 
 
 def check_text(path: Path) -> None:
-    """Raise where a file that is named like no picture is no text either."""
+    """Raise InputError if a file whose name is not that of a picture is not text."""
     with open_maybe_gzip(path) as stream:
         if b"\0" in stream.read(1024) and not path.is_dir():
             raise InputError(
-                f"{path}: is neither a CSV file nor a picture by its name "
+                f"{path}: is not a CSV file, and its name is not that of a picture "
                 f"({', '.join(sorted(SUFFIXES))})"
             )
 
 
 def check_pillow(path: Path) -> None:
-    """Raise where the package that pictures need is missing."""
+    """Raise InputError if the package that reads pictures is missing."""
     if find_spec("PIL") is None:
-        raise InputError(f"{path}: pictures, and other sizes, need Pillow: pip install pillow")
+        raise InputError(f"{path}: pictures and resizing need Pillow: pip install pillow")
 
 
 def _read(path: Path, channels: int) -> np.ndarray:
@@ -122,12 +133,14 @@ def _read(path: Path, channels: int) -> np.ndarray:
     from PIL import Image, ImageOps
 
     if channels not in (1, 3):
-        raise InputError(f"{path}: is a picture, and the model's images have {channels} channels")
+        raise InputError(
+            f"{path}: is a picture, and the images of the model have {channels} channels"
+        )
     reject_special_files(path)
     try:
         with warnings.catch_warnings(), contextlib.ExitStack() as stack:
-            warnings.simplefilter("ignore")  # of damage, which is told by what follows
-            # A small file may hold a picture that fills the memory.
+            warnings.simplefilter("ignore")  # damage is reported as an error below
+            # A small file may decode to a picture that fills the memory.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             opened = stack.enter_context(Image.open(path, formats=list(FORMATS)))
             picture: Any = ImageOps.exif_transpose(opened)
@@ -140,8 +153,8 @@ def _read(path: Path, channels: int) -> np.ndarray:
                 grey = np.asarray(picture, np.float32) / 65535
                 return np.repeat(grey[np.newaxis], channels, axis=0)
             if picture.has_transparency_data:
-                ground = Image.new("RGBA", picture.size, "white")
-                picture = Image.alpha_composite(ground, picture.convert("RGBA"))
+                white = Image.new("RGBA", picture.size, "white")
+                picture = Image.alpha_composite(white, picture.convert("RGBA"))
             array = np.asarray(picture.convert("L" if channels == 1 else "RGB"), np.float32) / 255
     except InputError:
         raise
@@ -149,13 +162,13 @@ def _read(path: Path, channels: int) -> np.ndarray:
         raise InputError(f"{path}: no such file: give a picture, a folder or a CSV file") from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise InputError(f"{path}: is larger than {Image.MAX_IMAGE_PIXELS:,} pixels") from None
-    except Exception as error:  # whatever a decoder meets in a damaged file
+    except Exception as error:  # decoders raise many types for a damaged file
         raise InputError(f"{path}: cannot be read as a picture: {error}") from None
     return array[np.newaxis] if channels == 1 else array.transpose(2, 0, 1)
 
 
 def _fit(image: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
-    """Resize an image (C, H, W) into another shape, and fill what it leaves free."""
+    """Resize an image (C, H, W) to fit into a shape, centred, and pad it with its border colour."""
     from PIL import Image
 
     _, H, W = shape
@@ -164,7 +177,7 @@ def _fit(image: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
     rows, columns = image.shape[1:]
     scale = min(H / rows, W / columns)
     height, width = max(1, round(rows * scale)), max(1, round(columns * scale))
-    # Pillow's filters grow with the reduction, so that no thin line is lost.
+    # The filters of Pillow widen with the reduction, so that no thin line is lost.
     planes = [Image.fromarray(p).resize((width, height), Image.Resampling.BILINEAR) for p in image]
     fitted = np.empty(shape, np.float32)
     fitted[:] = np.median(border_pixels(image), axis=-1)[:, np.newaxis, np.newaxis]

@@ -1,0 +1,90 @@
+"""Resuming an interrupted run from the command line."""
+
+import json
+import subprocess
+
+import numpy as np
+import pytest
+
+import run
+from tests.command_line import command
+from training import TrainingState
+from training.cli import arguments
+
+pytest_plugins = ["tests.command_line_fixtures"]
+
+
+def test_killed_run_ends_as_an_uninterrupted_one(cli, tmp_path, monkeypatch, csv_files):
+    """The run is killed after its first epoch, and resumed from another folder."""
+    flags = [
+        *("--train_data", "train.csv", "--epochs", 3, "--batch_size", 50, "--backend", "numpy"),
+        *("--schedule", "plateau", "--seed", 4, "--arch", "tiny", "--no_plots"),
+    ]
+    whole = cli(*flags, "--to_path", "a.json")
+    assert whole.returncode == 0, whole.stderr
+    process = subprocess.Popen(
+        command(*flags, "--to_path", "b.json"), cwd=tmp_path, text=True, stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("epoch 1/"):
+            process.kill()
+            break
+    process.communicate(timeout=60)
+    assert (tmp_path / "b-run.json").exists()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    again = ["--resume", "--to_path", "../b.json", "--no_plots"]
+    wrong = cli(*again, "--seed", 5)
+    assert wrong.returncode == 2
+    assert "--seed: the run to resume has 4, not 5" in wrong.stderr
+    done = cli(*again, "--seed", 4, "--arch", "tiny")
+    assert done.returncode == 0, done.stderr
+    assert "resuming the run of" in done.stdout
+    assert "epoch 1/3" not in done.stdout
+    first, second = (json.loads((tmp_path / name).read_text()) for name in ("a.json", "b.json"))
+    for document in (first, second):
+        document["history"].pop("images_per_second")
+    assert first == second
+    assert not (tmp_path / "b-run.json").exists()
+
+
+@pytest.fixture
+def saved_settings(monkeypatch):
+    """Return the settings of an interrupted run, which a test may change."""
+    settings = {"epochs": "7", "learning_rate": "0.25", "image_shape": "3,8,12", "seed": "4"}
+    settings |= {"train_data": "/somewhere/train.csv", "schedule": "cosine", "batch_size": "32"}
+    state = TrainingState("model-run.json", settings)
+    monkeypatch.setattr(TrainingState, "open", lambda path: state)
+    return settings
+
+
+def test_typed_flags_override_saved_settings_and_defaults_do_not(saved_settings):
+    words = ["--resume", "--epochs", "9", "--batch_size=64"]  # 64 is the default, and typed
+    args = arguments.parse(words, run.ARCHITECTURES)
+    assert (args.epochs, args.batch_size) == (9, 64)
+    assert (args.learning_rate, args.schedule, args.image_shape) == (0.25, "cosine", (3, 8, 12))
+    assert str(args.train_data) == "/somewhere/train.csv"
+    assert (args.patience, args.weight_decay, args.seed) == (None, 1e-3, None)
+
+
+def test_saved_settings_are_checked_like_typed_flags(capsys, saved_settings):
+    saved_settings["epochs"] = "0"
+    with pytest.raises(SystemExit) as stop:
+        arguments.parse(["--resume"], run.ARCHITECTURES)
+    assert stop.value.code == 2
+    assert "argument --epochs: must be a whole number from 1" in capsys.readouterr().err
+
+
+def test_typed_flag_that_conflicts_with_a_saved_setting(capsys, saved_settings):
+    with pytest.raises(SystemExit):
+        arguments.parse(["--resume", "--dataset", "mnist"], run.ARCHITECTURES)
+    assert "--dataset and --train_data both name the training images" in capsys.readouterr().err
+
+
+def test_settings_survive_a_round_trip_through_text(saved_settings):
+    args = arguments.parse(["--resume"], run.ARCHITECTURES)
+    texts = arguments.settings(args)
+    assert texts["image_shape"] == "3,8,12"
+    assert np.float64(texts["learning_rate"]) == 0.25
+    assert "patience" not in texts
