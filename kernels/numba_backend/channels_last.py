@@ -15,7 +15,6 @@ from numba import prange
 from kernels import validation
 from kernels.geometry import Window, make_window
 from kernels.numba_backend.packed import checks
-from kernels.numba_backend.packed.dense import scale_and_bias, terms
 from kernels.numba_backend.packed.layout import simd_width
 from kernels.numba_backend.runtime.buffer_pool import empty
 from kernels.numba_backend.runtime.capture import launch
@@ -24,6 +23,7 @@ from kernels.numba_backend.simd.micro_kernels import (
     outer_product_tile_of_columns,
     outer_product_tile_shape,
 )
+from kernels.numba_backend.simd.tiled_matmul import scale_and_bias, strided_offsets
 from kernels.numba_backend.simd.vectors import (
     VECTOR_BYTES,
     gather_strided,
@@ -204,7 +204,7 @@ def correlate(
     launch(
         _correlate, x.data, window.start, empty((workers, N, *window.padded, P), x.dtype),
         window.extent[0], _x_terms(window, C, P), w, empty((workers, T * vectors * L), x.dtype),
-        terms(T, vectors * L), *scale_and_bias(scale, b, F, x.dtype),
+        strided_offsets(T, vectors * L), *scale_and_bias(scale, b, F, x.dtype),
         *np.zeros((2, vectors * L), x.dtype), negative_slope, window.stride,
         outer_product_tile_shape(OW, vectors), y.data,
     )  # fmt: skip

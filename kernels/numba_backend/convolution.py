@@ -8,7 +8,6 @@ from numba import prange
 from kernels import validation
 from kernels.geometry import Window, make_window
 from kernels.numba_backend.dense import matmul
-from kernels.numba_backend.packed.dense import scale_and_bias
 from kernels.numba_backend.packed.layout import simd_width
 from kernels.numba_backend.polyphase import (
     copy_row,
@@ -22,7 +21,7 @@ from kernels.numba_backend.runtime.buffer_pool import empty
 from kernels.numba_backend.runtime.capture import launch
 from kernels.numba_backend.runtime.compiler import parallel, serial
 from kernels.numba_backend.simd.micro_kernels import outer_product_tile_shape
-from kernels.numba_backend.simd.tiled_matmul import tiled_matmul
+from kernels.numba_backend.simd.tiled_matmul import scale_and_bias, tiled_matmul
 from kernels.numba_backend.vector import add_scaled, add_scaled_4, dot, dot_4
 from kernels.numpy_backend.dense import MAX_SUM_TERMS
 

@@ -4,7 +4,6 @@ import numpy as np
 from numba import prange
 
 from kernels import validation
-from kernels.numba_backend.packed.dense import scale_and_bias, terms
 from kernels.numba_backend.packed.layout import simd_width
 from kernels.numba_backend.runtime.buffer_pool import empty
 from kernels.numba_backend.runtime.capture import launch
@@ -14,7 +13,12 @@ from kernels.numba_backend.simd.micro_kernels import (
     outer_product_tile,
     outer_product_tile_shape,
 )
-from kernels.numba_backend.simd.tiled_matmul import tiled_matmul, tiled_matmul_nt
+from kernels.numba_backend.simd.tiled_matmul import (
+    scale_and_bias,
+    strided_offsets,
+    tiled_matmul,
+    tiled_matmul_nt,
+)
 from kernels.numba_backend.simd.vectors import VECTOR_BYTES
 from kernels.numpy_backend.dense import blocked_matmul, flatten, flatten_grad
 
@@ -127,7 +131,8 @@ def dense(x, w, b=None, scale=None, negative_slope=1.0):
     parts = min(PARTS, K) if w.size > LARGE else 1
     launch(
         _dense, x, w, w if width == M else empty((K, width), dtype),
-        terms(K, width), terms(K, 1), *scale_and_bias(None, None, tile[0], dtype), dtype.type(1),
+        strided_offsets(K, width), strided_offsets(K, 1),
+        *scale_and_bias(None, None, tile[0], dtype), dtype.type(1),
         tile, empty((parts, N, width), dtype), scale, b, negative_slope, y,
     )  # fmt: skip
     return y

@@ -6,7 +6,7 @@ from numba import prange
 from kernels import validation
 from kernels.numba_backend.polyphase import inside
 from kernels.numba_backend.runtime.capture import launch
-from kernels.numba_backend.runtime.compiler import parallel, serial
+from kernels.numba_backend.runtime.compiler import parallel
 from kernels.numba_backend.simd.vectors import (
     VECTOR_BYTES,
     gather_strided,
@@ -16,12 +16,7 @@ from kernels.numba_backend.simd.vectors import (
     splat_like,
     where,
 )
-
-
-@serial
-def clip(first, size, length):
-    """Return [low, high) of the pixels first .. first + size - 1 that are no padding."""
-    return max(first, 0), min(first + size, length)
+from kernels.numba_backend.simd.windows import clip
 
 
 @parallel
