@@ -1,5 +1,9 @@
-"""The numba backend with images in lanes, in the dress of a backend that takes plain arrays."""
+"""The numba backend on the packed layout, behind the functions of a backend on plain arrays.
 
+`LANES` packs the activations among the arguments, calls the backend, and unpacks the results.
+"""
+
+import inspect
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,7 +11,7 @@ import numpy as np
 from kernels import numba_backend
 from kernels.numba_backend import packed
 
-# Plain arguments by place: 0 is the first.
+# The positions of the arguments that are activations.
 ACTIVATIONS = {
     "avg_pool": [0],
     "avg_pool_grad": [0],
@@ -31,54 +35,40 @@ ACTIVATIONS = {
     "softmax_grad": [0, 1],
     "softmax_cross_entropy": [0],
 }
+# The same of the functions whose index is neither a plain array nor activations: it stays as it is.
+WITH_INDEX = {
+    "max_pool": [0],
+    "max_pool_grad": [0],
+    "batch_norm_relu_pool": [0],
+    "batch_norm_relu_pool_grad": [0, 1],
+}
 
 
-def _plain(value):
-    if isinstance(value, packed.PackedBatch):
-        return packed.unpack(value)
-    return tuple(map(_plain, value)) if isinstance(value, tuple) else value
+def _pack(value):
+    return packed.pack(np.ascontiguousarray(value))
 
 
-def _adapted(name):
+def _unpack(value):
+    return packed.unpack(value) if isinstance(value, packed.PackedBatch) else value
+
+
+def _on_plain_arrays(name, positions):
     function = getattr(numba_backend, name)
+    parameters = list(inspect.signature(getattr(packed, name)).parameters)
+    names = {parameters[position] for position in positions}
 
-    def call(*arguments, **options):
-        arguments = [
-            packed.pack(np.ascontiguousarray(value)) if place in ACTIVATIONS[name] else value
-            for place, value in enumerate(arguments)
-        ]
-        return _plain(function(*arguments, **options))
+    def call(*args, **kwargs):
+        args = [_pack(value) if i in positions else value for i, value in enumerate(args)]
+        kwargs = {key: _pack(value) if key in names else value for key, value in kwargs.items()}
+        result = function(*args, **kwargs)
+        return tuple(map(_unpack, result)) if isinstance(result, tuple) else _unpack(result)
 
     return call
 
 
-def max_pool(x, pool_size, stride=None, padding=0):
-    """Return the largest pixels, and the gradient function's index with the plain index."""
-    y, taps = numba_backend.max_pool(packed.pack(x), pool_size, stride, padding)
-    return packed.unpack(y), taps
-
-
-def max_pool_grad(dy, taps, x_shape, pool_size, stride=None, padding=0):
-    dy = packed.pack(dy)
-    return packed.unpack(numba_backend.max_pool_grad(dy, taps, x_shape, pool_size, stride, padding))
-
-
-def batch_norm_relu_pool(x, *arguments):
-    y, taken, mean, variance = numba_backend.batch_norm_relu_pool(packed.pack(x), *arguments)
-    return packed.unpack(y), taken, mean, variance
-
-
-def batch_norm_relu_pool_grad(dy, x, *arguments):
-    dx, *grads = numba_backend.batch_norm_relu_pool_grad(
-        packed.pack(dy), packed.pack(x), *arguments
-    )
-    return packed.unpack(dx), *grads
-
-
 LANES = SimpleNamespace(
-    **{name: _adapted(name) for name in ACTIVATIONS},
-    max_pool=max_pool,
-    max_pool_grad=max_pool_grad,
-    batch_norm_relu_pool=batch_norm_relu_pool,
-    batch_norm_relu_pool_grad=batch_norm_relu_pool_grad,
+    **{
+        name: _on_plain_arrays(name, positions)
+        for name, positions in (ACTIVATIONS | WITH_INDEX).items()
+    }
 )

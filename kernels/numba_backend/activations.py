@@ -3,58 +3,17 @@
 import math
 
 import numpy as np
-from numba import prange
 
 from kernels import validation
 from kernels.numba_backend.runtime.capture import launch
-from kernels.numba_backend.runtime.compiler import inlined, parallel, serial
-
-
-@parallel
-def leaky_relu_kernel(x, negative_slope, y):
-    for p in prange(x.size):
-        y[p] = x[p] if x[p] > 0 else x[p] * negative_slope
-
-
-@parallel
-def leaky_relu_grad_kernel(dy, x, negative_slope, dx):
-    for p in prange(x.size):
-        dx[p] = dy[p] if x[p] > 0 else dy[p] * negative_slope
-
-
-# The rows of a classifier are short: a parallel call would cost more than it saves.
-@serial
-def softmax_kernel(x, y):
-    """Write the softmax of each row of x into y."""
-    N, K = x.shape
-    for n in range(N):
-        largest = x[n, 0]
-        for k in range(1, K):
-            # Written so that a NaN becomes the largest, and with it all that follows.
-            largest = largest if largest >= x[n, k] else x[n, k]
-        total = 0.0
-        for k in range(K):
-            y[n, k] = math.exp(x[n, k] - largest)
-            total += y[n, k]
-        for k in range(K):
-            y[n, k] /= total
-
-
-@serial
-def softmax_grad_kernel(dy, y, dx):
-    N, K = y.shape
-    for n in range(N):
-        mean = 0.0
-        for k in range(K):
-            mean += dy[n, k] * y[n, k]
-        for k in range(K):
-            dx[n, k] = y[n, k] * (dy[n, k] - mean)
-
-
-@inlined
-def stays_largest(largest, number):
-    """Return whether NumPy's argmax stays with a number: with the first NaN, or of equal ones."""
-    return largest >= number or largest != largest
+from kernels.numba_backend.runtime.compiler import serial
+from kernels.numba_backend.simd.activation_kernels import (
+    leaky_relu_grad_kernel,
+    leaky_relu_kernel,
+    softmax_grad_kernel,
+    softmax_kernel,
+    stays_largest,
+)
 
 
 @serial

@@ -16,7 +16,6 @@ from numba import prange
 from kernels import validation
 from kernels.geometry import Window, make_window
 from kernels.numba_backend.packed import checks
-from kernels.numba_backend.packed.dense import scale_and_bias, terms
 from kernels.numba_backend.packed.layout import simd_width
 from kernels.numba_backend.runtime.buffer_pool import empty
 from kernels.numba_backend.runtime.capture import launch
@@ -26,6 +25,7 @@ from kernels.numba_backend.simd.micro_kernels import (
     outer_product_tile_of_columns,
     outer_product_tile_shape,
 )
+from kernels.numba_backend.simd.tiled_matmul import scale_and_bias, strided_offsets
 from kernels.numba_backend.simd.vectors import (
     VECTOR_BYTES,
     gather_strided,
@@ -205,7 +205,7 @@ def correlate(
     launch(
         _correlate, x.data, window.pad_begin, empty((workers, N, *window.padded, C), x.dtype),
         window.kernel_extent[0], _x_offsets(window, w.shape[1], C), w,
-        empty((workers, groups * T * columns), x.dtype), terms(T, columns),
+        empty((workers, groups * T * columns), x.dtype), strided_offsets(T, columns),
         *scale_and_bias(scale, b, F, x.dtype), *np.zeros((2, groups, columns), x.dtype),
         negative_slope, window.stride, outer_product_tile_shape(OW, columns // L), y.data,
     )  # fmt: skip

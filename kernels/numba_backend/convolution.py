@@ -10,10 +10,10 @@ from kernels.geometry import make_window
 from kernels.numba_backend import channels_last, packed
 from kernels.numba_backend.dense import matmul
 from kernels.numba_backend.layouts import use_packed_layout
-from kernels.numba_backend.pooling import valid_range
 from kernels.numba_backend.runtime.buffer_pool import empty
 from kernels.numba_backend.runtime.compiler import parallel
 from kernels.numba_backend.simd.copies import copy_row
+from kernels.numba_backend.simd.windows import valid_range
 from kernels.scalars import check_bool
 
 
@@ -104,7 +104,7 @@ def correlate_im2col(x, w, b=None, stride=1, padding=0, dilation=1, groups=1):
     b = validation.check_bias(b, len(w), x.dtype)
     (N, C), F, pixels = x.shape[:2], len(w), math.prod(window.output)
     cols = empty((N, C, *window.size, *window.output), x.dtype)
-    _im2col(x, cols, window.stride, window.dilation, window.start)
+    _im2col(x, cols, window.stride, window.dilation, window.pad_begin)
     filters = w.reshape(groups, F // groups, -1)
     y = np.empty((N * groups, F // groups, pixels), x.dtype)
     matmul(filters, cols.reshape(N * groups, filters.shape[2], pixels), y)

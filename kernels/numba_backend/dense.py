@@ -4,7 +4,6 @@ import numpy as np
 from numba import prange
 
 from kernels import validation
-from kernels.numba_backend.packed.dense import scale_and_bias, terms
 from kernels.numba_backend.packed.layout import simd_width
 from kernels.numba_backend.runtime.buffer_pool import allocate_outputs, empty
 from kernels.numba_backend.runtime.capture import launch
@@ -14,6 +13,7 @@ from kernels.numba_backend.simd.micro_kernels import (
     outer_product_tile_of_columns,
     outer_product_tile_shape,
 )
+from kernels.numba_backend.simd.tiled_matmul import scale_and_bias, strided_offsets
 from kernels.numba_backend.simd.vectors import VECTOR_BYTES, masked_load, store
 from kernels.numpy_backend.dense import flatten, flatten_grad
 from kernels.scalars import check_bool
@@ -137,8 +137,8 @@ def matmul(a, b, out, scale=None, bias=None, negative_slope=1.0):
     pack = N > PACK_TILES * ROWS or b_strides[2] != 1 or narrow
     sums = out if final else empty((products * parts, N, max(M, width)), dtype)
     launch(
-        _matmul, a_flat, a_strides, terms(K, a_strides[2]),
-        b_flat, b_strides, terms(K, width if pack else b_strides[1]),
+        _matmul, a_flat, a_strides, strided_offsets(K, a_strides[2]),
+        b_flat, b_strides, strided_offsets(K, width if pack else b_strides[1]),
         scale, bias, negative_slope, (products, groups, N, K, M), parts, tile,
         max(1, min(TASK_PANELS, tasks // MIN_TASKS)), pack, final, sums, out,
     )  # fmt: skip

@@ -13,6 +13,7 @@ from kernels import validation
 from kernels.numba_backend.activations import leaky_relu, leaky_relu_grad
 from kernels.numba_backend.pooling import max_pool, max_pool_grad
 from kernels.numba_backend.runtime.compiler import parallel, serial
+from kernels.numba_backend.simd.activation_kernels import multiply_kernel
 from kernels.numpy_backend.normalization import dropout_mask
 
 
@@ -166,12 +167,6 @@ def batch_norm_relu_pool_grad(
     return batch_norm_relu_grad(dy, x, gamma, beta, mean, variance, epsilon, negative_slope, out)
 
 
-@parallel
-def multiply(x, mask, y):
-    for p in prange(x.size):
-        y[p] = x[p] * mask[p]
-
-
 def dropout(x, rate, rng):
     x, rate = validation.check_activations(x, "x"), validation.check_dropout(rate, rng)
     # The mask of the numpy backend, so that a seed gives the same training on all backends.
@@ -182,5 +177,5 @@ def dropout(x, rate, rng):
 def dropout_grad(dy, mask):
     dy, mask = validation.check_same_shape(dy, mask)
     dx = np.empty_like(dy)
-    multiply(dy.reshape(-1), mask.reshape(-1), dx.reshape(-1))
+    multiply_kernel(dy.reshape(-1), mask.reshape(-1), dx.reshape(-1))
     return dx

@@ -5,7 +5,7 @@ from numba import prange
 
 from kernels import validation
 from kernels.numba_backend.runtime.capture import launch
-from kernels.numba_backend.runtime.compiler import parallel, serial
+from kernels.numba_backend.runtime.compiler import parallel
 from kernels.numba_backend.simd.vectors import (
     VECTOR_BYTES,
     gather_strided,
@@ -15,20 +15,7 @@ from kernels.numba_backend.simd.vectors import (
     splat_like,
     where,
 )
-
-
-@serial
-def clip(first, size, length):
-    """Return the pixels [low, high) of a window that are not padding."""
-    return max(first, 0), min(first + size, length)
-
-
-@serial
-def valid_range(offset, stride, length, count):
-    """Return the range [first, last) of i < count for which 0 <= offset + i * stride < length."""
-    first = max(0, (-offset + stride - 1) // stride)
-    last = min(count, (length - 1 - offset) // stride + 1)
-    return first, max(first, last)
+from kernels.numba_backend.simd.windows import clip, valid_range
 
 
 @parallel

@@ -1,14 +1,16 @@
-"""The functions of a backend on activations whose images lie in the lanes of vectors.
+"""The backend's functions on the packed layout (`layout.py`), as `kernels.interface` defines them.
 
-What comes with the activations is checked here, once, as it is for plain arrays.
+Each function checks its arguments once, as the functions on plain arrays do, and launches the
+kernels of one of the modules here. Activations are `PackedBatch` objects; parameters, statistics
+and their gradients are plain arrays.
 """
 
 import math
 
 from kernels import validation
-from kernels.geometry import make_window
+from kernels.geometry import Window, make_window
 from kernels.numba_backend.packed import checks, convolution, normalization, pooling
-from kernels.numba_backend.packed import dense as products
+from kernels.numba_backend.packed import dense as fully_connected
 from kernels.numba_backend.packed.activations import (
     dropout,
     dropout_grad,
@@ -25,6 +27,7 @@ from kernels.numba_backend.packed.layout import (
     simd_width,
     unpack,
 )
+from kernels.scalars import check_bool
 
 __all__ = [
     "PackedBatch",
@@ -75,9 +78,8 @@ def correlate(
     w, groups = checks.check_filters(w, x.shape, x.dtype, groups)
     scale, b = checks.check_scale_and_bias(scale, b, len(w), x.dtype)
     window = make_window(x.shape[2:], w.shape[2:], stride, padding, dilation)
-    return convolution.correlate(
-        x, w, b, window, groups, scale, validation.check_negative_slope(negative_slope, x.dtype)
-    )
+    negative_slope = validation.check_negative_slope(negative_slope, x.dtype)
+    return convolution.correlate(x, w, b, window, groups, scale, negative_slope)
 
 
 def correlate_grad(
@@ -91,11 +93,12 @@ def correlate_grad(
     need_dx=True,
     out=None,
 ):
-    checks.check_compatible("x", x, dy, x.shape[1:] if isinstance(x, PackedBatch) else None)
+    checks.check_compatible(dy=dy, x=x)
     checks.check_images(x)
     w, groups = checks.check_filters(w, x.shape, x.dtype, groups)
     window = make_window(x.shape[2:], w.shape[2:], stride, padding, dilation)
-    checks.check_compatible("dy", dy, x, (len(w), *window.output))
+    validation.check_shape(dy, "dy", (x.shape[0], len(w), *window.output))
+    need_dx = check_bool(need_dx, "need_dx")
     out = validation.check_out(out, (w.shape, w.shape[:1]), (w,))
     dw, db = convolution.weight_gradient(dy, x, w.shape, window, groups, out)
     return convolution.input_gradient(dy, w, window, groups) if need_dx else None, dw, db
@@ -106,17 +109,19 @@ def max_pool(x: PackedBatch, pool_size, stride=None, padding=0):
     return pooling.max_pool(x, validation.make_pool_window(x.shape[2:], pool_size, stride, padding))
 
 
-def _pooled(dy: PackedBatch, x_shape, pool_size, stride, padding):
-    """Return the window of a pooling of images of a shape, which gave what dy has the shape of."""
+def _check_pool_grad(dy: PackedBatch, x_shape, pool_size, stride, padding) -> Window:
+    """Return the window of a pooling of x, and check that dy has the shape of its output."""
     x_shape = validation.check_image_shape(x_shape, "x_shape")
     window = validation.make_pool_window(x_shape[2:], pool_size, stride, padding)
     validation.check_shape(dy, "dy", (*x_shape[:2], *window.output))
     return window
 
 
-def max_pool_grad(dy: PackedBatch, taps, x_shape, pool_size, stride=None, padding=0) -> PackedBatch:
-    window = _pooled(dy, x_shape, pool_size, stride, padding)
-    return pooling.max_pool_grad(dy, checks.check_argmax_taps(taps, dy, window), window)
+def max_pool_grad(
+    dy: PackedBatch, index, x_shape, pool_size, stride=None, padding=0
+) -> PackedBatch:
+    window = _check_pool_grad(dy, x_shape, pool_size, stride, padding)
+    return pooling.max_pool_grad(dy, checks.check_argmax_taps(index, dy, window), window)
 
 
 def avg_pool(x: PackedBatch, pool_size, stride=None, padding=0) -> PackedBatch:
@@ -125,41 +130,37 @@ def avg_pool(x: PackedBatch, pool_size, stride=None, padding=0) -> PackedBatch:
 
 
 def avg_pool_grad(dy: PackedBatch, x_shape, pool_size, stride=None, padding=0) -> PackedBatch:
-    return pooling.avg_pool_grad(dy, _pooled(dy, x_shape, pool_size, stride, padding))
+    return pooling.avg_pool_grad(dy, _check_pool_grad(dy, x_shape, pool_size, stride, padding))
 
 
 def batch_norm_relu(x: PackedBatch, gamma, beta, epsilon, negative_slope):
     gamma, beta = checks.check_vectors(x, gamma=gamma, beta=beta)
+    epsilon = validation.check_epsilon(epsilon)
     negative_slope = validation.check_negative_slope(negative_slope, x.dtype)
-    return normalization.batch_norm_relu(
-        x, gamma, beta, validation.check_epsilon(epsilon), negative_slope
-    )
+    return normalization.batch_norm_relu(x, gamma, beta, epsilon, negative_slope)
 
 
 def batch_norm_relu_inference(
     x: PackedBatch, gamma, beta, mean, variance, epsilon, negative_slope
 ) -> PackedBatch:
     vectors = checks.check_vectors(x, gamma=gamma, beta=beta, mean=mean, variance=variance)
+    epsilon = validation.check_epsilon(epsilon)
     negative_slope = validation.check_negative_slope(negative_slope, x.dtype)
-    return normalization.batch_norm_relu_inference(
-        x, *vectors, validation.check_epsilon(epsilon), negative_slope
-    )
+    return normalization.batch_norm_relu_inference(x, *vectors, epsilon, negative_slope)
 
 
 def batch_norm_relu_grad(
     dy: PackedBatch, x: PackedBatch, gamma, beta, mean, variance, epsilon, negative_slope, out=None
 ):
-    checks.check_compatible("x", x, dy)
+    checks.check_same_shape(dy=dy, x=x)
     vectors = checks.check_vectors(x, gamma=gamma, beta=beta, mean=mean, variance=variance)
+    epsilon = validation.check_epsilon(epsilon)
+    negative_slope = validation.check_negative_slope(negative_slope, x.dtype)
     out = validation.check_out(out, [x.shape[1:2]] * 2, vectors)
-    epsilon, negative_slope = (
-        validation.check_epsilon(epsilon),
-        validation.check_negative_slope(negative_slope, x.dtype),
-    )
     return normalization.batch_norm_relu_grad(dy, x, *vectors, epsilon, negative_slope, out)
 
 
-# With a slope of 1 the activation is none.
+# Without an activation: a negative slope of 1 leaves every value as it is.
 def batch_norm(x: PackedBatch, gamma, beta, epsilon):
     return batch_norm_relu(x, gamma, beta, epsilon, 1)
 
@@ -169,7 +170,7 @@ def batch_norm_inference(x: PackedBatch, gamma, beta, mean, variance, epsilon) -
 
 
 def batch_norm_grad(dy: PackedBatch, x: PackedBatch, gamma, mean, variance, epsilon, out=None):
-    # Any beta will do: only the activation asks for it.
+    # Only the activation depends on beta, and a slope of 1 has none: any vector will do.
     return batch_norm_relu_grad(dy, x, gamma, gamma, mean, variance, epsilon, 1, out)
 
 
@@ -177,17 +178,15 @@ def batch_norm_relu_pool(x: PackedBatch, gamma, beta, epsilon, negative_slope, p
     checks.check_images(x)
     gamma, beta = checks.check_vectors(x, gamma=gamma, beta=beta)
     window = validation.make_pool_window(x.shape[2:], pool_size, None, 0)
-    epsilon, negative_slope = (
-        validation.check_epsilon(epsilon),
-        validation.check_negative_slope(negative_slope, x.dtype),
-    )
+    epsilon = validation.check_epsilon(epsilon)
+    negative_slope = validation.check_negative_slope(negative_slope, x.dtype)
     return normalization.batch_norm_relu_pool(x, gamma, beta, epsilon, negative_slope, window)
 
 
 def batch_norm_relu_pool_grad(
     dy: PackedBatch,
     x: PackedBatch,
-    taken,
+    index,
     gamma,
     beta,
     mean,
@@ -197,39 +196,40 @@ def batch_norm_relu_pool_grad(
     pool_size,
     out=None,
 ):
-    checks.check_compatible("x", x, dy, x.shape[1:] if isinstance(x, PackedBatch) else None)
-    window = _pooled(dy, x.shape, pool_size, None, 0)
-    if not isinstance(taken, tuple) or len(taken) != 2:
-        raise TypeError("taken must be what batch_norm_relu_pool returned")
-    taps, largest = taken
-    checks.check_argmax_taps(taps, dy, window)
-    checks.check_compatible("taken", largest, dy)
+    checks.check_compatible(dy=dy, x=x)
+    window = _check_pool_grad(dy, x.shape, pool_size, None, 0)
+    if not isinstance(index, tuple) or len(index) != 2:
+        raise TypeError("index must be what batch_norm_relu_pool returned")
+    argmax_taps, x_at_max = index
+    argmax_taps = checks.check_argmax_taps(argmax_taps, dy, window)
+    checks.check_same_shape(dy=dy, index=x_at_max)
     vectors = checks.check_vectors(x, gamma=gamma, beta=beta, mean=mean, variance=variance)
     gamma, beta, mean, variance = vectors
+    epsilon = validation.check_epsilon(epsilon)
+    negative_slope = validation.check_negative_slope(negative_slope, x.dtype)
     out = validation.check_out(out, [x.shape[1:2]] * 2, vectors)
-    epsilon, negative_slope = (
-        validation.check_epsilon(epsilon),
-        validation.check_negative_slope(negative_slope, x.dtype),
-    )
     return normalization.batch_norm_relu_pool_grad(
-        dy, x, taken, gamma, beta, mean, variance, epsilon, negative_slope, window, out
-    )
+        dy, x, (argmax_taps, x_at_max), gamma, beta, mean, variance, epsilon, negative_slope,
+        window, out,
+    )  # fmt: skip
 
 
 def dense(x: PackedBatch, w, b=None, scale=None, negative_slope=1.0) -> PackedBatch:
-    checks.check_rows(x)
+    checks.check_rows(x, "x")
     w = checks.check_weights(w, x.shape[1], x.dtype)
     scale, b = checks.check_scale_and_bias(scale, b, w.shape[1], x.dtype)
-    return products.dense(x, w, b, scale, validation.check_negative_slope(negative_slope, x.dtype))
+    negative_slope = validation.check_negative_slope(negative_slope, x.dtype)
+    return fully_connected.dense(x, w, b, scale, negative_slope)
 
 
 def dense_grad(dy: PackedBatch, x: PackedBatch, w, need_dx=True, out=None):
-    checks.check_compatible("x", x, dy, x.shape[1:] if isinstance(x, PackedBatch) else None)
-    checks.check_rows(x)
+    checks.check_compatible(dy=dy, x=x)
+    checks.check_rows(x, "x")
     w = checks.check_weights(w, x.shape[1], x.dtype)
-    checks.check_compatible("dy", dy, x, w.shape[1:])
+    validation.check_shape(dy, "dy", (x.shape[0], w.shape[1]))
+    need_dx = check_bool(need_dx, "need_dx")
     out = validation.check_out(out, (w.shape, w.shape[1:]), (w,))
-    return products.dense_grad(dy, x, w, bool(need_dx), out)
+    return fully_connected.dense_grad(dy, x, w, need_dx, out)
 
 
 def flatten(x: PackedBatch) -> PackedBatch:
@@ -237,7 +237,7 @@ def flatten(x: PackedBatch) -> PackedBatch:
     return x.reshape(math.prod(x.shape[1:]))
 
 
-def flatten_grad(dy: PackedBatch, image) -> PackedBatch:
-    shape = validation.check_image(image)
-    validation.check_shape(dy, "dy", (dy.shape[0], math.prod(shape)))
-    return dy.reshape(*shape)
+def flatten_grad(dy: PackedBatch, image_shape) -> PackedBatch:
+    image_shape = validation.check_image(image_shape)
+    validation.check_shape(dy, "dy", (dy.shape[0], math.prod(image_shape)))
+    return dy.reshape(*image_shape)

@@ -1,114 +1,126 @@
-"""What works on each pixel, or on each row of a classifier, with the images in the lanes."""
+"""Activations, dropout and the loss on the packed layout.
+
+Whatever works on single pixels runs over the flat memory of a batch, padding lanes included, with
+the kernels that plain arrays use too. The loss reads its rows of logits across the lanes.
+"""
 
 import math
 
 import numpy as np
 
 from kernels import validation
-from kernels.numba_backend import activations as plain
-from kernels.numba_backend.normalization import multiply
 from kernels.numba_backend.packed import checks
 from kernels.numba_backend.packed.layout import PackedBatch, pack, unpack
 from kernels.numba_backend.runtime.buffer_pool import empty
 from kernels.numba_backend.runtime.capture import launch
 from kernels.numba_backend.runtime.compiler import serial
+from kernels.numba_backend.simd.activation_kernels import (
+    leaky_relu_grad_kernel,
+    leaky_relu_kernel,
+    multiply_kernel,
+    softmax_grad_kernel,
+    softmax_kernel,
+    stays_largest,
+)
 from kernels.numpy_backend.normalization import dropout_mask
 
 
 def leaky_relu(x: PackedBatch, negative_slope) -> PackedBatch:
+    negative_slope = validation.check_negative_slope(negative_slope, x.dtype)
     y = x.like()
-    launch(
-        plain.leaky_relu_kernel,
-        x.flat,
-        validation.check_negative_slope(negative_slope, x.dtype),
-        y.flat,
-    )
+    launch(leaky_relu_kernel, x.flat, negative_slope, y.flat)
     return y
 
 
 def leaky_relu_grad(dy: PackedBatch, x: PackedBatch, negative_slope) -> PackedBatch:
-    checks.check_compatible("x", x, dy)
-    dx, negative_slope = dy.like(), validation.check_negative_slope(negative_slope, x.dtype)
-    launch(plain.leaky_relu_grad_kernel, dy.flat, x.flat, negative_slope, dx.flat)
+    checks.check_same_shape(dy=dy, x=x)
+    negative_slope = validation.check_negative_slope(negative_slope, x.dtype)
+    dx = dy.like()
+    launch(leaky_relu_grad_kernel, dy.flat, x.flat, negative_slope, dx.flat)
     return dx
 
 
-def _draw(mask: np.ndarray, rate: float, rng: np.random.Generator) -> None:
+def _draw_mask(mask: np.ndarray, rate: float, rng: np.random.Generator) -> None:
     mask[:] = dropout_mask(mask.shape, mask.dtype, rate, rng)
 
 
 def dropout(x: PackedBatch, rate, rng):
     rate = validation.check_dropout(rate, rng)
     plain_mask = empty(x.shape, x.dtype)
-    launch(_draw, plain_mask, rate, rng)
+    launch(_draw_mask, plain_mask, rate, rng)
     mask = pack(plain_mask)
     return dropout_grad(x, mask), mask
 
 
 def dropout_grad(dy: PackedBatch, mask: PackedBatch) -> PackedBatch:
-    checks.check_compatible("mask", mask, dy)
+    checks.check_same_shape(dy=dy, mask=mask)
     dx = dy.like()
-    launch(multiply, dy.flat, mask.flat, dx.flat)
+    launch(multiply_kernel, dy.flat, mask.flat, dx.flat)
     return dx
 
 
-# A softmax within a network is rare: it works on plain rows.
+# A softmax inside a network is rare, so it has no packed kernel: the rows are unpacked.
 def softmax(x: PackedBatch) -> PackedBatch:
-    checks.check_rows(x)
+    checks.check_rows(x, "x")
     rows = unpack(x)
     y = np.empty_like(rows)
-    launch(plain.softmax_kernel, rows, y)
+    launch(softmax_kernel, rows, y)
     return pack(y)
 
 
 def softmax_grad(dy: PackedBatch, y: PackedBatch) -> PackedBatch:
-    checks.check_compatible("y", y, dy)
-    checks.check_rows(y)
+    checks.check_same_shape(dy=dy, y=y)
+    checks.check_rows(y, "y")
     rows = unpack(dy)
     dx = np.empty_like(rows)
-    launch(plain.softmax_grad_kernel, rows, unpack(y), dx)
+    launch(softmax_grad_kernel, rows, unpack(y), dx)
     return pack(dx)
 
 
-# A classifier's rows are few numbers: waking threads for them would cost more than it saves.
+# A classifier has few logits: waking threads for them would cost more than it saves.
 @serial
-def _cross_entropy(logits, labels, smoothing, dlogits):
-    """logits and dlogits (B, K, 1, L): the mean loss, and how many labels were right."""
+def _softmax_cross_entropy(logits, labels, smoothing, dlogits):
+    """dlogits = (softmax(logits) - targets) / N; return the mean loss and n_correct.
+
+    logits and dlogits are (B, K, 1, L) with K classes. The target of the label is 1 - smoothing,
+    and smoothing / K is added to that of each class. Padding lanes of dlogits become 0.
+    """
     B, K, _, L = logits.shape
     N = labels.size
-    loss, correct, rest = 0.0, 0, smoothing / K
+    loss, n_correct, uniform = 0.0, 0, smoothing / K
     for n in range(B * L):
         b, lane = n // L, n % L
         if n >= N:
             for k in range(K):
                 dlogits[b, k, 0, lane] = 0
             continue
-        best = 0
+        argmax = 0
         for k in range(1, K):
-            largest = logits[b, best, 0, lane]
-            best = best if plain.stays_largest(largest, logits[b, k, 0, lane]) else k
-        largest = logits[b, best, 0, lane]
+            largest = logits[b, argmax, 0, lane]
+            argmax = argmax if stays_largest(largest, logits[b, k, 0, lane]) else k
+        largest = logits[b, argmax, 0, lane]
         total = 0.0
         for k in range(K):
-            share = math.exp(logits[b, k, 0, lane] - largest)
-            dlogits[b, k, 0, lane] = share
-            total += share
+            exp_k = math.exp(logits[b, k, 0, lane] - largest)
+            dlogits[b, k, 0, lane] = exp_k
+            total += exp_k
         for k in range(K):
-            dlogits[b, k, 0, lane] = (dlogits[b, k, 0, lane] / total - rest) / N
+            dlogits[b, k, 0, lane] = (dlogits[b, k, 0, lane] / total - uniform) / N
         dlogits[b, labels[n], 0, lane] -= (1 - smoothing) / N
         loss += math.log(total) - (1 - smoothing) * (logits[b, labels[n], 0, lane] - largest)
-        if smoothing > 0:  # or else 0 * -inf would come in
+        if smoothing > 0:  # without smoothing, a logit of -inf would add 0 * -inf = NaN
             for k in range(K):
-                loss -= rest * (logits[b, k, 0, lane] - largest)
-        correct += best == labels[n]
-    return loss / N, correct
+                loss -= uniform * (logits[b, k, 0, lane] - largest)
+        n_correct += argmax == labels[n]
+    return loss / N, n_correct
 
 
 def softmax_cross_entropy(logits: PackedBatch, labels, smoothing=0.0):
-    checks.check_rows(logits)
+    checks.check_rows(logits, "logits")
     labels = validation.check_labels(labels, *logits.shape)
+    smoothing = validation.check_smoothing(smoothing)
     dlogits = logits.like()
-    loss, correct = launch(
-        _cross_entropy, logits.planes, labels, validation.check_smoothing(smoothing), dlogits.planes
+    loss, n_correct = launch(
+        _softmax_cross_entropy, logits.planes, labels, smoothing, dlogits.planes
     )
-    return loss, correct, dlogits
+    return loss, n_correct, dlogits

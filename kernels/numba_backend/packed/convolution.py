@@ -1,4 +1,13 @@
-"""Correlation and its gradients with the images in the lanes."""
+"""Correlation and its gradients on the packed layout, as matrix products without a copy of windows.
+
+x (B, C, H, W, L) is copied once into zeros of the padded size. Each tap of each channel is then a
+constant offset from a window's first pixel, so the register tiles of `simd` read windows where they
+lie: rows of a tile are filters, its columns neighbouring windows, and the lanes are images.
+
+The input gradient is the same product: dy, with zeros between its pixels where the stride left
+some out, correlated with the reversed filters. The weight gradient is a product with the images and
+pixels as the summed dimension. 3x3 filters on many channels take the kernels of `winograd`.
+"""
 
 from functools import lru_cache
 
@@ -7,127 +16,180 @@ from numba import prange
 
 from kernels.geometry import Window
 from kernels.numba_backend.packed import winograd
-from kernels.numba_backend.packed.dense import scale_and_bias
 from kernels.numba_backend.packed.layout import PackedBatch
 from kernels.numba_backend.runtime.buffer_pool import allocate_outputs, empty
 from kernels.numba_backend.runtime.capture import launch
 from kernels.numba_backend.runtime.compiler import parallel, serial
 from kernels.numba_backend.simd.micro_kernels import dot_tile_shape, outer_product_tile_shape
-from kernels.numba_backend.simd.tiled_matmul import channel_sums, tiled_matmul, tiled_matmul_nt
+from kernels.numba_backend.simd.tiled_matmul import (
+    channel_sums,
+    scale_and_bias,
+    tiled_matmul,
+    tiled_matmul_nt,
+)
 from kernels.numba_backend.simd.vectors import load, splat, store
 from kernels.numpy_backend.dense import MAX_SUM_TERMS
 
-# The weight gradient is one task a tile. Few tiles are cut into parts of the batch as well, so
-# that all threads find work, and many pixels, that no sum is too long; how many does not depend
-# on the threads, and so no bit does.
+# Each tile of the weight gradient is one task. Where tiles are few, the batch is cut into parts as
+# well, so that all threads have work; where pixels are many, so that no sum is too long. The number
+# of parts does not depend on the number of threads, so no bit of a result does.
 MIN_TASKS = 64
 
 
 @parallel
-def copy_zero_padded(x, out, corner, step):
-    """Write x (planes, H, W, L) onto zeros, its pixels some steps apart."""
+def copy_zero_padded(x, out, pad_begin, dilation):
+    """out (planes, padded_h, padded_w, L) = x (planes, H, W, L), dilated, with zeros around it.
+
+    The first pixel of x is at ``pad_begin``, and ``dilation`` is the distance of two pixels.
+    """
     planes, H, W, L = x.shape
-    _, height, width, _ = out.shape
-    (top, left), (row_step, column_step) = corner, step
-    flat, to = x.reshape(-1), out.reshape(-1)
-    nothing = splat(x.dtype.type(0))
+    _, padded_h, padded_w, _ = out.shape
+    (top, left), (row_dilation, column_dilation) = pad_begin, dilation
+    x_flat, out_flat = x.reshape(-1), out.reshape(-1)
+    zero = splat(x.dtype.type(0))
     for p in prange(planes):
-        for y in range(height):
-            i, row = (y - top) // row_step, (p * height + y) * width
-            if (y - top) % row_step or not 0 <= i < H:
-                for at in range(row, row + width):
-                    store(to, at * L, nothing)
+        for y in range(padded_h):
+            i, row_start = (y - top) // row_dilation, (p * padded_h + y) * padded_w
+            if (y - top) % row_dilation or not 0 <= i < H:
+                for pixel in range(row_start, row_start + padded_w):
+                    store(out_flat, pixel * L, zero)
             else:
-                for at in range(width):
-                    j = (at - left) // column_step
-                    pixel = nothing
-                    if (at - left) % column_step == 0 and 0 <= j < W:
-                        pixel = load(flat, ((p * H + i) * W + j) * L)
-                    store(to, (row + at) * L, pixel)
+                for column in range(padded_w):
+                    j = (column - left) // column_dilation
+                    value = zero
+                    if (column - left) % column_dilation == 0 and 0 <= j < W:
+                        value = load(x_flat, ((p * H + i) * W + j) * L)
+                    store(out_flat, (row_start + column) * L, value)
 
 
 @serial
-def _sums(
-    fresh, x, ground, corner, step, strides, x_terms, w, w_strides, w_terms, scale, bias, negative_slope,
-    y, y_strides, counts, tile,
+def _correlate(
+    needs_copy, x, padded, pad_begin, dilation, x_strides, x_offsets, w, w_strides, w_offsets,
+    scale, bias, negative_slope, y, y_strides, counts, tile,
 ):  # fmt: skip
-    """Cover y with sums of x, which is first placed on its ground if that is fresh."""
-    if fresh:
-        copy_zero_padded(x, ground, corner, step)
+    """y = the matrix product of w and the windows of x; ``needs_copy`` pads x first."""
+    if needs_copy:
+        copy_zero_padded(x, padded, pad_begin, dilation)
     tiled_matmul(
-        ground.reshape(-1), strides, x_terms, w.reshape(-1), w_strides, w_terms, scale, bias,
+        padded.reshape(-1), x_strides, x_offsets, w.reshape(-1), w_strides, w_offsets, scale, bias,
         negative_slope, y.reshape(-1), y_strides, counts, tile,
     )  # fmt: skip
 
 
 @serial
 def _weight_gradient(
-    ground, dy, dy_group, dy_row, dy_step, dy_lines, x_group, x_step,
-    x_lines, x_terms, length, groups, tile, parts, dw, db,
+    padded_x, dy, dy_group_stride, dy_filter_stride, dy_vector_stride, dy_row_offsets,
+    x_group_stride, x_vector_stride, x_row_offsets, tap_offsets, row_length, groups, tile,
+    parts, dw, db,
 ):  # fmt: skip
-    """Sum over the rows of pixels of all blocks in a few parts, and those up; db sums dy."""
+    """dw = the sum of dy times the pixels of each tap, and db = the sum of dy.
+
+    The summed segments are the rows of pixels of all blocks of images. ``parts`` receives the sums
+    over each part of them.
+    """
     tiled_matmul_nt(
-        dy.reshape(-1), dy_group, dy_row, dy_step, dy_lines,
-        ground.reshape(-1), x_group, x_step, x_lines, x_terms, length, groups, tile, parts,
+        dy.reshape(-1), dy_group_stride, dy_filter_stride, dy_vector_stride, dy_row_offsets,
+        padded_x.reshape(-1), x_group_stride, x_vector_stride, x_row_offsets, tap_offsets,
+        row_length, groups, tile, parts,
     )  # fmt: skip
-    flat, sums = dw.reshape(-1), parts.reshape(len(parts), -1)
-    for i in range(flat.size):
-        flat[i] = sums[0, i]
+    dw_flat, sums = dw.reshape(-1), parts.reshape(len(parts), -1)
+    for i in range(dw_flat.size):
+        dw_flat[i] = sums[0, i]
         for part in range(1, len(sums)):
-            flat[i] += sums[part, i]
+            dw_flat[i] += sums[part, i]
     channel_sums(dy, db)
 
 
 class _Plan:
-    """Where everything stands in a convolution of this geometry, for the kernels above.
+    """Shapes, strides and offsets of a convolution of one geometry, for the kernels above.
 
-    The input gradient is dy, with zeros between its pixels where the stride left some out,
-    correlated with the reversed filters.
+    Attributes
+    ----------
+    x_padding, dy_padding : (shape, pad_begin, dilation)
+        Arguments of `_get_padded` for x and, in the input gradient, for dy.
+    x, dy : (strides, offsets)
+        Of the padded x and dy, in a `tiled_matmul`.
+    w, reversed_w : (strides, offsets)
+        Of the filters, and of the reversed filters that the input gradient takes.
+    y, dx : (strides, counts, tile)
+        Of the outputs of these products.
+    y_shape, dx_shape : (C, H, W)
+        Of one image.
+    weight_gradient : tuple
+        Arguments of `_weight_gradient`, from ``dy_group_stride`` to ``tile``.
+    parts_shape : (parts, F, taps)
     """
 
     def __init__(self, B: int, groups: int, channels: int, filters: int, window: Window, L: int):
-        (KH, KW), (dh, dw), (eh, ew) = window.size, window.dilation, window.kernel_extent
-        (H, W), (OH, OW), (height, width) = window.image, window.output, window.padded
-        (top, _), (left, _) = window.padding
-        row_step, column_step = window.stride
-        C, F, taps = groups * channels, groups * filters, KH * KW
+        """channels and filters are those of one group."""
+        self._plan_forward(B, groups, channels, filters, window, L)
+        self._plan_weight_gradient(B, groups, filters, L)
+        self._plan_input_gradient(B, groups, channels, filters, window, L)
 
-        self.x_ground = (B * C, height, width, L), (top, left), (1, 1)
-        plane = height * width * L
+    def _plan_forward(self, B, groups, channels, filters, window, L) -> None:
+        (KH, KW), (row_dilation, column_dilation) = window.size, window.dilation
+        (OH, OW), (padded_h, padded_w) = window.output, window.padded
+        row_stride, column_stride = window.stride
+        C, F, plane = groups * channels, groups * filters, padded_h * padded_w * L
         c, k, m = np.ogrid[:channels, :KH, :KW]
-        terms = (((c * height + k * dh) * width + m * dw) * L).astype(np.int64).ravel()
-        self.x = (C * plane, channels * plane, row_step * width * L, column_step * L), terms
-        self.w = (filters * terms.size, terms.size), np.arange(terms.size, dtype=np.int64)
-        self.output = F, OH, OW
+        tap_offsets = ((c * padded_h + k * row_dilation) * padded_w + m * column_dilation) * L
+
+        self.x_padding = (B * C, padded_h, padded_w, L), window.pad_begin, (1, 1)
+        self.x = (
+            (C * plane, channels * plane, row_stride * padded_w * L, column_stride * L),
+            tap_offsets.astype(np.int64).ravel(),
+        )
+        taps = tap_offsets.size
+        self.w = (filters * taps, taps), np.arange(taps, dtype=np.int64)
+        self.y_shape = F, OH, OW
         self.y = (
             (F * OH * OW * L, filters * OH * OW * L, OW * L, OH * OW * L, L),
             (B, groups, OH, filters, OW),
             outer_product_tile_shape(filters, OW),
         )
 
-        def lines(block, row):
-            rows = np.arange(OH, dtype=np.int64) * row
-            return (np.arange(B, dtype=np.int64)[:, None] * block + rows).ravel()
+    def _plan_weight_gradient(self, B, groups, filters, L) -> None:
+        F, OH, OW = self.y_shape
+        (x_block_stride, x_group_stride, x_row_stride, x_vector_stride), tap_offsets = self.x
 
-        ROWS, COLUMNS = tile = dot_tile_shape(filters, terms.size)
-        tasks = groups * -(-filters // ROWS) * -(-terms.size // COLUMNS)
-        self.products = (
-            *(filters * OH * OW * L, OH * OW * L, L, lines(F * OH * OW * L, OW * L)),
-            *(channels * plane, column_step * L, lines(C * plane, row_step * width * L)),
-            *(terms, OW, groups, tile),
+        def row_offsets(block_stride, row_stride):
+            """Return the offset of each of the OH rows of each block."""
+            rows = np.arange(OH, dtype=np.int64) * row_stride
+            return (np.arange(B, dtype=np.int64)[:, None] * block_stride + rows).ravel()
+
+        ROWS, COLUMNS = tile = dot_tile_shape(filters, tap_offsets.size)
+        self.weight_gradient = (
+            *(filters * OH * OW * L, OH * OW * L, L, row_offsets(F * OH * OW * L, OW * L)),
+            *(x_group_stride, x_vector_stride, row_offsets(x_block_stride, x_row_stride)),
+            *(tap_offsets, OW, groups, tile),
         )
+        tasks = groups * -(-filters // ROWS) * -(-tap_offsets.size // COLUMNS)
         parts = max(-(-MIN_TASKS // tasks), B * OH * OW // MAX_SUM_TERMS)
-        self.parts = min(parts, B * OH), F, terms.size
+        self.parts_shape = min(parts, B * OH), F, tap_offsets.size
 
-        high, wide = H + eh - 1, W + ew - 1
-        self.dy_ground = (B * F, high, wide, L), (eh - 1 - top, ew - 1 - left), window.stride
-        plane = high * wide * L
+    def _plan_input_gradient(self, B, groups, channels, filters, window, L) -> None:
+        (KH, KW), (row_dilation, column_dilation) = window.size, window.dilation
+        (H, W), (extent_h, extent_w) = window.image, window.kernel_extent
+        top, left = window.pad_begin
+        C, F = groups * channels, groups * filters
+        padded_h, padded_w = H + extent_h - 1, W + extent_w - 1
+        plane = padded_h * padded_w * L
         f, k, m = np.ogrid[:filters, :KH, :KW]
-        terms = ((f * high + (KH - 1 - k) * dh) * wide + (KW - 1 - m) * dw) * L
-        self.dy = (F * plane, filters * plane, wide * L, L), terms.astype(np.int64).ravel()
-        terms = (f * channels * KH + k) * KW + m
-        self.reversed_w = (filters * channels * taps, taps), terms.astype(np.int64).ravel()
-        self.input = C, H, W
+        dy_offsets = (f * padded_h + (KH - 1 - k) * row_dilation) * padded_w
+        dy_offsets = (dy_offsets + (KW - 1 - m) * column_dilation) * L
+        w_offsets = (f * channels * KH + k) * KW + m
+
+        dy_begin = extent_h - 1 - top, extent_w - 1 - left
+        self.dy_padding = (B * F, padded_h, padded_w, L), dy_begin, window.stride
+        self.dy = (
+            (F * plane, filters * plane, padded_w * L, L),
+            dy_offsets.astype(np.int64).ravel(),
+        )
+        self.reversed_w = (
+            (filters * channels * KH * KW, KH * KW),
+            w_offsets.astype(np.int64).ravel(),
+        )
+        self.dx_shape = C, H, W
         self.dx = (
             (C * H * W * L, channels * H * W * L, W * L, H * W * L, L),
             (B, groups, H, channels, W),
@@ -140,35 +202,39 @@ def _plan(B: int, w_shape: tuple, window: Window, groups: int, L: int) -> _Plan:
     return _Plan(B, groups, w_shape[1], w_shape[0] // groups, window, L)
 
 
-def _ground(x: PackedBatch, shape, corner, step):
-    """Return whether x must be placed on its ground yet, x, the ground, and where on it."""
-    if x.images.shape == shape and corner == (0, 0) and step == (1, 1):
-        return False, x.images, x.images, corner, step
-    key = shape, corner, step
-    fresh = key not in x.padded
-    if fresh:
+def _get_padded(x: PackedBatch, shape, pad_begin, dilation):
+    """Return whether x must be copied yet, x, its padded copy, ``pad_begin`` and ``dilation``.
+
+    The copy is kept with x, for the kernels that run later. Without any padding it is x itself.
+    """
+    if x.images.shape == shape and pad_begin == (0, 0) and dilation == (1, 1):
+        return False, x.images, x.images, pad_begin, dilation
+    key = shape, pad_begin, dilation
+    needs_copy = key not in x.padded
+    if needs_copy:
         x.padded[key] = empty(shape, x.dtype)
-    return fresh, x.images, x.padded[key], corner, step
+    return needs_copy, x.images, x.padded[key], pad_begin, dilation
 
 
-def _padded(x: PackedBatch, plan: _Plan) -> np.ndarray:
-    """Return x on its ground, where the forward pass has left it."""
-    fresh, *placing = _ground(x, *plan.x_ground)
-    if fresh:
-        launch(copy_zero_padded, placing[0], *placing[1:])
-    return placing[1]
+def _padded_input(x: PackedBatch, plan: _Plan) -> np.ndarray:
+    """Return the padded x; usually the forward pass has made the copy."""
+    needs_copy, images, padded, pad_begin, dilation = _get_padded(x, *plan.x_padding)
+    if needs_copy:
+        launch(copy_zero_padded, images, padded, pad_begin, dilation)
+    return padded
 
 
 def _use_winograd(window: Window, groups: int, w_shape: tuple) -> bool:
-    """Return whether fewer multiplications make up for the transforms.
+    """Return whether fewer multiplications make up for the time of the transforms.
 
-    Milliseconds for 64 images on 2 cores, direct and Winograd's, forward: 28x28 pixels with 8
-    channels and filters 0.20 and 0.30, with 16 0.76 and 0.76, with 32 3.1 and 2.3; 14x14 with 32
-    channels and 64 filters 1.6 and 1.1, with 64 and 64 3.2 and 2.1. The input gradient is alike.
+    Milliseconds for 64 images on 2 cores, direct and by Winograd's method, forward: 28x28 pixels
+    with 8 channels and filters 0.20 and 0.30, with 16 0.76 and 0.76, with 32 3.1 and 2.3; 14x14
+    with 32 channels and 64 filters 1.6 and 1.1, with 64 and 64 3.2 and 2.1. The input gradient
+    behaves likewise.
     """
     F, channels = w_shape[:2]
-    plain = window.stride == window.dilation == (1, 1) and groups == 1
-    return plain and window.size == (3, 3) and min(F, channels) > 16
+    is_plain = window.stride == window.dilation == (1, 1) and groups == 1
+    return is_plain and window.size == (3, 3) and min(F, channels) > 16
 
 
 def correlate(
@@ -177,24 +243,24 @@ def correlate(
     if _use_winograd(window, groups, w.shape):
         return winograd.correlate(x, w, b, window, scale, negative_slope)
     plan = _plan(len(x.data), w.shape, window, groups, x.lanes)
-    y = x.like(*plan.output)
-    affine = scale_and_bias(scale, b, len(w), x.dtype)
-    ground, negative_slope = _ground(x, *plan.x_ground), x.dtype.type(negative_slope)
-    launch(_sums, *ground, *plan.x, w, *plan.w, *affine, negative_slope, y.data, *plan.y)
+    y = x.like(*plan.y_shape)
+    launch(
+        _correlate, *_get_padded(x, *plan.x_padding), *plan.x, w, *plan.w,
+        *scale_and_bias(scale, b, len(w), x.dtype), x.dtype.type(negative_slope), y.data, *plan.y,
+    )  # fmt: skip
     return y
 
 
 def input_gradient(dy: PackedBatch, w, window: Window, groups: int) -> PackedBatch:
+    """Return dx."""
     if _use_winograd(window, groups, w.shape):
         return winograd.input_gradient(dy, w, window)
     plan = _plan(len(dy.data), w.shape, window, groups, dy.lanes)
-    dx = dy.like(*plan.input)
-    affine = scale_and_bias(None, None, plan.input[0], dy.dtype)
-    ground = _ground(dy, *plan.dy_ground)
-    negative_slope = dy.dtype.type(1)
+    dx = dy.like(*plan.dx_shape)
     launch(
-        _sums, *ground, *plan.dy, w, *plan.reversed_w, *affine, negative_slope, dx.data, *plan.dx
-    )
+        _correlate, *_get_padded(dy, *plan.dy_padding), *plan.dy, w, *plan.reversed_w,
+        *scale_and_bias(None, None, dx.shape[1], dy.dtype), dy.dtype.type(1), dx.data, *plan.dx,
+    )  # fmt: skip
     return dx
 
 
@@ -206,6 +272,8 @@ def weight_gradient(
         return winograd.weight_gradient(dy, x, w_shape, window, out)
     plan = _plan(len(x.data), w_shape, window, groups, x.lanes)
     dw, db = allocate_outputs(out, (w_shape, w_shape[:1]), x.dtype)
-    parts = empty(plan.parts, x.dtype)
-    launch(_weight_gradient, _padded(x, plan), dy.planes, *plan.products, parts, dw, db)
+    parts = empty(plan.parts_shape, x.dtype)
+    launch(
+        _weight_gradient, _padded_input(x, plan), dy.planes, *plan.weight_gradient, parts, dw, db
+    )
     return dw, db

@@ -1,4 +1,10 @@
-"""The fully connected layer with the images in the lanes."""
+"""The fully connected layer on the packed layout.
+
+Rows x (N, K) lie in memory as (B, K, L): a feature of L rows is one vector. The output and the
+input gradient are matrix products whose columns are these vectors, and the weight gradient is one
+with the units in the lanes. All three run on register tiles, each number loaded once for several
+multiply-adds.
+"""
 
 from functools import lru_cache
 
@@ -10,47 +16,33 @@ from kernels.numba_backend.runtime.buffer_pool import allocate_outputs, empty
 from kernels.numba_backend.runtime.capture import launch
 from kernels.numba_backend.runtime.compiler import parallel, serial
 from kernels.numba_backend.simd.micro_kernels import outer_product_tile_shape
-from kernels.numba_backend.simd.tiled_matmul import channel_sums, tiled_matmul
+from kernels.numba_backend.simd.tiled_matmul import (
+    channel_sums,
+    scale_and_bias,
+    strided_offsets,
+    tiled_matmul,
+)
 
 
 @lru_cache(maxsize=256)
-def terms(count: int, step: int) -> np.ndarray:
-    """Return where terms stand that are some steps apart."""
-    return np.arange(count, dtype=np.int64) * step
-
-
-@lru_cache(maxsize=256)
-def _image_terms(N: int, features: int, lanes: int) -> np.ndarray:
-    """Return where the first feature of each image stands."""
+def _image_offsets(N: int, features: int, lanes: int) -> np.ndarray:
+    """Return the offset of the first feature of each image in (B, features, lanes)."""
     n = np.arange(N, dtype=np.int64)
     return n // lanes * features * lanes + n % lanes
 
 
-@lru_cache(maxsize=64)
-def _all(number: float, count: int, dtype: np.dtype) -> np.ndarray:
-    return np.full(count, number, dtype)
-
-
-def scale_and_bias(scale, bias, count: int, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
-    """Return them, or ones and zeros to read where there is none."""
-    return (
-        _all(1.0, count, dtype) if scale is None else scale,
-        _all(0.0, count, dtype) if bias is None else bias,
-    )
-
-
-def _product(
-    x: PackedBatch, w, w_step: int, w_terms, units: int, scale=None, b=None, negative_slope=1.0
+def _matmul(
+    x: PackedBatch, w, w_stride: int, w_offsets, units: int, scale=None, b=None, negative_slope=1.0
 ) -> PackedBatch:
-    """y[u] = scale[u] * sum over t of w[u * w_step + w_terms[t]] * x[t] + b[u].
+    """y[u] = scale[u] * sum over t of w[u * w_stride + w_offsets[t]] * x[t] + b[u].
 
-    The columns are blocks of images.
+    The columns of the product are blocks of images.
     """
     B, K, L = x.data.shape
     y = x.like(units)
     launch(
-        tiled_matmul, x.data.reshape(-1), (0, 0, 0, K * L), terms(K, L),
-        w.reshape(-1), (0, w_step), w_terms,
+        tiled_matmul, x.data.reshape(-1), (0, 0, 0, K * L), strided_offsets(K, L),
+        w.reshape(-1), (0, w_stride), w_offsets,
         *scale_and_bias(scale, b, units, x.dtype), x.dtype.type(negative_slope),
         y.data.reshape(-1), (0, 0, 0, L, units * L),
         (1, 1, 1, units, B), outer_product_tile_shape(units, B),
@@ -60,17 +52,19 @@ def _product(
 
 def dense(x: PackedBatch, w, b=None, scale=None, negative_slope=1.0) -> PackedBatch:
     features, units = w.shape
-    return _product(x, w, 1, terms(features, units), units, scale, b, negative_slope)
+    w_offsets = strided_offsets(features, units)
+    return _matmul(x, w, 1, w_offsets, units, scale, b, negative_slope)
 
 
 def input_gradient(dy: PackedBatch, w) -> PackedBatch:
+    """Return dx = dy @ w.T."""
     features, units = w.shape
-    return _product(dy, w, units, terms(units, 1), features)
+    return _matmul(dy, w, units, strided_offsets(units, 1), features)
 
 
 @parallel
-def _rows(x, out):
-    """x (B, K, 1, L), out (N, K rounded up): a row for each image, zeros behind."""
+def _unpack_rows(x, out):
+    """out (N, K rounded up to whole vectors) = the rows of x (B, K, 1, L), then zeros."""
     _, K, _, L = x.shape
     for n in prange(len(out)):
         for k in range(K):
@@ -81,19 +75,22 @@ def _rows(x, out):
 
 @serial
 def _weight_gradient(
-    dy, rows, row_strides, row_terms, x, x_strides, x_terms, ones, zeros, negative_slope, wide, strides,
-    counts, tile, dw, db,
+    dy, dy_rows, dy_strides, dy_offsets, x, x_strides, x_offsets, ones, zeros, negative_slope,
+    padded_dw, dw_strides, counts, tile, dw, db,
 ):  # fmt: skip
-    """Sum over the images, with the units in the lanes; db is the sum of dy."""
-    _rows(dy, rows)
+    """dw = x.T @ dy, summed over the images with the units in the lanes; db = the sums of dy.
+
+    ``padded_dw`` is dw with its rows padded to whole vectors, or dw itself.
+    """
+    _unpack_rows(dy, dy_rows)
     tiled_matmul(
-        rows.reshape(-1), row_strides, row_terms, x.reshape(-1), x_strides, x_terms, ones, zeros,
-        negative_slope, wide.reshape(-1), strides, counts, tile,
+        dy_rows.reshape(-1), dy_strides, dy_offsets, x.reshape(-1), x_strides, x_offsets,
+        ones, zeros, negative_slope, padded_dw.reshape(-1), dw_strides, counts, tile,
     )  # fmt: skip
-    if wide.shape[1] != dw.shape[1]:  # the units do not fill their last vector
+    if padded_dw.shape[1] != dw.shape[1]:
         for k in range(dw.shape[0]):
             for u in range(dw.shape[1]):
-                dw[k, u] = wide[k, u]
+                dw[k, u] = padded_dw[k, u]
     channel_sums(dy, db)
 
 
@@ -102,18 +99,19 @@ def weight_gradient(dy: PackedBatch, x: PackedBatch, out=None):
     (N, units), L, features = dy.shape, dy.lanes, x.shape[1]
     dw, db = allocate_outputs(out, ((features, units), (units,)), dy.dtype)
     vectors = -(-units // L)
-    wide = dw if units == vectors * L else empty((features, vectors * L), dy.dtype)
+    padded_dw = dw if units == vectors * L else empty((features, vectors * L), dy.dtype)
     launch(
         _weight_gradient, dy.planes,
-        empty((N, vectors * L), dy.dtype), (0, 0, 0, L), terms(N, vectors * L),
-        x.data, (0, L), _image_terms(N, features, L),
+        empty((N, vectors * L), dy.dtype), (0, 0, 0, L), strided_offsets(N, vectors * L),
+        x.data, (0, L), _image_offsets(N, features, L),
         *scale_and_bias(None, None, features, dy.dtype), dy.dtype.type(1),
-        wide, (0, 0, 0, vectors * L, L),
+        padded_dw, (0, 0, 0, vectors * L, L),
         (1, 1, 1, features, vectors), outer_product_tile_shape(features, vectors), dw, db,
     )  # fmt: skip
     return dw, db
 
 
 def dense_grad(dy: PackedBatch, x: PackedBatch, w, need_dx: bool = True, out=None):
+    """Return dx (None unless needed), dw and db."""
     dx = input_gradient(dy, w) if need_dx else None
     return dx, *weight_gradient(dy, x, out)

@@ -1,12 +1,12 @@
-"""Activations inside a model: the same pixel of many images in one vector.
+"""The packed layout of activations: the same pixel of many images in one vector.
 
-A batch of N images (N, C, H, W) is kept as (B, C, H, W, L): blocks of L images, with the images
-of a block in the last axis, so that one vector register holds the same pixel of L of them, a
-lane each. Every number of channels, kernel size and stride then fills the vectors, borders need
-no masks, and whatever works on a pixel alone is plain vector code.
+A batch of N images (N, C, H, W) is stored as (B, C, H, W, L): B blocks of L images, with the
+images of a block in the last axis. One vector register then holds the same pixel of L images, one
+in each lane. So any number of channels, kernel size and stride fills the vectors, borders need no
+masks, and whatever works on single pixels is plain vector code.
 
-Where N is no multiple of L, the last block has empty lanes. What they hold on the way forward is
-finite and means nothing; on the way back they are zero, so that sums over a batch may run over
+Where N is no multiple of L, the last block has padding lanes. In the forward pass they hold finite
+numbers without a meaning; in gradients they hold zeros, so that sums over a batch may include
 them.
 """
 
@@ -16,26 +16,34 @@ from numba import prange
 from kernels.numba_backend.runtime.buffer_pool import empty
 from kernels.numba_backend.runtime.capture import launch
 from kernels.numba_backend.runtime.compiler import parallel
-from kernels.numba_backend.simd.vectors import VECTOR_BYTES, transpose
+from kernels.numba_backend.simd.codegen import VECTOR_BYTES
+from kernels.numba_backend.simd.vectors import transpose
 
-PIXELS = 64  # packed at a time
+PACK_PIXELS = 64  # pixels of each of L images that are packed at a time
+UNPACK_PIXELS = 16
 
 
 def simd_width(dtype: np.dtype) -> int:
-    """Return how many numbers a vector holds."""
+    """Return the number of elements in a vector."""
     return VECTOR_BYTES // dtype.itemsize
 
 
 class PackedBatch:
-    """A batch of activations with the images in the lanes.
+    """A batch of activations in the packed layout.
+
+    Parameters
+    ----------
+    data : (B, C, H, W, L) or (B, features, L)
+    N : int
+        Number of images, at most B * L.
 
     Attributes
     ----------
     data : (B, C, H, W, L) or (B, features, L)
     shape : (N, C, H, W) or (N, features)
-        What the batch is to the layers.
+        Shape of the batch as a plain array, which layers see.
     padded : dict
-        Copies with a border of zeros that kernels have made, for those that come after them.
+        Zero-padded copies of ``data`` that kernels have made, for the kernels that run later.
     """
 
     __slots__ = ("data", "padded", "shape")
@@ -54,12 +62,12 @@ class PackedBatch:
         return self.data.shape[-1]
 
     def like(self, *shape: int) -> "PackedBatch":
-        """Return uninitialised activations of these images: of the same shape, or of another."""
+        """Return an uninitialised batch of as many images: of the same shape, or of another."""
         shape = shape or self.shape[1:]
         return PackedBatch(empty((len(self.data), *shape, self.lanes), self.dtype), self.shape[0])
 
     def reshape(self, *shape: int) -> "PackedBatch":
-        """Return the same numbers under another shape of one image."""
+        """Return a view of the batch in which each image has another shape."""
         return PackedBatch(self.data.reshape(len(self.data), *shape, self.lanes), self.shape[0])
 
     @property
@@ -79,47 +87,54 @@ class PackedBatch:
 
 @parallel
 def _pack(x, mean, std, out):
-    """x (N, C, ...), out (B, C, S, L) = (x - mean) / std; lanes without an image become 0."""
+    """out (B, C, S, L) = (x - mean) / std of x (N, C, ...) with S pixels; padding lanes are 0.
+
+    Squares of L images x L pixels are transposed in registers. The images are normalised into a
+    buffer first, so that the vectors of a square lie close to each other in the cache.
+    """
     B, C, S, L = out.shape
     N = len(x)
-    pixels, to = x.reshape(N, C, S), out.reshape(-1)
+    pixels, out_flat = x.reshape(N, C, S), out.reshape(-1)
     for task in prange(B * C):
         b, c = task // C, task % C
-        centre, scale = mean[c], mean.dtype.type(1) / std[c]
-        some = np.empty(L * PIXELS, out.dtype)  # of all images at a time, so that they stay near
-        for start in range(0, S, PIXELS):
-            count = min(PIXELS, S - start)
+        channel_mean, scale = mean[c], mean.dtype.type(1) / std[c]
+        pack_buffer = np.empty(L * PACK_PIXELS, out.dtype)
+        for start in range(0, S, PACK_PIXELS):
+            count = min(PACK_PIXELS, S - start)
             for lane in range(L):
                 n = b * L + lane
                 for s in range(count if n < N else 0):
-                    some[lane * PIXELS + s] = (pixels[n, c, start + s] - centre) * scale
+                    value = (pixels[n, c, start + s] - channel_mean) * scale
+                    pack_buffer[lane * PACK_PIXELS + s] = value
                 for s in range(0 if n < N else count):
-                    some[lane * PIXELS + s] = 0
-            whole = count // L * L
-            for s in range(0, whole, L):
-                transpose(some, s, PIXELS, to, (task * S + start + s) * L, L)
-            for s in range(whole, count):
+                    pack_buffer[lane * PACK_PIXELS + s] = 0
+            in_squares = count // L * L
+            for s in range(0, in_squares, L):
+                transpose(pack_buffer, s, PACK_PIXELS, out_flat, (task * S + start + s) * L, L)
+            for s in range(in_squares, count):
                 for lane in range(L):
-                    to[(task * S + start + s) * L + lane] = some[lane * PIXELS + s]
+                    out_flat[(task * S + start + s) * L + lane] = pack_buffer[
+                        lane * PACK_PIXELS + s
+                    ]
 
 
 @parallel
 def _unpack(x, out):
-    """x (B, C, S, L), out (N, C, ...)."""
+    """out (N, C, ...) = the images of x (B, C, S, L)."""
     _, C, S, L = x.shape
     N = len(out)
     pixels = out.reshape(N, C, S)
     for task in prange(len(x) * C):
         b, c = task // C, task % C
-        for start in range(0, S, 16):
-            stop = min(start + 16, S)
+        for start in range(0, S, UNPACK_PIXELS):
+            stop = min(start + UNPACK_PIXELS, S)
             for lane in range(min(L, N - b * L)):
                 for s in range(start, stop):
                     pixels[b * L + lane, c, s] = x[b, c, s, lane]
 
 
 def pack_normalized(x: np.ndarray, mean: np.ndarray, std: np.ndarray) -> PackedBatch:
-    """Return (x - mean) / std of an array (N, C, ...) in the layout and dtype of the lanes."""
+    """Return (x - mean) / std of an array (N, C, ...), packed, in the dtype of the mean."""
     L = simd_width(mean.dtype)
     N = len(x)
     packed = PackedBatch(empty((-(-N // L), *x.shape[1:], L), mean.dtype), N)
@@ -128,13 +143,13 @@ def pack_normalized(x: np.ndarray, mean: np.ndarray, std: np.ndarray) -> PackedB
 
 
 def pack(x: np.ndarray) -> PackedBatch:
-    """Return an array (N, C, H, W) or (N, features) in the layout of the lanes."""
+    """Return an array (N, C, H, W) or (N, features) in the packed layout."""
     C = x.shape[1]
     return pack_normalized(x, np.zeros(C, x.dtype), np.ones(C, x.dtype))
 
 
 def unpack(x: PackedBatch) -> np.ndarray:
-    """Return activations as a plain array."""
+    """Return a packed batch as a plain array (N, C, H, W) or (N, features)."""
     out = np.empty(x.shape, x.dtype)
     launch(_unpack, x.planes, out)
     return out

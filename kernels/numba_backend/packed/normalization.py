@@ -1,9 +1,17 @@
-"""Batch normalisation with the activation and the pooling behind it, images in the lanes.
+"""Batch normalisation on the packed layout, fused with the activation and pooling that follow it.
 
-Activations are large and a normalisation does little with each: time goes into reading and
-writing them. So the activation, and a max pooling if one follows, run in the same sweep, and what
-would stand between them is never written. All kernels take the slope of a leaky ReLU: 1 is no
-activation at all, 0 the plain ReLU. The pixels of a plane are S vectors of L images.
+Activations are large and a normalisation does little arithmetic with each: its time goes into
+reading and writing them. So the activation, and a max pooling if one follows, run in the same
+sweep over memory, and the arrays between them are never written. All kernels take the negative
+slope of a leaky ReLU: 1 is no activation, 0 the plain ReLU.
+
+Most kernels see x as (B, C, S, L): B blocks of L images, C channels and S pixels. Those that pool
+see it as (B * C, H, W, L). A name that ends in ``_v`` is a vector with one number in all lanes.
+
+References
+----------
+Ioffe, Szegedy: Batch normalization (2015).
+Chan, Golub, LeVeque: Algorithms for computing the sample variance (1983).
 """
 
 import math
@@ -14,11 +22,12 @@ from numba import prange
 
 from kernels.geometry import Window
 from kernels.numba_backend.packed.layout import PackedBatch
-from kernels.numba_backend.packed.pooling import is_new_max, taps_of
-from kernels.numba_backend.runtime.buffer_pool import allocate_outputs
+from kernels.numba_backend.packed.pooling import index_dtype
+from kernels.numba_backend.runtime.buffer_pool import allocate_outputs, empty
 from kernels.numba_backend.runtime.capture import launch
 from kernels.numba_backend.runtime.compiler import inlined, parallel, serial
-from kernels.numba_backend.simd.tiled_matmul import CHUNK
+from kernels.numba_backend.simd.activation_kernels import leaky_relu_vector
+from kernels.numba_backend.simd.tiled_matmul import CHUNK_VECTORS
 from kernels.numba_backend.simd.vectors import (
     load,
     load_like,
@@ -28,122 +37,129 @@ from kernels.numba_backend.simd.vectors import (
     store,
     where,
 )
+from kernels.numba_backend.simd.windows import is_new_max
 
-# A channel's planes are summed by one task, or, where channels are few, by several: how many does
-# not depend on the threads, and so no bit does.
+# The blocks of a channel are summed by one task or, where channels are few, by several. Their
+# number does not depend on the number of threads, so no bit of a result does.
 MIN_TASKS = 32
 
 
 @lru_cache(maxsize=64)
-def masks(B: int, N: int, L: int, dtype: np.dtype) -> np.ndarray:
-    """Return 1 for each lane of each block that holds an image, and 0 for the empty ones."""
+def _valid_lanes(B: int, N: int, L: int, dtype: np.dtype) -> np.ndarray:
+    """Return, for each lane of B blocks, 1 if it holds one of N images and 0 if it is padding."""
     return (np.arange(B * L) < N).astype(dtype)
 
 
 @inlined
-def _sum(x, at, count, step, mask):
-    """Return the sum of some vectors' images."""
-    one = splat(x.dtype.type(0))
-    two = one  # one sum alone would wait four cycles for each addition
+def _sum_vectors(x, start, count, stride, is_valid):
+    """Return the sum of the valid lanes of ``count`` vectors."""
+    acc0 = splat(x.dtype.type(0))
+    acc1 = acc0  # a single accumulator would wait four cycles for each addition
     for p in range(0, count - 1, 2):
-        one += load(x, at + p * step)
-        two += load(x, at + (p + 1) * step)
+        acc0 += load(x, start + p * stride)
+        acc1 += load(x, start + (p + 1) * stride)
     if count % 2:
-        one += load(x, at + (count - 1) * step)
-    return np.float64(reduce_sum(where(mask, one + two, splat(x.dtype.type(0)))))
+        acc0 += load(x, start + (count - 1) * stride)
+    return np.float64(reduce_sum(where(is_valid, acc0 + acc1, splat(x.dtype.type(0)))))
 
 
 @inlined
-def _deviations(x, at, count, step, mask, centre):
-    """Return the sums of the deviations of some vectors' images from a centre, and of squares."""
-    nothing, middle = splat(x.dtype.type(0)), splat(centre)
-    one, two, one_squared, two_squared = nothing, nothing, nothing, nothing
+def _sum_deviations(x, start, count, stride, is_valid, mean):
+    """Return the sums of x - mean and of its square over the valid lanes of ``count`` vectors."""
+    zero, mean_v = splat(x.dtype.type(0)), splat(mean)
+    acc0, acc1, square0, square1 = zero, zero, zero, zero
     for p in range(0, count - 1, 2):
-        away = load(x, at + p * step) - middle
-        one += away
-        one_squared += away * away
-        away = load(x, at + (p + 1) * step) - middle
-        two += away
-        two_squared += away * away
+        deviation = load(x, start + p * stride) - mean_v
+        acc0 += deviation
+        square0 += deviation * deviation
+        deviation = load(x, start + (p + 1) * stride) - mean_v
+        acc1 += deviation
+        square1 += deviation * deviation
     if count % 2:
-        away = load(x, at + (count - 1) * step) - middle
-        one += away
-        one_squared += away * away
-    plain, squares = (
-        where(mask, one + two, nothing),
-        where(mask, one_squared + two_squared, nothing),
-    )
-    return np.float64(reduce_sum(plain)), np.float64(reduce_sum(squares))
+        deviation = load(x, start + (count - 1) * stride) - mean_v
+        acc0 += deviation
+        square0 += deviation * deviation
+    deviations = where(is_valid, acc0 + acc1, zero)
+    squares = where(is_valid, square0 + square1, zero)
+    return np.float64(reduce_sum(deviations)), np.float64(reduce_sum(squares))
 
 
 @inlined
-def _part_sums(x, c, first, last, N, masks, centre):
-    """Return sums over one channel of some blocks of x (B, C, S, L).
+def _sum_blocks(x, c, first, stop, N, valid_lanes, mean):
+    """Return sums over channel c of the blocks from ``first`` to before ``stop`` of x.
 
-    Those of the deviations from a centre and of their squares, or of x alone where it is None.
+    They are the sums of x - mean and of its square, or of x and 0 where the mean is None.
     """
     _, C, S, L = x.shape
-    flat = x.reshape(-1)
-    plain, squares = 0.0, 0.0
-    # Rows (S = 1) have a vector a block: those of all whole blocks make one run.
-    whole = min(last, N // L) if S == 1 else first
-    runs = last - whole + (whole > first)
+    x_flat = x.reshape(-1)
+    total, squares = 0.0, 0.0
+    # In rows (S = 1) a channel has one vector in each block. The blocks without padding lanes,
+    # from ``first`` to before ``full_stop``, are then summed as one run.
+    full_stop = min(stop, N // L) if S == 1 else first
+    runs = stop - full_stop + (full_stop > first)
     for run in range(runs):
-        b = whole + run - (whole > first)
-        length, step = S, L
-        if b < whole:
-            b, length, step = first, whole - first, C * L
-        mask = load(masks, b * L) > splat(x.dtype.type(0))
-        for s in range(0, length, CHUNK):
-            at, count = (b * C + c) * S * L + s * step, min(CHUNK, length - s)
-            if centre is None:
-                plain += _sum(flat, at, count, step, mask)
+        b = full_stop + run - (full_stop > first)
+        length, stride = S, L
+        if b < full_stop:
+            b, length, stride = first, full_stop - first, C * L
+        is_valid = load(valid_lanes, b * L) > splat(x.dtype.type(0))
+        for s in range(0, length, CHUNK_VECTORS):
+            start, count = (b * C + c) * S * L + s * stride, min(CHUNK_VECTORS, length - s)
+            if mean is None:
+                total += _sum_vectors(x_flat, start, count, stride, is_valid)
             else:
-                more, more_squares = _deviations(flat, at, count, step, mask, centre)
-                plain += more
-                squares += more_squares
-    return plain, squares
+                chunk_total, chunk_squares = _sum_deviations(
+                    x_flat, start, count, stride, is_valid, mean
+                )
+                total += chunk_total
+                squares += chunk_squares
+    return total, squares
 
 
 @parallel
-def _moments(x, N, masks, means, deviations):
-    """x (B, C, S, L): mean and summed squared deviation of each part of a channel, (parts, C).
+def _moments(x, N, valid_lanes, means, squared_deviations):
+    """means and squared_deviations (parts, C): the moments of each part of each channel of x.
 
-    The centre is a mean that float32 sums have rounded. What is left of it in the deviations is
-    taken out: the corrected two-pass algorithm of Chan, Golub, LeVeque (1983). Without it, a
-    constant channel of 1000.1 had a variance.
+    A squared deviation is the sum of (x - mean)**2. The mean that is subtracted is rounded, so
+    what the rounding leaves in the sum of the deviations is taken out again: the corrected
+    two-pass algorithm of Chan, Golub, LeVeque (1983). Without it, a constant channel of 1000.1
+    had a variance.
     """
     B, C, S, L = x.shape
     parts = len(means)
     for task in prange(parts * C):
         part, c = task // C, task % C
-        first, last = part * B // parts, (part + 1) * B // parts
-        count = S * (min(last * L, N) - first * L)
-        centre = x.dtype.type(_part_sums(x, c, first, last, N, masks, None)[0] / count)
-        plain, squares = _part_sums(x, c, first, last, N, masks, centre)
-        means[part, c] = centre + plain / count
-        deviations[part, c] = max(squares - plain * plain / count, 0.0)
+        first, stop = part * B // parts, (part + 1) * B // parts
+        count = S * (min(stop * L, N) - first * L)
+        mean = x.dtype.type(_sum_blocks(x, c, first, stop, N, valid_lanes, None)[0] / count)
+        residual, squares = _sum_blocks(x, c, first, stop, N, valid_lanes, mean)
+        means[part, c] = mean + residual / count
+        squared_deviations[part, c] = max(squares - residual * residual / count, 0.0)
 
 
 @serial
-def _join(means, deviations, B, N, S, L, mean, variance):
-    """Join the moments of each channel's parts: Chan, Golub, LeVeque (1983)."""
+def _merge_moments(means, squared_deviations, B, N, S, L, mean, variance):
+    """mean and variance (C,) = the moments of all parts together: Chan, Golub, LeVeque (1983)."""
     parts, C = means.shape
     for c in range(C):
-        centre, squares, count = means[0, c], deviations[0, c], S * min(B // parts * L, N)
+        merged_mean, squares = means[0, c], squared_deviations[0, c]
+        count = S * min(B // parts * L, N)
         for part in range(1, parts):
-            more = S * (min((part + 1) * B // parts * L, N) - part * B // parts * L)
-            gap = means[part, c] - centre
-            count += more
-            centre += gap * more / count
-            squares += deviations[part, c] + gap * gap * more * (count - more) / count
-        mean[c] = centre
+            part_count = S * (min((part + 1) * B // parts * L, N) - part * B // parts * L)
+            delta = means[part, c] - merged_mean
+            count += part_count
+            merged_mean += delta * part_count / count
+            squares += (
+                squared_deviations[part, c]
+                + delta * delta * part_count * (count - part_count) / count
+            )
+        mean[c] = merged_mean
         variance[c] = squares / count
 
 
 @serial
-def _scales(gamma, variance, epsilon):
-    """Return what each channel's deviation is multiplied by."""
+def _channel_scales(gamma, variance, epsilon):
+    """Return gamma / sqrt(variance + epsilon)."""
     scale = np.empty_like(gamma)
     for c in range(gamma.size):
         scale[c] = gamma[c] / math.sqrt(variance[c] + epsilon)
@@ -151,262 +167,277 @@ def _scales(gamma, variance, epsilon):
 
 
 @parallel
-def _normalize(x, masks, mean, scale, beta, negative_slope, y):
-    """Empty lanes become 0: else each normalisation would multiply what they hold."""
+def _normalize(x, valid_lanes, mean, scale, beta, negative_slope, y):
+    """y = leaky ReLU of (x - mean) * scale + beta.
+
+    Padding lanes become 0: otherwise each normalisation in turn would multiply what they hold.
+    """
     B, C, S, L = x.shape
-    flat, to = x.reshape(-1), y.reshape(-1)
+    x_flat, y_flat = x.reshape(-1), y.reshape(-1)
     for task in prange(B * C):
         b, c = task // C, task % C
-        centre, factor, shift, weak = (
-            splat(mean[c]),
-            splat(scale[c]),
-            splat(beta[c]),
-            splat(negative_slope),
-        )
-        nothing = splat(x.dtype.type(0))
-        used = load(masks, b * L) > nothing
+        mean_v, scale_v, beta_v = splat(mean[c]), splat(scale[c]), splat(beta[c])
+        slope_v, zero = splat(negative_slope), splat(x.dtype.type(0))
+        is_valid = load(valid_lanes, b * L) > zero
         for p in range(task * S * L, (task + 1) * S * L, L):
-            value = (load(flat, p) - centre) * factor + shift
-            value = where(value > nothing, value, value * weak)
-            store(to, p, where(used, value, nothing))
+            value = (load(x_flat, p) - mean_v) * scale_v + beta_v
+            value = leaky_relu_vector(value, slope_v, zero)
+            store(y_flat, p, where(is_valid, value, zero))
 
 
 @parallel
-def _normalize_and_pool(x, size, masks, mean, scale, beta, negative_slope, y, taps, taken):
-    """x (B * C, H, W, L): the largest activation of each window, its tap, and its x."""
+def _normalize_and_pool(
+    x, size, valid_lanes, mean, scale, beta, negative_slope, y, index, x_at_max
+):
+    """y = the maximum of `_normalize` in each window, index its tap, x_at_max the x it came from.
+
+    x is (B * C, H, W, L), and y, index and x_at_max are (B * C, OH, OW, L).
+    """
     planes, H, W, L = x.shape
     OH, OW = y.shape[1:3]
     C, (KH, KW) = mean.size, size
-    flat, to, to_taps, to_taken = x.reshape(-1), y.reshape(-1), taps.reshape(-1), taken.reshape(-1)
-    number, real = taps.dtype.type, x.dtype.type
+    x_flat, y_flat = x.reshape(-1), y.reshape(-1)
+    index_flat, x_at_max_flat = index.reshape(-1), x_at_max.reshape(-1)
+    tap_type, real = index.dtype.type, x.dtype.type
     for task in prange(planes):
         b, c = task // C, task % C
-        centre, factor, shift, weak = (
-            splat(mean[c]),
-            splat(scale[c]),
-            splat(beta[c]),
-            splat(negative_slope),
-        )
-        nothing, lowest = splat(real(0)), splat(real(-np.inf))
-        used = load(masks, b * L) > nothing
+        mean_v, scale_v, beta_v = splat(mean[c]), splat(scale[c]), splat(beta[c])
+        slope_v, zero, lowest = splat(negative_slope), splat(real(0)), splat(real(-np.inf))
+        is_valid = load(valid_lanes, b * L) > zero
         for i in range(OH):
             for j in range(OW):
-                at = (task * H + i * KH) * W + j * KW
-                largest, chosen, tap = lowest, lowest, splat_like(number(0), lowest)
+                first_pixel = (task * H + i * KH) * W + j * KW
+                largest, x_largest = lowest, lowest
+                argmax_tap = splat_like(tap_type(0), lowest)
                 for r in range(KH):
                     for q in range(KW):
-                        pixel = load(flat, (at + r * W + q) * L)
-                        value = (pixel - centre) * factor + shift
-                        value = where(value > nothing, value, value * weak)
-                        larger = is_new_max(value, largest)
-                        largest = where(larger, value, largest)
-                        chosen = where(larger, pixel, chosen)
-                        tap = where(larger, splat_like(number(r * KW + q), lowest), tap)
+                        pixel = load(x_flat, (first_pixel + r * W + q) * L)
+                        value = (pixel - mean_v) * scale_v + beta_v
+                        value = leaky_relu_vector(value, slope_v, zero)
+                        is_larger = is_new_max(value, largest)
+                        largest = where(is_larger, value, largest)
+                        x_largest = where(is_larger, pixel, x_largest)
+                        tap = splat_like(tap_type(r * KW + q), lowest)
+                        argmax_tap = where(is_larger, tap, argmax_tap)
                 out = ((task * OH + i) * OW + j) * L
-                store(to, out, where(used, largest, nothing))
-                store(to_taps, out, tap)
-                store(to_taken, out, where(used, chosen, nothing))
+                store(y_flat, out, where(is_valid, largest, zero))
+                store(index_flat, out, argmax_tap)
+                store(x_at_max_flat, out, where(is_valid, x_largest, zero))
 
 
 @parallel
 def _gradient_sums(dy, x, mean, scale, beta, negative_slope, sums):
-    """sums (2, parts, C): of g and of g * (x - mean) over each part. Empty lanes hold 0.
+    """sums (2, parts, C) = the sums of g and of g * (x - mean) over each part of each channel.
 
-    g is dy before the activation: what stands there is computed again from x.
+    g is the gradient with respect to the input of the activation: dy, times the negative slope
+    where that input is not positive. The input is computed again from x. Padding lanes of dy hold
+    0.
     """
     B, C, S, L = x.shape
-    flat, sent = x.reshape(-1), dy.reshape(-1)
+    x_flat, dy_flat = x.reshape(-1), dy.reshape(-1)
     parts = sums.shape[1]
     for task in prange(parts * C):
         part, c = task // C, task % C
-        centre, factor, shift, weak = (
-            splat(mean[c]),
-            splat(scale[c]),
-            splat(beta[c]),
-            splat(negative_slope),
-        )
-        nothing = splat(x.dtype.type(0))
-        plain, weighted = 0.0, 0.0
-        first, last = part * B // parts, (part + 1) * B // parts
-        # Rows (S = 1) have a vector a block, and those of all blocks make one run.
-        runs, length, step = (1, last - first, C * L) if S == 1 else (last - first, S, L)
+        mean_v, scale_v, beta_v = splat(mean[c]), splat(scale[c]), splat(beta[c])
+        slope_v, zero = splat(negative_slope), splat(x.dtype.type(0))
+        sum_g, sum_g_deviation = 0.0, 0.0
+        first, stop = part * B // parts, (part + 1) * B // parts
+        # In rows (S = 1) a channel has one vector in each block: all blocks are one run.
+        runs, length, stride = (1, stop - first, C * L) if S == 1 else (stop - first, S, L)
         for b in range(first, first + runs):
-            for s in range(0, length, CHUNK):
-                some, more = nothing, nothing
-                start = (b * C + c) * S * L + s * step
-                for p in range(start, start + min(CHUNK, length - s) * step, step):
-                    away = load(flat, p) - centre
-                    g = load(sent, p)
-                    g = where(away * factor + shift > nothing, g, g * weak)
-                    some += g
-                    more += g * away
-                plain += np.float64(reduce_sum(some))
-                weighted += np.float64(reduce_sum(more))
-        sums[0, part, c] = plain
-        sums[1, part, c] = weighted
+            for s in range(0, length, CHUNK_VECTORS):
+                acc_g, acc_g_deviation = zero, zero
+                start = (b * C + c) * S * L + s * stride
+                chunk_stop = start + min(CHUNK_VECTORS, length - s) * stride
+                for p in range(start, chunk_stop, stride):
+                    deviation = load(x_flat, p) - mean_v
+                    g = load(dy_flat, p)
+                    g = where(deviation * scale_v + beta_v > zero, g, g * slope_v)
+                    acc_g += g
+                    acc_g_deviation += g * deviation
+                sum_g += np.float64(reduce_sum(acc_g))
+                sum_g_deviation += np.float64(reduce_sum(acc_g_deviation))
+        sums[0, part, c] = sum_g
+        sums[1, part, c] = sum_g_deviation
 
 
 @serial
 def _parameter_gradients(sums, count, gamma, variance, epsilon, dgamma, dbeta):
-    """Write dgamma and dbeta; return what each channel's dx loses: constant, and per deviation."""
-    constant, linear = np.empty_like(gamma), np.empty_like(gamma)
+    """Write dgamma and dbeta (C,); return the coefficients (C,) of dx that `_input_gradient` uses.
+
+    dx = scale * g - constant - linear_coef * (x - mean): the mean and the variance of the batch
+    depend on x, too.
+    """
+    constant, linear_coef = np.empty_like(gamma), np.empty_like(gamma)
     for c in range(gamma.size):
-        plain, weighted = 0.0, 0.0
+        sum_g, sum_g_deviation = 0.0, 0.0
         for part in range(sums.shape[1]):
-            plain += sums[0, part, c]
-            weighted += sums[1, part, c]
-        inverse = 1 / math.sqrt(np.float64(variance[c]) + epsilon)
-        dgamma[c] = weighted * inverse
-        dbeta[c] = plain
-        constant[c] = gamma[c] * inverse * plain / count
-        linear[c] = gamma[c] * inverse**3 * weighted / count
-    return constant, linear
+            sum_g += sums[0, part, c]
+            sum_g_deviation += sums[1, part, c]
+        inverse_std = 1 / math.sqrt(np.float64(variance[c]) + epsilon)
+        dgamma[c] = sum_g_deviation * inverse_std
+        dbeta[c] = sum_g
+        constant[c] = gamma[c] * inverse_std * sum_g / count
+        linear_coef[c] = gamma[c] * inverse_std**3 * sum_g_deviation / count
+    return constant, linear_coef
 
 
 @parallel
-def _input_gradient(dy, x, masks, mean, scale, beta, negative_slope, constant, linear, dx):
-    """dx = scale * g - constant - linear * (x - mean); empty lanes become 0 again."""
+def _input_gradient(
+    dy, x, valid_lanes, mean, scale, beta, negative_slope, constant, linear_coef, dx
+):
+    """dx = scale * g - constant - linear_coef * (x - mean), with g as in `_gradient_sums`.
+
+    Padding lanes of dx become 0.
+    """
     B, C, S, L = x.shape
-    flat, sent, to = x.reshape(-1), dy.reshape(-1), dx.reshape(-1)
+    x_flat, dy_flat, dx_flat = x.reshape(-1), dy.reshape(-1), dx.reshape(-1)
     for task in prange(B * C):
         b, c = task // C, task % C
-        centre, factor, shift, weak = (
-            splat(mean[c]),
-            splat(scale[c]),
-            splat(beta[c]),
-            splat(negative_slope),
-        )
-        offset, tilt = splat(constant[c]), splat(linear[c])
-        nothing = splat(x.dtype.type(0))
-        used = load(masks, b * L) > nothing
+        mean_v, scale_v, beta_v = splat(mean[c]), splat(scale[c]), splat(beta[c])
+        constant_v, linear_coef_v = splat(constant[c]), splat(linear_coef[c])
+        slope_v, zero = splat(negative_slope), splat(x.dtype.type(0))
+        is_valid = load(valid_lanes, b * L) > zero
         for p in range(task * S * L, (task + 1) * S * L, L):
-            away = load(flat, p) - centre
-            g = load(sent, p)
-            g = where(away * factor + shift > nothing, g, g * weak)
-            store(to, p, where(used, factor * g - offset - tilt * away, nothing))
+            deviation = load(x_flat, p) - mean_v
+            g = load(dy_flat, p)
+            g = where(deviation * scale_v + beta_v > zero, g, g * slope_v)
+            value = scale_v * g - constant_v - linear_coef_v * deviation
+            store(dx_flat, p, where(is_valid, value, zero))
 
 
 @parallel
 def _input_gradient_through_pool(
-    dy, taps, size, x, masks, mean, scale, beta, negative_slope, constant, linear, dx
+    dy, index, size, x, valid_lanes, mean, scale, beta, negative_slope, constant, linear_coef, dx
 ):
-    """The same where dy stands behind a max pooling; x (B * C, H, W, L)."""
+    """`_input_gradient` where dy (B * C, OH, OW, L) is the gradient of a max pooling's output.
+
+    Only the pixel at tap ``index`` of each window receives its dy. x and dx are (B * C, H, W, L).
+    """
     planes, H, W, L = x.shape
     OH, OW = dy.shape[1:3]
     C, (KH, KW) = mean.size, size
-    flat, sent, from_taps, to = x.reshape(-1), dy.reshape(-1), taps.reshape(-1), dx.reshape(-1)
-    number = taps.dtype.type
+    x_flat, dy_flat = x.reshape(-1), dy.reshape(-1)
+    index_flat, dx_flat = index.reshape(-1), dx.reshape(-1)
+    tap_type = index.dtype.type
     for task in prange(planes):
         b, c = task // C, task % C
-        centre, factor, shift, weak = (
-            splat(mean[c]),
-            splat(scale[c]),
-            splat(beta[c]),
-            splat(negative_slope),
-        )
-        offset, tilt = splat(constant[c]), splat(linear[c])
-        nothing = splat(x.dtype.type(0))
-        used = load(masks, b * L) > nothing
+        mean_v, scale_v, beta_v = splat(mean[c]), splat(scale[c]), splat(beta[c])
+        constant_v, linear_coef_v = splat(constant[c]), splat(linear_coef[c])
+        slope_v, zero = splat(negative_slope), splat(x.dtype.type(0))
+        is_valid = load(valid_lanes, b * L) > zero
         for i in range(OH):
             for j in range(OW):
                 out = ((task * OH + i) * OW + j) * L
-                strong = load(sent, out)
-                faint = strong * weak
-                tap = load_like(from_taps, out, strong)
+                dy_positive = load(dy_flat, out)
+                dy_negative = dy_positive * slope_v
+                argmax_tap = load_like(index_flat, out, dy_positive)
                 for r in range(KH):
                     for q in range(KW):
-                        at = ((task * H + i * KH + r) * W + j * KW + q) * L
-                        away = load(flat, at) - centre
-                        g = where(away * factor + shift > nothing, strong, faint)
-                        here = tap == splat_like(number(r * KW + q), strong)
-                        g = where(here, g, nothing)
-                        store(to, at, where(used, factor * g - offset - tilt * away, nothing))
-        # What the windows leave at the bottom and at the right took no part in the pooling.
+                        p = ((task * H + i * KH + r) * W + j * KW + q) * L
+                        deviation = load(x_flat, p) - mean_v
+                        is_positive = deviation * scale_v + beta_v > zero
+                        g = where(is_positive, dy_positive, dy_negative)
+                        is_argmax = argmax_tap == splat_like(tap_type(r * KW + q), dy_positive)
+                        g = where(is_argmax, g, zero)
+                        value = scale_v * g - constant_v - linear_coef_v * deviation
+                        store(dx_flat, p, where(is_valid, value, zero))
+        # Pixels to the right of the last window and below it have g = 0.
         for i in range(H):
             for j in range(OW * KW if i < OH * KH else 0, W):
-                at = ((task * H + i) * W + j) * L
-                away = load(flat, at) - centre
-                store(to, at, where(used, nothing - offset - tilt * away, nothing))
+                p = ((task * H + i) * W + j) * L
+                deviation = load(x_flat, p) - mean_v
+                value = zero - constant_v - linear_coef_v * deviation
+                store(dx_flat, p, where(is_valid, value, zero))
 
 
 @serial
-def _forward(x, N, masks, gamma, beta, epsilon, negative_slope, moments, mean, variance, y):
-    _moments(x, N, masks, moments[0], moments[1])
-    _join(moments[0], moments[1], len(x), N, x.shape[2], x.shape[3], mean, variance)
-    _normalize(x, masks, mean, _scales(gamma, variance, epsilon), beta, negative_slope, y)
-
-
-@serial
-def _inference(x, masks, gamma, beta, mean, variance, epsilon, negative_slope, y):
-    _normalize(x, masks, mean, _scales(gamma, variance, epsilon), beta, negative_slope, y)
-
-
-@serial
-def _backward(
-    dy, x, N, masks, gamma, beta, mean, variance, epsilon, negative_slope, sums, dgamma, dbeta, dx
+def _batch_norm_relu(
+    x, N, valid_lanes, gamma, beta, epsilon, negative_slope, moments, mean, variance, y
 ):
-    scale = _scales(gamma, variance, epsilon)
-    _gradient_sums(dy, x, mean, scale, beta, negative_slope, sums)
-    constant, linear = _parameter_gradients(
-        sums, N * x.shape[2], gamma, variance, epsilon, dgamma, dbeta
-    )
-    _input_gradient(dy, x, masks, mean, scale, beta, negative_slope, constant, linear, dx)
+    _moments(x, N, valid_lanes, moments[0], moments[1])
+    _merge_moments(moments[0], moments[1], len(x), N, x.shape[2], x.shape[3], mean, variance)
+    scale = _channel_scales(gamma, variance, epsilon)
+    _normalize(x, valid_lanes, mean, scale, beta, negative_slope, y)
 
 
 @serial
-def _forward_pool(
-    x,
-    image,
-    N,
-    masks,
-    size,
-    gamma,
-    beta,
-    epsilon,
-    negative_slope,
-    moments,
-    mean,
-    variance,
-    y,
-    taps,
-    taken,
+def _batch_norm_relu_inference(
+    x, valid_lanes, gamma, beta, mean, variance, epsilon, negative_slope, y
 ):
-    _moments(x, N, masks, moments[0], moments[1])
-    _join(moments[0], moments[1], len(x), N, x.shape[2], x.shape[3], mean, variance)
-    scale = _scales(gamma, variance, epsilon)
-    _normalize_and_pool(image, size, masks, mean, scale, beta, negative_slope, y, taps, taken)
+    scale = _channel_scales(gamma, variance, epsilon)
+    _normalize(x, valid_lanes, mean, scale, beta, negative_slope, y)
 
 
 @serial
-def _backward_pool(
-    dy, image_dy, taken, taps, size, x, N, masks, gamma, beta, mean, variance, epsilon, negative_slope,
-    sums, dgamma, dbeta, dx,
+def _batch_norm_relu_grad(
+    dy, x, N, valid_lanes, gamma, beta, mean, variance, epsilon, negative_slope, sums,
+    dgamma, dbeta, dx,
 ):  # fmt: skip
-    scale = _scales(gamma, variance, epsilon)
-    _gradient_sums(dy, taken, mean, scale, beta, negative_slope, sums)
-    count = N * x.shape[1] * x.shape[2]
-    constant, linear = _parameter_gradients(sums, count, gamma, variance, epsilon, dgamma, dbeta)
-    _input_gradient_through_pool(
-        image_dy, taps, size, x, masks, mean, scale, beta, negative_slope, constant, linear, dx
+    scale = _channel_scales(gamma, variance, epsilon)
+    _gradient_sums(dy, x, mean, scale, beta, negative_slope, sums)
+    count = N * x.shape[2]
+    constant, linear_coef = _parameter_gradients(
+        sums, count, gamma, variance, epsilon, dgamma, dbeta
+    )
+    _input_gradient(
+        dy, x, valid_lanes, mean, scale, beta, negative_slope, constant, linear_coef, dx
     )
 
 
-def _sums_of(x: PackedBatch) -> np.ndarray:
-    """Return room for two sums of each part of each channel."""
+@serial
+def _batch_norm_relu_pool(
+    x, x_images, N, valid_lanes, size, gamma, beta, epsilon, negative_slope, moments,
+    mean, variance, y, index, x_at_max,
+):  # fmt: skip
+    """x (B, C, S, L) and x_images (B * C, H, W, L) are the same memory."""
+    _moments(x, N, valid_lanes, moments[0], moments[1])
+    _merge_moments(moments[0], moments[1], len(x), N, x.shape[2], x.shape[3], mean, variance)
+    scale = _channel_scales(gamma, variance, epsilon)
+    _normalize_and_pool(
+        x_images, size, valid_lanes, mean, scale, beta, negative_slope, y, index, x_at_max
+    )
+
+
+@serial
+def _batch_norm_relu_pool_grad(
+    dy, dy_images, x_at_max, index, size, x_images, N, valid_lanes, gamma, beta, mean, variance,
+    epsilon, negative_slope, sums, dgamma, dbeta, dx,
+):  # fmt: skip
+    """dy (B, C, S, L) and dy_images (B * C, OH, OW, L) are the same memory.
+
+    Only the pixels that were a maximum have a gradient before the normalisation, so the sums run
+    over them alone: dy and x_at_max.
+    """
+    scale = _channel_scales(gamma, variance, epsilon)
+    _gradient_sums(dy, x_at_max, mean, scale, beta, negative_slope, sums)
+    count = N * x_images.shape[1] * x_images.shape[2]
+    constant, linear_coef = _parameter_gradients(
+        sums, count, gamma, variance, epsilon, dgamma, dbeta
+    )
+    _input_gradient_through_pool(
+        dy_images, index, size, x_images, valid_lanes, mean, scale, beta, negative_slope,
+        constant, linear_coef, dx,
+    )  # fmt: skip
+
+
+def _allocate_sums(x: PackedBatch) -> np.ndarray:
+    """Return an array (2, parts, C) for two sums over each part of each channel."""
     B, C = x.data.shape[:2]
     return np.empty((2, min(B, -(-MIN_TASKS // C)), C))
 
 
-def _masks_of(x: PackedBatch) -> np.ndarray:
-    return masks(len(x.data), x.shape[0], x.lanes, x.dtype)
+def _valid_lanes_of(x: PackedBatch) -> np.ndarray:
+    return _valid_lanes(len(x.data), x.shape[0], x.lanes, x.dtype)
 
 
 def batch_norm_relu(x: PackedBatch, gamma, beta, epsilon, negative_slope):
+    """Return y, mean and variance."""
     mean, variance, y = np.empty_like(gamma), np.empty_like(gamma), x.like()
     real = x.dtype.type
     launch(
-        _forward, x.planes, x.shape[0], _masks_of(x), gamma, beta, real(epsilon), real(negative_slope),
-        _sums_of(x), mean, variance, y.planes,
+        _batch_norm_relu, x.planes, x.shape[0], _valid_lanes_of(x), gamma, beta, real(epsilon),
+        real(negative_slope), _allocate_sums(x), mean, variance, y.planes,
     )  # fmt: skip
     return y, mean, variance
 
@@ -416,8 +447,8 @@ def batch_norm_relu_inference(
 ) -> PackedBatch:
     y, real = x.like(), x.dtype.type
     launch(
-        _inference, x.planes, _masks_of(x), gamma, beta, mean, variance, real(epsilon),
-        real(negative_slope), y.planes,
+        _batch_norm_relu_inference, x.planes, _valid_lanes_of(x), gamma, beta, mean, variance,
+        real(epsilon), real(negative_slope), y.planes,
     )  # fmt: skip
     return y
 
@@ -425,30 +456,35 @@ def batch_norm_relu_inference(
 def batch_norm_relu_grad(
     dy: PackedBatch, x: PackedBatch, gamma, beta, mean, variance, epsilon, negative_slope, out=None
 ):
+    """Return dx, dgamma and dbeta."""
     dgamma, dbeta = allocate_outputs(out, (gamma.shape, gamma.shape), x.dtype)
     dx, real = x.like(), x.dtype.type
     launch(
-        _backward, dy.planes, x.planes, x.shape[0], _masks_of(x), gamma, beta, mean, variance,
-        real(epsilon), real(negative_slope), _sums_of(x), dgamma, dbeta, dx.planes,
+        _batch_norm_relu_grad, dy.planes, x.planes, x.shape[0], _valid_lanes_of(x), gamma, beta,
+        mean, variance, real(epsilon), real(negative_slope), _allocate_sums(x),
+        dgamma, dbeta, dx.planes,
     )  # fmt: skip
     return dx, dgamma, dbeta
 
 
 def batch_norm_relu_pool(x: PackedBatch, gamma, beta, epsilon, negative_slope, window: Window):
+    """Return y, (argmax_taps, x_at_max), mean and variance."""
     mean, variance = np.empty_like(gamma), np.empty_like(gamma)
     y = x.like(x.shape[1], *window.output)
-    taps, taken, real = taps_of(y, window), y.like(), x.dtype.type
+    argmax_taps, x_at_max = empty(y.images.shape, index_dtype(window)), y.like()
+    real = x.dtype.type
     launch(
-        _forward_pool, x.planes, x.images, x.shape[0], _masks_of(x), window.size, gamma, beta,
-        real(epsilon), real(negative_slope), _sums_of(x), mean, variance, y.images, taps, taken.data,
+        _batch_norm_relu_pool, x.planes, x.images, x.shape[0], _valid_lanes_of(x), window.size,
+        gamma, beta, real(epsilon), real(negative_slope), _allocate_sums(x), mean, variance,
+        y.images, argmax_taps, x_at_max.data,
     )  # fmt: skip
-    return y, (taps, taken), mean, variance
+    return y, (argmax_taps, x_at_max), mean, variance
 
 
 def batch_norm_relu_pool_grad(
     dy: PackedBatch,
     x: PackedBatch,
-    taken,
+    index,
     gamma,
     beta,
     mean,
@@ -458,12 +494,13 @@ def batch_norm_relu_pool_grad(
     window: Window,
     out=None,
 ):
+    """Return dx, dgamma and dbeta; index is (argmax_taps, x_at_max)."""
     dgamma, dbeta = allocate_outputs(out, (gamma.shape, gamma.shape), x.dtype)
-    taps, largest = taken
+    argmax_taps, x_at_max = index
     dx, real = x.like(), x.dtype.type
     launch(
-        _backward_pool, dy.planes, dy.images, largest.planes, taps, window.size, x.images,
-        x.shape[0], _masks_of(x), gamma, beta, mean, variance, real(epsilon), real(negative_slope),
-        _sums_of(x), dgamma, dbeta, dx.images,
+        _batch_norm_relu_pool_grad, dy.planes, dy.images, x_at_max.planes, argmax_taps, window.size,
+        x.images, x.shape[0], _valid_lanes_of(x), gamma, beta, mean, variance, real(epsilon),
+        real(negative_slope), _allocate_sums(x), dgamma, dbeta, dx.images,
     )  # fmt: skip
     return dx, dgamma, dbeta

@@ -1,149 +1,151 @@
-"""Max and average pooling with the images in the lanes."""
+"""Max and average pooling on the packed layout.
+
+A window's pixels are whole vectors, one image in each lane, so any pool size, stride and padding
+runs the same vector code without masks. A plane is one channel of a block of images: x is
+(planes, H, W, L) and y (planes, OH, OW, L).
+"""
 
 import numpy as np
 from numba import prange
 
 from kernels.geometry import Window
 from kernels.numba_backend.packed.layout import PackedBatch
-from kernels.numba_backend.pooling import clip
 from kernels.numba_backend.runtime.buffer_pool import empty
 from kernels.numba_backend.runtime.capture import launch
-from kernels.numba_backend.runtime.compiler import inlined, parallel
-from kernels.numba_backend.simd.tiled_matmul import CHUNK
-from kernels.numba_backend.simd.vectors import (
-    load,
-    load_like,
-    logical_not,
-    splat,
-    splat_like,
-    store,
-    where,
-)
-
-
-@inlined
-def is_new_max(value, largest):
-    """Return where a value is larger: of equal ones the first counts, and NaN before all."""
-    return logical_not(value <= largest) & (largest == largest)
+from kernels.numba_backend.runtime.compiler import parallel
+from kernels.numba_backend.simd.tiled_matmul import CHUNK_VECTORS
+from kernels.numba_backend.simd.vectors import load, load_like, splat, splat_like, store, where
+from kernels.numba_backend.simd.windows import clip, is_new_max
 
 
 @parallel
-def _max_pool(x, y, taps, size, stride, start):
-    """taps holds the number of the largest pixel in its window, counted row by row."""
+def _max_pool(x, y, index, size, stride, pad_begin):
+    """y = the maximum of each window, and index = its tap, counted row by row in the window."""
     planes, H, W, L = x.shape
     OH, OW = y.shape[1:3]
-    x_flat, y_flat, taps_flat = x.reshape(-1), y.reshape(-1), taps.reshape(-1)
-    number = taps_flat.dtype.type
-    for line in prange(planes * OH):
-        p, i = line // OH, line % OH
-        row = i * stride[0] - start[0]
-        top, bottom = clip(row, size[0], H)
+    x_flat, y_flat, index_flat = x.reshape(-1), y.reshape(-1), index.reshape(-1)
+    tap_type = index_flat.dtype.type
+    for row in prange(planes * OH):
+        p, i = row // OH, row % OH
+        window_top = i * stride[0] - pad_begin[0]
+        top, bottom = clip(window_top, size[0], H)
         for j in range(OW):
-            column = j * stride[1] - start[1]
-            left, right = clip(column, size[1], W)
-            at = (p * H + top) * W + left
-            tap = (top - row) * size[1] + left - column
-            largest = load(x_flat, at * L)
-            taken = splat_like(number(tap), largest)
+            window_left = j * stride[1] - pad_begin[1]
+            left, right = clip(window_left, size[1], W)
+            first_pixel = (p * H + top) * W + left
+            first_tap = (top - window_top) * size[1] + left - window_left
+            largest = load(x_flat, first_pixel * L)
+            argmax_tap = splat_like(tap_type(first_tap), largest)
             for r in range(bottom - top):
                 for q in range(right - left):
-                    pixel = load(x_flat, (at + r * W + q) * L)
-                    larger = is_new_max(pixel, largest)
-                    largest = where(larger, pixel, largest)
-                    here = splat_like(number(tap + r * size[1] + q), largest)
-                    taken = where(larger, here, taken)
-            store(y_flat, (line * OW + j) * L, largest)
-            store(taps_flat, (line * OW + j) * L, taken)
+                    pixel = load(x_flat, (first_pixel + r * W + q) * L)
+                    is_larger = is_new_max(pixel, largest)
+                    largest = where(is_larger, pixel, largest)
+                    tap = splat_like(tap_type(first_tap + r * size[1] + q), largest)
+                    argmax_tap = where(is_larger, tap, argmax_tap)
+            store(y_flat, (row * OW + j) * L, largest)
+            store(index_flat, (row * OW + j) * L, argmax_tap)
 
 
 @parallel
-def _max_pool_grad(dy, taps, dx, size, stride, start):
+def _max_pool_grad(dy, index, dx, size, stride, pad_begin):
+    """dx = dy, added onto the pixel at the tap ``index`` of each window."""
     planes, H, W, L = dx.shape
     OH, OW = dy.shape[1:3]
-    dx_flat, dy_flat, taps_flat = dx.reshape(-1), dy.reshape(-1), taps.reshape(-1)
-    number = taps_flat.dtype.type
-    nothing = splat(dx.dtype.type(0))
+    dx_flat, dy_flat, index_flat = dx.reshape(-1), dy.reshape(-1), index.reshape(-1)
+    tap_type = index_flat.dtype.type
+    zero = splat(dx.dtype.type(0))
     for p in prange(planes):
-        for at in range(p * H * W, (p + 1) * H * W):
-            store(dx_flat, at * L, nothing)
+        for pixel in range(p * H * W, (p + 1) * H * W):
+            store(dx_flat, pixel * L, zero)
         for i in range(OH):
-            row = i * stride[0] - start[0]
-            top, bottom = clip(row, size[0], H)
+            window_top = i * stride[0] - pad_begin[0]
+            top, bottom = clip(window_top, size[0], H)
             for j in range(OW):
-                column = j * stride[1] - start[1]
-                left, right = clip(column, size[1], W)
-                sent = load(dy_flat, ((p * OH + i) * OW + j) * L)
-                taken = load_like(taps_flat, ((p * OH + i) * OW + j) * L, sent)
+                window_left = j * stride[1] - pad_begin[1]
+                left, right = clip(window_left, size[1], W)
+                gradient = load(dy_flat, ((p * OH + i) * OW + j) * L)
+                argmax_tap = load_like(index_flat, ((p * OH + i) * OW + j) * L, gradient)
                 for r in range(top, bottom):
                     for q in range(left, right):
-                        at = ((p * H + r) * W + q) * L
-                        here = splat_like(number((r - row) * size[1] + q - column), sent)
-                        share = where(taken == here, sent, nothing)
-                        store(dx_flat, at, load(dx_flat, at) + share)
+                        offset = ((p * H + r) * W + q) * L
+                        tap = tap_type((r - window_top) * size[1] + q - window_left)
+                        is_argmax = argmax_tap == splat_like(tap, gradient)
+                        share = where(is_argmax, gradient, zero)
+                        store(dx_flat, offset, load(dx_flat, offset) + share)
 
 
 @parallel
-def _avg_pool(x, y, size, stride, start):
+def _avg_pool(x, y, size, stride, pad_begin):
+    """y = the mean of the pixels of each window; padding does not count.
+
+    Rows are summed first, and then the sums of CHUNK_VECTORS rows, so that no sum is too long for
+    its precision.
+    """
     planes, H, W, L = x.shape
     OH, OW = y.shape[1:3]
     x_flat, y_flat = x.reshape(-1), y.reshape(-1)
     real = x.dtype.type
     for p in prange(planes):
         for i in range(OH):
-            top, bottom = clip(i * stride[0] - start[0], size[0], H)
+            top, bottom = clip(i * stride[0] - pad_begin[0], size[0], H)
             for j in range(OW):
-                left, right = clip(j * stride[1] - start[1], size[1], W)
-                mean = splat(real(0))
-                for first in range(top, bottom, CHUNK):
-                    lines = splat(real(0))
-                    for r in range(first, min(first + CHUNK, bottom)):
-                        line = splat(real(0))  # added up first, that no sum is too long
+                left, right = clip(j * stride[1] - pad_begin[1], size[1], W)
+                window_sum = splat(real(0))
+                for chunk in range(top, bottom, CHUNK_VECTORS):
+                    chunk_sum = splat(real(0))
+                    for r in range(chunk, min(chunk + CHUNK_VECTORS, bottom)):
+                        row_sum = splat(real(0))
                         for q in range(left, right):
-                            line += load(x_flat, ((p * H + r) * W + q) * L)
-                        lines += line
-                    mean += lines
+                            row_sum += load(x_flat, ((p * H + r) * W + q) * L)
+                        chunk_sum += row_sum
+                    window_sum += chunk_sum
                 count = splat(real((bottom - top) * (right - left)))
-                store(y_flat, ((p * OH + i) * OW + j) * L, mean / count)
+                store(y_flat, ((p * OH + i) * OW + j) * L, window_sum / count)
 
 
 @parallel
-def _avg_pool_grad(dy, dx, size, stride, start):
+def _avg_pool_grad(dy, dx, size, stride, pad_begin):
+    """dx = an equal share of dy, added onto each pixel of each window."""
     planes, H, W, L = dx.shape
     OH, OW = dy.shape[1:3]
     dx_flat, dy_flat = dx.reshape(-1), dy.reshape(-1)
     real = dx.dtype.type
-    nothing = splat(real(0))
+    zero = splat(real(0))
     for p in prange(planes):
-        for at in range(p * H * W, (p + 1) * H * W):
-            store(dx_flat, at * L, nothing)
+        for pixel in range(p * H * W, (p + 1) * H * W):
+            store(dx_flat, pixel * L, zero)
         for i in range(OH):
-            top, bottom = clip(i * stride[0] - start[0], size[0], H)
+            top, bottom = clip(i * stride[0] - pad_begin[0], size[0], H)
             for j in range(OW):
-                left, right = clip(j * stride[1] - start[1], size[1], W)
+                left, right = clip(j * stride[1] - pad_begin[1], size[1], W)
                 count = splat(real((bottom - top) * (right - left)))
                 share = load(dy_flat, ((p * OH + i) * OW + j) * L) / count
                 for r in range(top, bottom):
                     for q in range(left, right):
-                        at = ((p * H + r) * W + q) * L
-                        store(dx_flat, at, load(dx_flat, at) + share)
+                        offset = ((p * H + r) * W + q) * L
+                        store(dx_flat, offset, load(dx_flat, offset) + share)
 
 
-def taps_of(y: PackedBatch, window: Window) -> np.ndarray:
-    """Return an array for the taps of y: a byte each, but for giant windows."""
-    small = window.size[0] * window.size[1] <= 256
-    return empty(y.images.shape, np.dtype(np.uint8 if small else np.int32))
+def index_dtype(window: Window) -> np.dtype:
+    """Return the dtype of a window's taps: bytes, except for windows of more than 256 pixels."""
+    is_small = window.size[0] * window.size[1] <= 256
+    return np.dtype(np.uint8 if is_small else np.int32)
 
 
 def max_pool(x: PackedBatch, window: Window) -> tuple[PackedBatch, np.ndarray]:
+    """Return y, and the index (planes, OH, OW, L): the tap of each maximum within its window."""
     y = x.like(x.shape[1], *window.output)
-    taps = taps_of(y, window)
-    launch(_max_pool, x.images, y.images, taps, window.size, window.stride, window.pad_begin)
-    return y, taps
+    index = empty(y.images.shape, index_dtype(window))
+    launch(_max_pool, x.images, y.images, index, window.size, window.stride, window.pad_begin)
+    return y, index
 
 
-def max_pool_grad(dy: PackedBatch, taps: np.ndarray, window: Window) -> PackedBatch:
+def max_pool_grad(dy: PackedBatch, index: np.ndarray, window: Window) -> PackedBatch:
     dx = dy.like(dy.shape[1], *window.image)
-    launch(_max_pool_grad, dy.images, taps, dx.images, window.size, window.stride, window.pad_begin)
+    launch(
+        _max_pool_grad, dy.images, index, dx.images, window.size, window.stride, window.pad_begin
+    )
     return dx
 
 

@@ -1,18 +1,20 @@
-"""3x3 correlations with 2.25 times fewer multiplications, by Winograd's minimal filtering.
+"""3x3 correlations on the packed layout by Winograd's minimal filtering, and their gradients.
 
-A filter g that slides over a 4x4 patch d gives 2x2 outputs and takes 36 multiplications. Instead
+A 3x3 filter g that slides over a 4x4 patch d has 2x2 outputs and takes 36 multiplications.
+F(2x2, 3x3) takes 16:
 
-    y = A' [(G g G') * (B' d B)] A      with * number by number, and ' for the transpose,
+    y = A' [(G g G') * (B' d B)] A,     with * elementwise and ' for the transpose.
 
-takes 16; the transforms are additions, and each serves many filters or channels. Summed over the
-channels, the 16 numbers of all tiles are 16 matrix products, which the register tiles compute.
-With images in the lanes the transforms add whole vectors. The gradients follow by the chain rule:
-for the patch the same correlation with reversed filters, and for the filter
+The transforms are additions, and each serves many filters or channels. Summed over the channels,
+the 16 elements of all patches are 16 matrix products, which the register tiles of `simd` compute.
+On the packed layout the transforms add whole vectors. The gradients follow by the chain rule: that
+of the patch is the same correlation with reversed filters, and that of the filter is
 
-    dg = G' [(A dy A') * (B' d B)] G,   summed over the tiles of all images.
+    dg = G' [(A dy A') * (B' d B)] G,   summed over the patches of all images.
 
-The work on one row of tiles stays in the second-level cache. Outputs differ from the direct sum by
-rounding: additions before the multiplications lose about one bit.
+One row of patches is computed at a time, and its work arrays stay in the second-level cache.
+Outputs differ from the direct sum by rounding: the additions before the multiplications lose about
+one bit.
 
 References
 ----------
@@ -25,352 +27,384 @@ import numpy as np
 from numba import prange
 
 from kernels.geometry import Window
-from kernels.numba_backend.packed.dense import scale_and_bias, terms
 from kernels.numba_backend.packed.layout import PackedBatch
 from kernels.numba_backend.runtime.buffer_pool import allocate_outputs, empty
 from kernels.numba_backend.runtime.capture import launch
 from kernels.numba_backend.runtime.compiler import inlined, parallel, serial
+from kernels.numba_backend.simd.activation_kernels import leaky_relu_vector
 from kernels.numba_backend.simd.micro_kernels import outer_product_tile, outer_product_tile_shape
-from kernels.numba_backend.simd.tiled_matmul import channel_sums
-from kernels.numba_backend.simd.vectors import load, splat, store, transpose, where
+from kernels.numba_backend.simd.tiled_matmul import channel_sums, scale_and_bias, strided_offsets
+from kernels.numba_backend.simd.vectors import load, splat, store, transpose
 
-# Of the tiles, for the gradient of the filters; not the threads, so that no bit depends on them.
-PARTS = 16
+# The weight gradient is summed over each of at most so many parts of the patches. The number does
+# not depend on the number of threads, so no bit of a result does.
+MAX_PARTS = 16
 
 
 @inlined
-def _image(a, b, c, d):
-    """B' of four vectors."""
+def _transform_input(a, b, c, d):
+    """Return B' of a column of four vectors."""
     return a - c, b + c, c - b, b - d
 
 
 @inlined
-def _output(a, b, c, d):
-    """A' of four vectors."""
+def _transform_output(a, b, c, d):
+    """Return A' of a column of four vectors."""
     return a + b + c, b - c - d
 
 
 @inlined
-def _output_gradient(a, b, nothing):
-    """A of two vectors."""
-    return a, a + b, a - b, nothing - b
+def _transform_dy(a, b, zero):
+    """Return A of a column of two vectors."""
+    return a, a + b, a - b, zero - b
 
 
 @inlined
-def _plane(rows, columns, L):
-    """Return how far the products of one kind are from those of the next.
+def _product_stride(rows, columns, L):
+    """Return the distance of two of the 16 matrices (rows, columns, L) of a transform.
 
-    One vector more than they take: 16 writes 4 KiB apart would fight for one place in the cache.
+    It is one vector more than a matrix takes: 16 stores 4 KiB apart would compete for the same
+    place in the cache.
     """
     return (rows * columns + 1) * L
 
 
 @parallel
-def _transform_filters(w, backwards, products):
-    """products (16, rows, terms) = G g G' of the filters w (F, C, 3, 3), a row a filter.
+def _transform_filters(w, reverse, transformed):
+    """transformed (16, F, C) = G g G' of the filters w (F, C, 3, 3).
 
-    Backwards, as the input gradient takes them: the taps reversed, and a row a channel.
+    For the input gradient (``reverse``) it is (16, C, F), with the taps of g reversed.
     """
-    _, rows, terms = products.shape
+    _, rows, columns = transformed.shape
     half = w.dtype.type(0.5)
     for r in prange(rows):
-        by_rows = np.empty((4, 3), w.dtype)
-        for t in range(terms):
+        column_transform = np.empty((4, 3), w.dtype)
+        for t in range(columns):
             for k in range(3):
-                if backwards:
+                if reverse:
                     a, b, c = w[t, r, 2, 2 - k], w[t, r, 1, 2 - k], w[t, r, 0, 2 - k]
                 else:
                     a, b, c = w[r, t, 0, k], w[r, t, 1, k], w[r, t, 2, k]
-                by_rows[0, k], by_rows[3, k] = a, c
-                by_rows[1, k], by_rows[2, k] = (a + b + c) * half, (a - b + c) * half
+                column_transform[0, k], column_transform[3, k] = a, c
+                column_transform[1, k] = (a + b + c) * half
+                column_transform[2, k] = (a - b + c) * half
             for i in range(4):
-                a, b, c = by_rows[i, 0], by_rows[i, 1], by_rows[i, 2]
-                products[4 * i, r, t], products[4 * i + 3, r, t] = a, c
-                products[4 * i + 1, r, t] = (a + b + c) * half
-                products[4 * i + 2, r, t] = (a - b + c) * half
+                a, b, c = column_transform[i, 0], column_transform[i, 1], column_transform[i, 2]
+                transformed[4 * i, r, t], transformed[4 * i + 3, r, t] = a, c
+                transformed[4 * i + 1, r, t] = (a + b + c) * half
+                transformed[4 * i + 2, r, t] = (a - b + c) * half
 
 
 @inlined
-def _strip(x, plane, H, W, top, left, rows, width, L, strip):
-    """Copy some rows of a plane of x, from (top, left) on; what lies outside is 0."""
-    nothing = splat(x.dtype.type(0))
-    first, last = max(0, -left), min(width, W - left)
+def _copy_padded_rows(x, plane, H, W, top, left, rows, width, L, padded_rows):
+    """padded_rows (rows, width, L) = plane (H, W, L) of x from (top, left) on; 0 outside of it."""
+    zero = splat(x.dtype.type(0))
+    first, stop = max(0, -left), min(width, W - left)
     for r in range(rows):
-        i, to = top + r, r * width
-        inside = 0 <= i < H
-        for j in range(first if inside else width):
-            store(strip, (to + j) * L, nothing)
-        if inside:
-            at = (plane * H + i) * W + left
-            for j in range(first, last):
-                store(strip, (to + j) * L, load(x, (at + j) * L))
-            for j in range(last, width):
-                store(strip, (to + j) * L, nothing)
+        i, dst_offset = top + r, r * width
+        is_inside = 0 <= i < H
+        for j in range(first if is_inside else width):
+            store(padded_rows, (dst_offset + j) * L, zero)
+        if is_inside:
+            src_offset = (plane * H + i) * W + left
+            for j in range(first, stop):
+                store(padded_rows, (dst_offset + j) * L, load(x, (src_offset + j) * L))
+            for j in range(stop, width):
+                store(padded_rows, (dst_offset + j) * L, zero)
 
 
 @inlined
-def _image_of_row(strip, at, step):
-    """Return B' of four vectors in a row."""
-    return _image(
-        load(strip, at), load(strip, at + step), load(strip, at + 2 * step),
-        load(strip, at + 3 * step),
+def _transform_input_row(x, start, stride):
+    """Return B' of four vectors of a row."""
+    return _transform_input(
+        load(x, start), load(x, start + stride), load(x, start + 2 * stride),
+        load(x, start + 3 * stride),
     )  # fmt: skip
 
 
 @inlined
-def _patch_products(strip, at, row, step, out, out0, out_step):
-    """Write the 16 numbers of B' d B of a patch, whose vectors stand a row and a step apart."""
-    a0, a1, a2, a3 = _image_of_row(strip, at, step)
-    b0, b1, b2, b3 = _image_of_row(strip, at + row, step)
-    c0, c1, c2, c3 = _image_of_row(strip, at + 2 * row, step)
-    d0, d1, d2, d3 = _image_of_row(strip, at + 3 * row, step)
-    _write_column(out, out0, out_step, a0, b0, c0, d0)
-    _write_column(out, out0 + out_step, out_step, a1, b1, c1, d1)
-    _write_column(out, out0 + 2 * out_step, out_step, a2, b2, c2, d2)
-    _write_column(out, out0 + 3 * out_step, out_step, a3, b3, c3, d3)
+def _store_input_column(out, start, stride, a, b, c, d):
+    """Write B' of a column to the elements (0..3, column) of a transformed patch."""
+    a, b, c, d = _transform_input(a, b, c, d)
+    store(out, start, a)
+    store(out, start + 4 * stride, b)
+    store(out, start + 8 * stride, c)
+    store(out, start + 12 * stride, d)
 
 
 @inlined
-def _write_column(out, out0, out_step, a, b, c, d):
-    a, b, c, d = _image(a, b, c, d)
-    store(out, out0, a)
-    store(out, out0 + 4 * out_step, b)
-    store(out, out0 + 8 * out_step, c)
-    store(out, out0 + 12 * out_step, d)
+def _transform_patch(x, start, row_stride, column_stride, out, out_start, out_stride):
+    """Write the 16 elements of B' d B, where d is the 4x4 patch of vectors of x at ``start``."""
+    a0, a1, a2, a3 = _transform_input_row(x, start, column_stride)
+    b0, b1, b2, b3 = _transform_input_row(x, start + row_stride, column_stride)
+    c0, c1, c2, c3 = _transform_input_row(x, start + 2 * row_stride, column_stride)
+    d0, d1, d2, d3 = _transform_input_row(x, start + 3 * row_stride, column_stride)
+    _store_input_column(out, out_start, out_stride, a0, b0, c0, d0)
+    _store_input_column(out, out_start + out_stride, out_stride, a1, b1, c1, d1)
+    _store_input_column(out, out_start + 2 * out_stride, out_stride, a2, b2, c2, d2)
+    _store_input_column(out, out_start + 3 * out_stride, out_stride, a3, b3, c3, d3)
 
 
 @inlined
-def _products_of_row(products, at, step):
-    """Return A' of four products in a row."""
-    return _output(
-        load(products, at), load(products, at + step), load(products, at + 2 * step),
-        load(products, at + 3 * step),
+def _transform_output_row(products, start, stride):
+    """Return A' of four products of a row."""
+    return _transform_output(
+        load(products, start), load(products, start + stride), load(products, start + 2 * stride),
+        load(products, start + 3 * stride),
     )  # fmt: skip
 
 
 @inlined
-def _activated(value, negative_slope, zero):
-    """The leaky ReLU of a vector."""
-    return where(value > zero, value, value * negative_slope)
+def _transform_products(products, start, stride):
+    """Return the 2x2 outputs A' [...] A, row by row, of the 16 products of a patch."""
+    a0, a1 = _transform_output_row(products, start, stride)
+    b0, b1 = _transform_output_row(products, start + 4 * stride, stride)
+    c0, c1 = _transform_output_row(products, start + 8 * stride, stride)
+    d0, d1 = _transform_output_row(products, start + 12 * stride, stride)
+    upper0, lower0 = _transform_output(a0, b0, c0, d0)
+    upper1, lower1 = _transform_output(a1, b1, c1, d1)
+    return upper0, upper1, lower0, lower1
+
+
+@inlined
+def _store_dy_column(out, start, stride, a, b, zero):
+    """Write A of a column to the elements (0..3, column) of a transformed gradient."""
+    a, b, c, d = _transform_dy(a, b, zero)
+    store(out, start, a)
+    store(out, start + 4 * stride, b)
+    store(out, start + 8 * stride, c)
+    store(out, start + 12 * stride, d)
+
+
+@inlined
+def _transform_dy_patch(dy_rows, start, row_stride, L, out, out_start, out_stride, zero):
+    """Write the 16 elements of A dy A', where dy is the 2x2 patch of vectors at ``start``."""
+    a0, a1, a2, a3 = _transform_dy(load(dy_rows, start), load(dy_rows, start + L), zero)
+    start += row_stride
+    b0, b1, b2, b3 = _transform_dy(load(dy_rows, start), load(dy_rows, start + L), zero)
+    _store_dy_column(out, out_start, out_stride, a0, b0, zero)
+    _store_dy_column(out, out_start + out_stride, out_stride, a1, b1, zero)
+    _store_dy_column(out, out_start + 2 * out_stride, out_stride, a2, b2, zero)
+    _store_dy_column(out, out_start + 3 * out_stride, out_stride, a3, b3, zero)
 
 
 @parallel
 def _correlate(
-    x, w_products, x_terms, w_terms, scale, bias, negative_slope, y, corner, tile, strips, x_products,
-    y_products,
+    x, w_transformed, x_offsets, w_offsets, scale, bias, negative_slope, y, pad_begin, tile,
+    row_buffers, x_buffers, product_buffers,
 ):  # fmt: skip
-    """y = the correlation of x, whose padding begins at a corner, by rows of tiles.
+    """y (B, F, OH, OW, L) = the correlation of x (B, C, H, W, L), by rows of patches.
 
-    x (B, C, H, W, L), w_products (16, F, C), y (B, F, OH, OW, L). The rest is room for a worker
-    each: strips (workers, 4 * width * L), x_products and y_products (workers, 16 * C or F *
-    columns * L).
+    w_transformed is (16, F, C). The rest is work space for each worker: row_buffers (workers,
+    4 * width * L) for the four padded rows of a channel, x_buffers and product_buffers (workers,
+    16 products of C or F rows and as many columns as patches).
     """
     B, C, H, W, L = x.shape
     _, F, OH, OW, _ = y.shape
-    (top, left), (ROWS, COLUMNS) = corner, tile
-    lines, columns = (OH + 1) // 2, (OW + 1) // 2
-    width, workers = 2 * columns + 2, len(strips)
-    x_step, y_step = _plane(C, columns, L), _plane(F, columns, L)
-    flat, weights, to = x.reshape(-1), w_products.reshape(-1), y.reshape(-1)
+    (top, left), (ROWS, COLUMNS) = pad_begin, tile
+    patch_rows, patch_columns = (OH + 1) // 2, (OW + 1) // 2
+    width, workers = 2 * patch_columns + 2, len(row_buffers)
+    x_stride = _product_stride(C, patch_columns, L)
+    product_stride = _product_stride(F, patch_columns, L)
+    x_flat, w_flat, y_flat = x.reshape(-1), w_transformed.reshape(-1), y.reshape(-1)
     ones, zeros = np.ones(F, x.dtype), np.zeros(F, x.dtype)
-    plain, zero = x.dtype.type(1), splat(x.dtype.type(0))
+    identity_slope, zero = x.dtype.type(1), splat(x.dtype.type(0))
     for worker in prange(workers):
-        strip, patches, sums = strips[worker], x_products[worker], y_products[worker]
-        for task in range(worker * B * lines // workers, (worker + 1) * B * lines // workers):
-            b, i = task // lines, task % lines
+        padded_rows, patches = row_buffers[worker], x_buffers[worker]
+        products = product_buffers[worker]
+        first = worker * B * patch_rows // workers
+        stop = (worker + 1) * B * patch_rows // workers
+        for task in range(first, stop):
+            b, i = task // patch_rows, task % patch_rows
             for c in range(C):
-                _strip(flat, b * C + c, H, W, 2 * i - top, -left, 4, width, L, strip)
-                for j in range(columns):
-                    at = (c * columns + j) * L
-                    _patch_products(strip, 2 * j * L, width * L, L, patches, at, x_step)
+                _copy_padded_rows(
+                    x_flat, b * C + c, H, W, 2 * i - top, -left, 4, width, L, padded_rows
+                )
+                for j in range(patch_columns):
+                    patch = (c * patch_columns + j) * L
+                    _transform_patch(padded_rows, 2 * j * L, width * L, L, patches, patch, x_stride)
             for u in range(16):
-                for start in range(0, F, ROWS):
-                    r = min(start, F - ROWS)
-                    for begin in range(0, columns, COLUMNS):
-                        j = min(begin, columns - COLUMNS)
+                for row in range(0, F, ROWS):
+                    r = min(row, F - ROWS)
+                    for column in range(0, patch_columns, COLUMNS):
+                        j = min(column, patch_columns - COLUMNS)
                         outer_product_tile(
-                            patches, u * x_step + j * L, x_terms, L,
-                            weights, (u * F + r) * C, w_terms, C, C, ones, zeros, r, plain,
-                            sums, u * y_step + (r * columns + j) * L, columns * L, L, ROWS, COLUMNS,
+                            patches, u * x_stride + j * L, x_offsets, L,
+                            w_flat, (u * F + r) * C, w_offsets, C, C,
+                            ones, zeros, r, identity_slope,
+                            products, u * product_stride + (r * patch_columns + j) * L,
+                            patch_columns * L, L, ROWS, COLUMNS,
                         )  # fmt: skip
             for f in range(F):
-                factor, shift, weak = splat(scale[f]), splat(bias[f]), splat(negative_slope)
-                for j in range(columns):
-                    at = (f * columns + j) * L
-                    a0, a1 = _products_of_row(sums, at, y_step)
-                    b0, b1 = _products_of_row(sums, at + 4 * y_step, y_step)
-                    c0, c1 = _products_of_row(sums, at + 8 * y_step, y_step)
-                    d0, d1 = _products_of_row(sums, at + 12 * y_step, y_step)
-                    upper0, lower0 = _output(a0, b0, c0, d0)
-                    upper1, lower1 = _output(a1, b1, c1, d1)
+                scale_v, bias_v, slope_v = splat(scale[f]), splat(bias[f]), splat(negative_slope)
+                for j in range(patch_columns):
+                    upper0, upper1, lower0, lower1 = _transform_products(
+                        products, (f * patch_columns + j) * L, product_stride
+                    )
                     out = (((b * F + f) * OH + 2 * i) * OW + 2 * j) * L
-                    right, below = 2 * j + 1 < OW, 2 * i + 1 < OH
-                    store(to, out, _activated(upper0 * factor + shift, weak, zero))
-                    if right:
-                        store(to, out + L, _activated(upper1 * factor + shift, weak, zero))
-                    if below:
-                        store(to, out + OW * L, _activated(lower0 * factor + shift, weak, zero))
-                    if right and below:
-                        store(
-                            to, out + (OW + 1) * L, _activated(lower1 * factor + shift, weak, zero)
-                        )
-
-
-@parallel
-def _filter_products(
-    x, dy, corner, tile, strips, turned, x_products, dy_products, one, parts, x_terms, dy_terms
-):
-    """parts (PARTS, 16, F, C) = (A dy A') * (B' x B), summed over each part of the tiles.
-
-    Here the channels of x go into the lanes, and the images become terms beside the tiles. The
-    rest is room for a worker each: strips of x and turned ones, the products of both, and those
-    of one kind (F, C).
-    """
-    B, C, H, W, L = x.shape
-    _, F, OH, OW, _ = dy.shape
-    (top, left), (ROWS, COLUMNS) = corner, tile
-    lines, columns = (OH + 1) // 2, (OW + 1) // 2
-    width, vectors, workers, pieces = 2 * columns + 2, C // L, len(strips), len(parts)
-    x_step, y_step = _plane(columns * L, vectors, L), _plane(F, columns, L)
-    flat, sent, sums = x.reshape(-1), dy.reshape(-1), parts.reshape(-1)
-    ones, zeros, zero = np.ones(F, x.dtype), np.zeros(F, x.dtype), splat(x.dtype.type(0))
-    itself = x.dtype.type(1)
-    for worker in prange(workers):
-        strip, channels, patches = strips[worker], turned[worker], x_products[worker]
-        outputs, fresh = dy_products[worker], one[worker]
-        for part in range(worker * pieces // workers, (worker + 1) * pieces // workers):
-            for at in range(part * 16 * F * C, (part + 1) * 16 * F * C, L):
-                store(sums, at, zero)
-            for task in range(part * B * lines // pieces, (part + 1) * B * lines // pieces):
-                b, i = task // lines, task % lines
-                for v in range(vectors):
-                    for c in range(L):
-                        _strip(
-                            flat, b * C + v * L + c, H, W, 2 * i - top, -left, 4, width, L,
-                            strip[c * 4 * width * L :],
-                        )  # fmt: skip
-                    for p in range(4 * width):  # from (channel, pixel, image) to (pixel, image, c)
-                        transpose(strip, p * L, 4 * width * L, channels, p * L * L, L)
-                    for j in range(columns):
-                        for n in range(L):
-                            at = (2 * j * L + n) * L
-                            out = ((j * L + n) * vectors + v) * L
-                            _patch_products(
-                                channels, at, width * L * L, L * L, patches, out, x_step
-                            )
-                for f in range(F):
-                    _strip(sent, b * F + f, OH, OW, 2 * i, 0, 2, width, L, strip)
-                    for j in range(columns):
-                        at, out = 2 * j * L, (f * columns + j) * L
-                        a0, a1, a2, a3 = _output_gradient(
-                            load(strip, at), load(strip, at + L), zero
-                        )
-                        at += width * L
-                        b0, b1, b2, b3 = _output_gradient(
-                            load(strip, at), load(strip, at + L), zero
-                        )
-                        _write_gradient_column(outputs, out, y_step, a0, b0, zero)
-                        _write_gradient_column(outputs, out + y_step, y_step, a1, b1, zero)
-                        _write_gradient_column(outputs, out + 2 * y_step, y_step, a2, b2, zero)
-                        _write_gradient_column(outputs, out + 3 * y_step, y_step, a3, b3, zero)
-                for u in range(16):
-                    for start in range(0, F, ROWS):
-                        r = min(start, F - ROWS)
-                        for begin in range(0, vectors, COLUMNS):
-                            v = min(begin, vectors - COLUMNS)
-                            outer_product_tile(
-                                patches, u * x_step + v * L, x_terms, L,
-                                outputs, u * y_step + r * columns * L, dy_terms, columns * L,
-                                columns * L, ones, zeros, r, itself,
-                                fresh, r * C + v * L, C, L, ROWS, COLUMNS,
-                            )  # fmt: skip
-                    at = (part * 16 + u) * F * C
-                    for p in range(0, F * C, L):
-                        store(sums, at + p, load(sums, at + p) + load(fresh, p))
+                    has_right, has_below = 2 * j + 1 < OW, 2 * i + 1 < OH
+                    upper0 = leaky_relu_vector(upper0 * scale_v + bias_v, slope_v, zero)
+                    store(y_flat, out, upper0)
+                    if has_right:
+                        upper1 = leaky_relu_vector(upper1 * scale_v + bias_v, slope_v, zero)
+                        store(y_flat, out + L, upper1)
+                    if has_below:
+                        lower0 = leaky_relu_vector(lower0 * scale_v + bias_v, slope_v, zero)
+                        store(y_flat, out + OW * L, lower0)
+                    if has_right and has_below:
+                        lower1 = leaky_relu_vector(lower1 * scale_v + bias_v, slope_v, zero)
+                        store(y_flat, out + (OW + 1) * L, lower1)
 
 
 @inlined
-def _write_gradient_column(out, out0, out_step, a, b, nothing):
-    a, b, c, d = _output_gradient(a, b, nothing)
-    store(out, out0, a)
-    store(out, out0 + 4 * out_step, b)
-    store(out, out0 + 8 * out_step, c)
-    store(out, out0 + 12 * out_step, d)
+def _transpose_rows(padded_rows, count, L, transposed_rows):
+    """transposed_rows (count, image, channel) = padded_rows (channel, count, image).
+
+    ``count`` is the number of pixels, and there are L channels and L images.
+    """
+    for p in range(count):
+        transpose(padded_rows, p * L, count * L, transposed_rows, p * L * L, L)
 
 
 @parallel
-def _filters(parts, dw):
-    """dw (F, C, 3, 3) = G' P G of the summed products P (PARTS, 16, F, C)."""
-    pieces, _, F, C = parts.shape
+def _sum_products(
+    x, dy, pad_begin, tile, row_buffers, transposed_buffers, x_buffers, dy_buffers,
+    product_buffers, parts, x_offsets, dy_offsets,
+):  # fmt: skip
+    """parts (parts, 16, F, C) = (A dy A') * (B' d B), summed over each part of the patches of x.
+
+    The lanes are channels of x here, and the images are summed like the patches. The rest is work
+    space for each worker: row_buffers for the padded rows of L channels, transposed_buffers for
+    these with the channels in the lanes, x_buffers and dy_buffers for the transforms, and
+    product_buffers (workers, F * C) for one of the 16 products.
+    """
+    B, C, H, W, L = x.shape
+    _, F, OH, OW, _ = dy.shape
+    (top, left), (ROWS, COLUMNS) = pad_begin, tile
+    patch_rows, patch_columns = (OH + 1) // 2, (OW + 1) // 2
+    width, vectors = 2 * patch_columns + 2, C // L
+    workers, n_parts = len(row_buffers), len(parts)
+    x_stride = _product_stride(patch_columns * L, vectors, L)
+    dy_stride = _product_stride(F, patch_columns, L)
+    x_flat, dy_flat, parts_flat = x.reshape(-1), dy.reshape(-1), parts.reshape(-1)
+    ones, zeros, zero = np.ones(F, x.dtype), np.zeros(F, x.dtype), splat(x.dtype.type(0))
+    identity_slope = x.dtype.type(1)
+    for worker in prange(workers):
+        padded_rows, transposed_rows = row_buffers[worker], transposed_buffers[worker]
+        patches, gradients = x_buffers[worker], dy_buffers[worker]
+        product = product_buffers[worker]
+        for part in range(worker * n_parts // workers, (worker + 1) * n_parts // workers):
+            for p in range(part * 16 * F * C, (part + 1) * 16 * F * C, L):
+                store(parts_flat, p, zero)
+            first = part * B * patch_rows // n_parts
+            stop = (part + 1) * B * patch_rows // n_parts
+            for task in range(first, stop):
+                b, i = task // patch_rows, task % patch_rows
+                for v in range(vectors):
+                    for c in range(L):
+                        _copy_padded_rows(
+                            x_flat, b * C + v * L + c, H, W, 2 * i - top, -left, 4, width, L,
+                            padded_rows[c * 4 * width * L :],
+                        )  # fmt: skip
+                    _transpose_rows(padded_rows, 4 * width, L, transposed_rows)
+                    for j in range(patch_columns):
+                        for n in range(L):
+                            _transform_patch(
+                                transposed_rows, (2 * j * L + n) * L, width * L * L, L * L,
+                                patches, ((j * L + n) * vectors + v) * L, x_stride,
+                            )  # fmt: skip
+                for f in range(F):
+                    _copy_padded_rows(
+                        dy_flat, b * F + f, OH, OW, 2 * i, 0, 2, width, L, padded_rows
+                    )
+                    for j in range(patch_columns):
+                        _transform_dy_patch(
+                            padded_rows, 2 * j * L, width * L, L,
+                            gradients, (f * patch_columns + j) * L, dy_stride, zero,
+                        )  # fmt: skip
+                for u in range(16):
+                    for row in range(0, F, ROWS):
+                        r = min(row, F - ROWS)
+                        for column in range(0, vectors, COLUMNS):
+                            v = min(column, vectors - COLUMNS)
+                            outer_product_tile(
+                                patches, u * x_stride + v * L, x_offsets, L,
+                                gradients, u * dy_stride + r * patch_columns * L, dy_offsets,
+                                patch_columns * L, patch_columns * L,
+                                ones, zeros, r, identity_slope,
+                                product, r * C + v * L, C, L, ROWS, COLUMNS,
+                            )  # fmt: skip
+                    start = (part * 16 + u) * F * C
+                    for p in range(0, F * C, L):
+                        acc = load(parts_flat, start + p) + load(product, p)
+                        store(parts_flat, start + p, acc)
+
+
+@parallel
+def _transform_sums(parts, dw):
+    """dw (F, C, 3, 3) = G' P G, where P is the sum over parts (parts, 16, F, C)."""
+    n_parts, _, F, C = parts.shape
     half = dw.dtype.type(0.5)
     for f in prange(F):
         products = np.empty((4, 4), dw.dtype)
-        by_rows = np.empty((3, 4), dw.dtype)
+        column_transform = np.empty((3, 4), dw.dtype)
         for c in range(C):
             for u in range(16):
                 products[u // 4, u % 4] = parts[0, u, f, c]
-                for part in range(1, pieces):
+                for part in range(1, n_parts):
                     products[u // 4, u % 4] += parts[part, u, f, c]
             for k in range(4):
-                plus = (products[1, k] + products[2, k]) * half
-                by_rows[0, k] = products[0, k] + plus
-                by_rows[1, k] = (products[1, k] - products[2, k]) * half
-                by_rows[2, k] = plus + products[3, k]
+                half_sum = (products[1, k] + products[2, k]) * half
+                column_transform[0, k] = products[0, k] + half_sum
+                column_transform[1, k] = (products[1, k] - products[2, k]) * half
+                column_transform[2, k] = half_sum + products[3, k]
             for i in range(3):
-                plus = (by_rows[i, 1] + by_rows[i, 2]) * half
-                dw[f, c, i, 0] = by_rows[i, 0] + plus
-                dw[f, c, i, 1] = (by_rows[i, 1] - by_rows[i, 2]) * half
-                dw[f, c, i, 2] = plus + by_rows[i, 3]
+                half_sum = (column_transform[i, 1] + column_transform[i, 2]) * half
+                dw[f, c, i, 0] = column_transform[i, 0] + half_sum
+                dw[f, c, i, 1] = (column_transform[i, 1] - column_transform[i, 2]) * half
+                dw[f, c, i, 2] = half_sum + column_transform[i, 3]
 
 
 @serial
 def _weight_gradient(
-    x, dy, dy_planes, corner, tile, strips, turned, x_products, dy_products, one, parts,
-    x_terms, dy_terms, dw, db,
+    x, dy, dy_planes, pad_begin, tile, row_buffers, transposed_buffers, x_buffers, dy_buffers,
+    product_buffers, parts, x_offsets, dy_offsets, dw, db,
 ):  # fmt: skip
-    _filter_products(
-        x, dy, corner, tile, strips, turned, x_products, dy_products, one, parts, x_terms, dy_terms
-    )
-    _filters(parts, dw)
+    _sum_products(
+        x, dy, pad_begin, tile, row_buffers, transposed_buffers, x_buffers, dy_buffers,
+        product_buffers, parts, x_offsets, dy_offsets,
+    )  # fmt: skip
+    _transform_sums(parts, dw)
     channel_sums(dy_planes, db)
 
 
 @serial
-def _whole(
-    w, backwards, w_products, x, x_terms, w_terms, scale, bias, negative_slope, y, corner, tile, strips,
-    x_products, y_products,
+def _transform_and_correlate(
+    w, reverse, w_transformed, x, x_offsets, w_offsets, scale, bias, negative_slope, y, pad_begin,
+    tile, row_buffers, x_buffers, product_buffers,
 ):  # fmt: skip
-    _transform_filters(w, backwards, w_products)
+    _transform_filters(w, reverse, w_transformed)
     _correlate(
-        x,
-        w_products,
-        x_terms,
-        w_terms,
-        scale,
-        bias,
-        negative_slope,
-        y,
-        corner,
-        tile,
-        strips,
-        x_products,
-        y_products,
-    )
+        x, w_transformed, x_offsets, w_offsets, scale, bias, negative_slope, y, pad_begin, tile,
+        row_buffers, x_buffers, product_buffers,
+    )  # fmt: skip
 
 
-def _run(
-    x: PackedBatch, w, backwards: bool, scale, bias, negative_slope: float, corner, y: PackedBatch
+def _launch_correlate(
+    x: PackedBatch, w, reverse: bool, scale, bias, negative_slope: float, pad_begin, y: PackedBatch
 ) -> PackedBatch:
+    """Fill y, and return it."""
     _, C, _, _, L = x.data.shape
-    F, columns, dtype = y.shape[1], (y.shape[3] + 1) // 2, x.dtype
+    F, patch_columns, dtype = y.shape[1], (y.shape[3] + 1) // 2, x.dtype
     workers = numba.get_num_threads()
     launch(
-        _whole, w, backwards, empty((16, F, C), dtype), x.data, terms(C, columns * L),
-        terms(C, 1), *scale_and_bias(scale, bias, F, dtype), dtype.type(negative_slope),
-        y.data, corner, outer_product_tile_shape(F, columns),
-        empty((workers, 4 * (2 * columns + 2) * L), dtype),
-        empty((workers, 16 * _plane(C, columns, L)), dtype),
-        empty((workers, 16 * _plane(F, columns, L)), dtype),
+        _transform_and_correlate, w, reverse, empty((16, F, C), dtype), x.data,
+        strided_offsets(C, patch_columns * L), strided_offsets(C, 1),
+        *scale_and_bias(scale, bias, F, dtype), dtype.type(negative_slope),
+        y.data, pad_begin, outer_product_tile_shape(F, patch_columns),
+        empty((workers, 4 * (2 * patch_columns + 2) * L), dtype),
+        empty((workers, 16 * _product_stride(C, patch_columns, L)), dtype),
+        empty((workers, 16 * _product_stride(F, patch_columns, L)), dtype),
     )  # fmt: skip
     return y
 
@@ -379,28 +413,31 @@ def correlate(
     x: PackedBatch, w, b, window: Window, scale=None, negative_slope: float = 1.0
 ) -> PackedBatch:
     y = x.like(len(w), *window.output)
-    return _run(x, w, False, scale, b, negative_slope, window.pad_begin, y)
+    return _launch_correlate(x, w, False, scale, b, negative_slope, window.pad_begin, y)
 
 
 def input_gradient(dy: PackedBatch, w, window: Window) -> PackedBatch:
+    """Return dx."""
     top, left = window.pad_begin
     dx = dy.like(w.shape[1], *window.image)
-    return _run(dy, w, True, None, None, 1.0, (2 - top, 2 - left), dx)
+    return _launch_correlate(dy, w, True, None, None, 1.0, (2 - top, 2 - left), dx)
 
 
 def weight_gradient(dy: PackedBatch, x: PackedBatch, w_shape, window: Window, out=None):
     """Return dw and db; the channels must fill whole vectors."""
     dtype, (B, C, _, _, L) = x.dtype, x.data.shape
-    F, columns, workers = w_shape[0], (dy.shape[3] + 1) // 2, numba.get_num_threads()
+    F, workers = w_shape[0], numba.get_num_threads()
+    patch_rows, patch_columns = (dy.shape[2] + 1) // 2, (dy.shape[3] + 1) // 2
+    row_size = 4 * (2 * patch_columns + 2) * L
     dw, db = allocate_outputs(out, (w_shape, w_shape[:1]), dtype)
-    width, lines = 2 * columns + 2, (dy.shape[2] + 1) // 2
     launch(
         _weight_gradient, x.data, dy.data, dy.planes, window.pad_begin,
         outer_product_tile_shape(F, C // L),
-        empty((workers, L * 4 * width * L), dtype), empty((workers, 4 * width * L * L), dtype),
-        empty((workers, 16 * _plane(columns * L, C // L, L)), dtype),
-        empty((workers, 16 * _plane(F, columns, L)), dtype), empty((workers, F * C), dtype),
-        empty((min(PARTS, B * lines), 16, F, C), dtype),
-        terms(columns * L, C), terms(columns * L, 1), dw, db,
+        empty((workers, L * row_size), dtype), empty((workers, row_size * L), dtype),
+        empty((workers, 16 * _product_stride(patch_columns * L, C // L, L)), dtype),
+        empty((workers, 16 * _product_stride(F, patch_columns, L)), dtype),
+        empty((workers, F * C), dtype),
+        empty((min(MAX_PARTS, B * patch_rows), 16, F, C), dtype),
+        strided_offsets(patch_columns * L, C), strided_offsets(patch_columns * L, 1), dw, db,
     )  # fmt: skip
     return dw, db

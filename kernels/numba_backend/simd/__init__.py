@@ -1,1 +1,1 @@
-"""Vector instructions, register tiles, and matrix products made of them."""
+"""Vector instructions, register tiles, matrix products made of them, and small shared kernels."""

@@ -1,13 +1,20 @@
-"""The register tiles: small blocks of sums that stay in vector registers while they grow.
+"""Micro-kernels: small tiles of sums that stay in vector registers while they grow.
 
 A convolution is bound by loads and stores unless every number that is loaded is used several
 times. A tile holds rows x columns sums, one vector register each. For each term it loads one
-vector a column and one number a row, and multiplies each with each: 8 x 2 sums take 2 + 8 loads
-for 16 multiply-adds, which is as fast as the processor can multiply. LLVM does not find this
-form in a plain loop, so the functions below write it out as LLVM's own instructions.
+vector for each column and one scalar for each row, and multiplies each vector by each scalar:
+8 x 2 sums take 2 + 8 loads for 16 multiply-adds, which is as fast as the processor can multiply.
+LLVM does not find this form in a plain loop, so the functions below emit the instructions.
 
-A call takes the one of the shapes below that it names. All of them together take hardly longer
-to compile than one alone: 1.5 s and 1 s.
+All arrays are flat, so the tiles work on any layout: the caller describes where operands lie by a
+base, a stride for each dimension of the tile, and a table of offsets for the summed dimension.
+
+Each call names one of the tile shapes listed below, and runs that branch of the function. All
+shapes together take hardly longer to compile than one alone: 1.5 s and 1 s.
+
+References
+----------
+Goto, van de Geijn: Anatomy of high-performance matrix multiplication (2008).
 """
 
 from functools import partial
@@ -17,21 +24,22 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from kernels.numba_backend.simd.vectors import (
+from kernels.numba_backend.simd.codegen import (
+    INT,
     VECTOR_BYTES,
-    add_lanes,
     call_llvm,
-    load_vector,
-    pointer_to,
-    repeat,
-    store_vector,
+    data_pointer,
+    emit_load,
+    emit_reduce_sum,
+    emit_splat,
+    emit_store,
 )
 from kernels.numpy_backend.dense import MAX_SUM_TERMS
 
 # Rows and columns of the tiles. Measured on 28x28 pixels, 32 channels and 32 filters of 3x3 with
 # 32 registers, in GFLOP/s of 400: 8x2 306, 4x4 296, 5x4 300; with 24 sums or more LLVM runs out
-# of registers, 6x4 232, 8x3 204. Those with one column are for outputs that have no more.
-SUM_TILES = [
+# of registers, 6x4 232, 8x3 204. Tiles of one column are for outputs that have only one.
+OUTER_PRODUCT_TILES = [
     (8, 2),
     (7, 2),
     (5, 4),
@@ -44,66 +52,65 @@ SUM_TILES = [
     (5, 1),
     (1, 1),
 ]
-# The same for products: 4x6 285, 4x5 267, 2x9 244, 4x3 221, 8x3 186; for 5 rows, 5x5 224, 5x4 183.
-PRODUCT_TILES = [(5, 5), (4, 6), (1, 6), (1, 1)]
+# Measured likewise: 4x6 285, 4x5 267, 2x9 244, 4x3 221, 8x3 186; for 5 rows, 5x5 224, 5x4 183.
+DOT_TILES = [(5, 5), (4, 6), (1, 6), (1, 1)]
 if VECTOR_BYTES < 64:  # 16 registers
-    SUM_TILES = [(4, 2), (2, 4), (1, 4), (4, 1), (1, 1)]
-    PRODUCT_TILES = [(3, 3), (1, 3), (1, 1)]
+    OUTER_PRODUCT_TILES = [(4, 2), (2, 4), (1, 4), (4, 1), (1, 1)]
+    DOT_TILES = [(3, 3), (1, 3), (1, 1)]
 
 
 def outer_product_tile_shape(rows: int, columns: int) -> tuple[int, int]:
-    """Return rows and columns of the sum tile that covers an output of this size soonest."""
+    """Return the shape in OUTER_PRODUCT_TILES that covers rows x columns in the fewest cycles."""
 
     def cycles(shape):
-        # A term of a tile takes half a cycle for a multiply-add or a number, one for a vector from
-        # the second-level cache, and at least four until its sums can be added to again.
+        # A term of a tile takes half a cycle for each multiply-add or scalar, one cycle for each
+        # vector from the second-level cache, and at least the four until a sum can be added to
+        # again.
         ROWS, COLUMNS = shape
         tiles = -(-rows // ROWS) * -(-columns // COLUMNS)
         return tiles * max(ROWS * COLUMNS / 2, ROWS / 2 + COLUMNS, 4)
 
-    return min((s for s in SUM_TILES if s[0] <= rows and s[1] <= columns), key=cycles)
+    fitting = (s for s in OUTER_PRODUCT_TILES if s[0] <= rows and s[1] <= columns)
+    return min(fitting, key=cycles)
 
 
 def dot_tile_shape(rows: int, columns: int) -> tuple[int, int]:
-    """Return the product tile that computes the fewest rows twice; of equals, the first."""
-    low = [shape for shape in PRODUCT_TILES if shape[0] <= rows]
+    """Return the shape in DOT_TILES that computes the fewest rows twice; of equals, the first."""
+    low = [shape for shape in DOT_TILES if shape[0] <= rows]
     fitting = [shape for shape in low if 1 < shape[1] <= columns]
-    narrow = [shape for shape in low if shape[1] == 1]
-    return min(fitting or narrow, key=lambda shape: -(-rows // shape[0]) * shape[0])
+    single_column = [shape for shape in low if shape[1] == 1]
+    return min(fitting or single_column, key=lambda shape: -(-rows // shape[0]) * shape[0])
 
 
-INT = ir.IntType(64)
+def _int64(value):
+    return ir.Constant(INT, value)
 
 
-def _integer(number):
-    return ir.Constant(INT, number)
+def _vector_type(array_type):
+    """Return the LLVM type of a full vector of an array's elements."""
+    element = ir.FloatType() if array_type.dtype == types.float32 else ir.DoubleType()
+    return ir.VectorType(element, VECTOR_BYTES * 8 // array_type.dtype.bitwidth)
 
 
-def _vector(array_type):
-    """Return a register full of an array's numbers."""
-    real = ir.FloatType() if array_type.dtype == types.float32 else ir.DoubleType()
-    return ir.VectorType(real, VECTOR_BYTES * 8 // array_type.dtype.bitwidth)
-
-
-def _unwrap(context, builder, signature, arguments):
-    """Replace arrays by pointers to their first element."""
+def _unwrap_arrays(context, builder, signature, args):
+    """Replace arrays by pointers to their first elements."""
     return [
-        pointer_to(context, builder, kind, value) if isinstance(kind, types.Array) else value
-        for kind, value in zip(signature.args, arguments, strict=True)
+        data_pointer(context, builder, kind, value) if isinstance(kind, types.Array) else value
+        for kind, value in zip(signature.args, args, strict=True)
     ]
 
 
-def _moved(builder, pointer, start, step, count):
-    """Return pointers to ``count`` places, ``step`` numbers apart."""
+def _strided_pointers(builder, pointer, start, stride, count):
+    """Return the addresses pointer + start + i * stride for each i < count."""
     return [
-        builder.gep(pointer, [builder.add(start, builder.mul(step, _integer(i)))])
+        builder.gep(pointer, [builder.add(start, builder.mul(stride, _int64(i)))])
         for i in range(count)
     ]
 
 
-def _repeat(builder, vector, pointer, offset):
-    """Load one number into all lanes."""
-    return repeat(builder, vector, builder.load(builder.gep(pointer, [offset])))
+def _load_splat(builder, vector, pointer, offset):
+    """Load one element into all lanes."""
+    return emit_splat(builder, vector, builder.load(builder.gep(pointer, [offset])))
 
 
 def _multiply_add(builder, vector, a, b, c):
@@ -111,248 +118,290 @@ def _multiply_add(builder, vector, a, b, c):
 
 
 class _Loop:
-    """A counted loop that carries values in registers; `close` ends it."""
+    """A counted loop that carries values in registers.
 
-    def __init__(self, builder, count, carried):
-        before = builder.block
+    The constructor begins the body of the loop, and `close` ends it. In between, ``index`` counts
+    from 0 and ``values`` are the carried values at the beginning of a round.
+    """
+
+    def __init__(self, builder, count, initial_values):
+        entry_block = builder.block
         self._builder, self._count = builder, count
         self._body = builder.append_basic_block("body")
-        self._after = builder.append_basic_block("after")
+        self._exit = builder.append_basic_block("exit")
         builder.branch(self._body)
         builder.position_at_end(self._body)
         self.index = builder.phi(INT)
-        self.index.add_incoming(_integer(0), before)
+        self.index.add_incoming(_int64(0), entry_block)
         self.values = []
-        for value in carried:
+        for value in initial_values:
             phi = builder.phi(value.type)
-            phi.add_incoming(value, before)
+            phi.add_incoming(value, entry_block)
             self.values.append(phi)
 
     def close(self, values):
+        """End a round, which has made these values of the carried ones; return them."""
         builder = self._builder
-        following = builder.add(self.index, _integer(1))
-        self.index.add_incoming(following, builder.block)
+        next_index = builder.add(self.index, _int64(1))
+        self.index.add_incoming(next_index, builder.block)
         for phi, value in zip(self.values, values, strict=True):
             phi.add_incoming(value, builder.block)
-        more = builder.icmp_signed("<", following, self._count)
-        builder.cbranch(more, self._body, self._after)
-        builder.position_at_end(self._after)
+        has_next = builder.icmp_signed("<", next_index, self._count)
+        builder.cbranch(has_next, self._body, self._exit)
+        builder.position_at_end(self._exit)
         return values
 
 
-def _room(builder, vector, count):
-    """Return pointers to room on the stack for so many vectors."""
-    room = cgutils.alloca_once(builder, ir.ArrayType(vector, count))
-    return [builder.gep(room, [ir.IntType(32)(0), ir.IntType(32)(at)]) for at in range(count)]
+def _stack_slots(builder, vector, count):
+    """Return pointers to uninitialised vectors on the stack."""
+    slots = cgutils.alloca_once(builder, ir.ArrayType(vector, count))
+    return [builder.gep(slots, [ir.IntType(32)(0), ir.IntType(32)(i)]) for i in range(count)]
 
 
-class _Part:
-    """Part of a long sum; `close` goes on with the next one until all are added up.
+class _BlockedSum:
+    """A loop over blocks of at most MAX_SUM_TERMS terms, which are summed and then added up.
 
-    The totals of a sum of several parts lie in memory, so that one of a single part, as almost
-    all are, has the registers to itself.
+    The constructor begins the body, which sums the terms ``start`` to before ``start + count``.
+    `close` ends it. The totals of several blocks lie in memory (``slots``), so that a sum of a
+    single block, as almost all are, has all the registers for itself.
     """
 
-    def __init__(self, builder, terms, whole, room):
-        before = builder.block
-        self._builder, self._terms, self._whole, self._room = builder, terms, whole, room
-        self._head = builder.append_basic_block("part")
-        builder.branch(self._head)
-        builder.position_at_end(self._head)
+    def __init__(self, builder, n_terms, is_single_block, slots):
+        entry_block = builder.block
+        self._builder, self._n_terms = builder, n_terms
+        self._is_single_block, self._slots = is_single_block, slots
+        self._body = builder.append_basic_block("sum_block")
+        builder.branch(self._body)
+        builder.position_at_end(self._body)
         self.start = builder.phi(INT)
-        self.start.add_incoming(_integer(0), before)
-        left = builder.sub(terms, self.start)
-        fits = builder.icmp_signed("<", left, _integer(MAX_SUM_TERMS))
-        self.count = builder.select(fits, left, _integer(MAX_SUM_TERMS))
+        self.start.add_incoming(_int64(0), entry_block)
+        remaining = builder.sub(n_terms, self.start)
+        is_last = builder.icmp_signed("<", remaining, _int64(MAX_SUM_TERMS))
+        self.count = builder.select(is_last, remaining, _int64(MAX_SUM_TERMS))
 
     def close(self, sums):
-        builder, short = self._builder, self._builder.block
-        long, after = builder.append_basic_block("long"), builder.append_basic_block("summed")
-        builder.cbranch(self._whole, after, long).set_weights([1000, 1])
-        builder.position_at_end(long)
-        first = builder.icmp_signed("==", self.start, _integer(0))
+        """Add the sums of a block to the totals; return the totals of all blocks."""
+        builder, body_end = self._builder, self._builder.block
+        accumulate = builder.append_basic_block("accumulate")
+        exit_block = builder.append_basic_block("summed")
+        branch = builder.cbranch(self._is_single_block, exit_block, accumulate)
+        branch.set_weights([1000, 1])
+        builder.position_at_end(accumulate)
+        is_first = builder.icmp_signed("==", self.start, _int64(0))
         totals = []
-        for value, place in zip(sums, self._room, strict=False):
-            total = builder.select(first, ir.Constant(value.type, None), builder.load(place))
+        for value, slot in zip(sums, self._slots, strict=False):
+            total = builder.select(is_first, ir.Constant(value.type, None), builder.load(slot))
             totals.append(builder.fadd(total, value))
-            builder.store(totals[-1], place)
-        end = builder.add(self.start, self.count)
-        self.start.add_incoming(end, long)
-        builder.cbranch(builder.icmp_signed("<", end, self._terms), self._head, after)
-        builder.position_at_end(after)
+            builder.store(totals[-1], slot)
+        stop = builder.add(self.start, self.count)
+        self.start.add_incoming(stop, accumulate)
+        has_next = builder.icmp_signed("<", stop, self._n_terms)
+        builder.cbranch(has_next, self._body, exit_block)
+        builder.position_at_end(exit_block)
         phis = [builder.phi(value.type) for value in sums]
         for phi, value, total in zip(phis, sums, totals, strict=True):
-            phi.add_incoming(value, short)
-            phi.add_incoming(total, long)
+            phi.add_incoming(value, body_end)
+            phi.add_incoming(total, accumulate)
         return phis
 
 
-def _shapes(builder, tiles, ROWS, COLUMNS):
-    """Yield each shape, inside a branch that is taken when ROWS and COLUMNS name it."""
-    after = builder.append_basic_block("after")
-    name = builder.add(builder.mul(ROWS, _integer(64)), COLUMNS)
-    branches = builder.switch(name, after)
-    for rows, columns in tiles:
+def _switch_on_shape(builder, shapes, ROWS, COLUMNS):
+    """Yield each tile shape, inside a branch that runs when it equals (ROWS, COLUMNS)."""
+    exit_block = builder.append_basic_block("tile_end")
+    shape_id = builder.add(builder.mul(ROWS, _int64(64)), COLUMNS)
+    switch = builder.switch(shape_id, exit_block)
+    for rows, columns in shapes:
         block = builder.append_basic_block(f"tile_{rows}x{columns}")
-        branches.add_case(_integer(64 * rows + columns), block)
+        switch.add_case(_int64(64 * rows + columns), block)
         builder.position_at_end(block)
         yield rows, columns
-        builder.branch(after)
-    builder.position_at_end(after)
+        builder.branch(exit_block)
+    builder.position_at_end(exit_block)
 
 
-def _sum_tile(by_row, context, builder, signature, arguments):
-    """Emit a sum tile; scale and bias belong to its rows, or else to its columns."""
-    vector = _vector(signature.args[0])
+def _load_affine(builder, vector, scale, bias, start, rows, columns, by_row):
+    """Return a scale and a bias vector for each sum of a tile, row by row.
+
+    By row, a row has one scale in all lanes; else each lane of each column has its own.
+    """
+    pairs = []
+    for i in range(rows if by_row else columns):
+        if by_row:
+            offset = builder.add(start, _int64(i))
+            pairs.append([_load_splat(builder, vector, array, offset) for array in (scale, bias)])
+        else:
+            offset = builder.add(start, _int64(i * vector.count))
+            pairs.append([emit_load(builder, vector, array, offset) for array in (scale, bias)])
+    return [pairs[r if by_row else c] for r in range(rows) for c in range(columns)]
+
+
+def _store_leaky_relu(builder, vector, values, negative_slope, destinations):
+    """Store the leaky ReLU of values; a slope of 1 skips the comparison."""
+    is_linear = builder.fcmp_ordered("==", negative_slope, ir.Constant(negative_slope.type, 1.0))
+    with builder.if_else(is_linear) as (identity_branch, leaky_branch):
+        with identity_branch:
+            for value, destination in zip(values, destinations, strict=True):
+                emit_store(builder, value, *destination)
+        with leaky_branch:
+            slope, zero = emit_splat(builder, vector, negative_slope), ir.Constant(vector, None)
+            for value, destination in zip(values, destinations, strict=True):
+                is_positive = builder.fcmp_ordered(">", value, zero)
+                value = builder.select(is_positive, value, builder.fmul(value, slope))
+                emit_store(builder, value, *destination)
+
+
+def _emit_outer_product_tile(by_row, context, builder, signature, args):
+    """Emit a tile of outer products; scale and bias belong to its rows, or else to its columns."""
+    vector = _vector_type(signature.args[0])
     (
-        x, x0, x_terms, x_step, w, w0, w_terms, w_step, terms, scale, bias, first, negative_slope,
-        out, out0, out_row, out_column, ROWS, COLUMNS,
-    ) = _unwrap(context, builder, signature, arguments)  # fmt: skip
-    whole = builder.icmp_signed("<=", terms, _integer(MAX_SUM_TERMS))
-    room = _room(builder, vector, max(rows * columns for rows, columns in SUM_TILES))
-    for rows, columns in _shapes(builder, SUM_TILES, ROWS, COLUMNS):
-        x_columns = _moved(builder, x, x0, x_step, columns)
-        w_rows = _moved(builder, w, w0, w_step, rows)
-        part = _Part(builder, terms, whole, room)
-        loop = _Loop(builder, part.count, [ir.Constant(vector, None)] * (rows * columns))
-        x_term = builder.load(builder.gep(x_terms, [builder.add(part.start, loop.index)]))
-        w_term = builder.load(builder.gep(w_terms, [builder.add(part.start, loop.index)]))
-        pixels = [load_vector(builder, vector, column, x_term) for column in x_columns]
+        x, x_base, x_offsets, x_stride, w, w_base, w_offsets, w_stride, n_terms,
+        scale, bias, affine_start, negative_slope,
+        out, out_base, out_row_stride, out_column_stride, ROWS, COLUMNS,
+    ) = _unwrap_arrays(context, builder, signature, args)  # fmt: skip
+    is_single_block = builder.icmp_signed("<=", n_terms, _int64(MAX_SUM_TERMS))
+    max_sums = max(rows * columns for rows, columns in OUTER_PRODUCT_TILES)
+    slots = _stack_slots(builder, vector, max_sums)
+    for rows, columns in _switch_on_shape(builder, OUTER_PRODUCT_TILES, ROWS, COLUMNS):
+        x_columns = _strided_pointers(builder, x, x_base, x_stride, columns)
+        w_rows = _strided_pointers(builder, w, w_base, w_stride, rows)
+        block = _BlockedSum(builder, n_terms, is_single_block, slots)
+        loop = _Loop(builder, block.count, [ir.Constant(vector, None)] * (rows * columns))
+        term = builder.add(block.start, loop.index)
+        x_offset = builder.load(builder.gep(x_offsets, [term]))
+        w_offset = builder.load(builder.gep(w_offsets, [term]))
+        x_vectors = [emit_load(builder, vector, column, x_offset) for column in x_columns]
         sums = []
         for r in range(rows):
-            weight = _repeat(builder, vector, w_rows[r], w_term)
+            weight = _load_splat(builder, vector, w_rows[r], w_offset)
             for c in range(columns):
-                total = loop.values[r * columns + c]
-                sums.append(_multiply_add(builder, vector, pixels[c], weight, total))
-        sums = part.close(loop.close(sums))
-        affine = []
-        for at in range(rows if by_row else columns):
-            if by_row:
-                place = builder.add(first, _integer(at))
-                affine.append([_repeat(builder, vector, given, place) for given in (scale, bias)])
-            else:
-                place = builder.add(first, _integer(at * vector.count))
-                affine.append(
-                    [load_vector(builder, vector, given, place) for given in (scale, bias)]
-                )
-        for at, value in enumerate(sums):
-            factor, shift = affine[at // columns if by_row else at % columns]
-            sums[at] = _multiply_add(builder, vector, value, factor, shift)
-        places = [
-            (row, builder.mul(out_column, _integer(c)))
-            for row in _moved(builder, out, out0, out_row, rows)
+                acc = loop.values[r * columns + c]
+                sums.append(_multiply_add(builder, vector, x_vectors[c], weight, acc))
+        sums = block.close(loop.close(sums))
+        affine = _load_affine(builder, vector, scale, bias, affine_start, rows, columns, by_row)
+        values = [
+            _multiply_add(builder, vector, value, *scale_and_bias)
+            for value, scale_and_bias in zip(sums, affine, strict=True)
+        ]
+        destinations = [
+            (row, builder.mul(out_column_stride, _int64(c)))
+            for row in _strided_pointers(builder, out, out_base, out_row_stride, rows)
             for c in range(columns)
         ]
-        linear = builder.fcmp_ordered("==", negative_slope, ir.Constant(negative_slope.type, 1.0))
-        with builder.if_else(linear) as (as_they_are, bent):
-            with as_they_are:
-                for value, place in zip(sums, places, strict=True):
-                    store_vector(builder, value, *place)
-            with bent:
-                weak, nothing = repeat(builder, vector, negative_slope), ir.Constant(vector, None)
-                for value, place in zip(sums, places, strict=True):
-                    positive = builder.fcmp_ordered(">", value, nothing)
-                    value = builder.select(positive, value, builder.fmul(value, weak))
-                    store_vector(builder, value, *place)
+        _store_leaky_relu(builder, vector, values, negative_slope, destinations)
     return context.get_dummy_value()
 
 
 @intrinsic
 def outer_product_tile(
-    typing, x, x0, x_terms, x_step, w, w0, w_terms, w_step, terms, scale, bias, first, negative_slope,
-    out, out0, out_row, out_column, ROWS, COLUMNS,
+    typing, x, x_base, x_offsets, x_stride, w, w_base, w_offsets, w_stride, n_terms,
+    scale, bias, affine_start, negative_slope,
+    out, out_base, out_row_stride, out_column_stride, ROWS, COLUMNS,
 ):  # fmt: skip
     """out[r, c] = scale[r] * sum over t of w[r, t] * x[t, c] + bias[r], a vector each.
 
-    What is negative is multiplied by the slope: that of a leaky ReLU, or 1. Parts of MAX_SUM_TERMS
-    terms are summed each, and then added up: see `blocked_matmul`.
+    Negative results are multiplied by ``negative_slope``, as in a leaky ReLU; 1 leaves them. Each
+    MAX_SUM_TERMS terms are summed on their own and the sums are then added up, as in
+    `numpy_backend.dense.blocked_matmul`.
 
-    All arrays are flat. Behind the names stand these elements:
+    In the flat arrays,
 
-        w[r, t]    w[w0 + w_terms[t] + r * w_step], one number
-        x[t, c]    x[x0 + x_terms[t] + c * x_step], a vector
-        scale[r]   scale[first + r], one number; bias[r] alike
-        out[r, c]  out[out0 + r * out_row + c * out_column], a vector
+        w[r, t]    is w[w_base + w_offsets[t] + r * w_stride], a scalar
+        x[t, c]    is x[x_base + x_offsets[t] + c * x_stride], a vector
+        scale[r]   is scale[affine_start + r], a scalar; bias[r] likewise
+        out[r, c]  is out[out_base + r * out_row_stride + c * out_column_stride], a vector
 
-    ROWS and COLUMNS are those of a shape in SUM_TILES.
+    for t < n_terms, r < ROWS and c < COLUMNS. (ROWS, COLUMNS) is one of OUTER_PRODUCT_TILES.
     """
     signature = types.void(
-        x, x0, x_terms, x_step, w, w0, w_terms, w_step, terms, scale, bias, first, negative_slope,
-        out, out0, out_row, out_column, ROWS, COLUMNS,
+        x, x_base, x_offsets, x_stride, w, w_base, w_offsets, w_stride, n_terms,
+        scale, bias, affine_start, negative_slope,
+        out, out_base, out_row_stride, out_column_stride, ROWS, COLUMNS,
     )  # fmt: skip
 
-    return signature, partial(_sum_tile, True)
+    return signature, partial(_emit_outer_product_tile, True)
 
 
 @intrinsic
 def outer_product_tile_of_columns(
-    typing, x, x0, x_terms, x_step, w, w0, w_terms, w_step, terms, scale, bias, first, negative_slope,
-    out, out0, out_row, out_column, ROWS, COLUMNS,
+    typing, x, x_base, x_offsets, x_stride, w, w_base, w_offsets, w_stride, n_terms,
+    scale, bias, affine_start, negative_slope,
+    out, out_base, out_row_stride, out_column_stride, ROWS, COLUMNS,
 ):  # fmt: skip
-    """The same with a scale and a bias for each number of a row, those from `first` on.
+    """out[r, c] = scale[c] * sum over t of w[r, t] * x[t, c] + bias[c], a vector each.
 
-    out[r, c] = scale[c] * sum over t of w[r, t] * x[t, c] + bias[c], a vector each.
+    `outer_product_tile` with a scale and a bias for each lane of each column: those of column c
+    are the vectors at ``affine_start`` plus c vectors.
     """
     signature = types.void(
-        x, x0, x_terms, x_step, w, w0, w_terms, w_step, terms, scale, bias, first, negative_slope,
-        out, out0, out_row, out_column, ROWS, COLUMNS,
+        x, x_base, x_offsets, x_stride, w, w_base, w_offsets, w_stride, n_terms,
+        scale, bias, affine_start, negative_slope,
+        out, out_base, out_row_stride, out_column_stride, ROWS, COLUMNS,
     )  # fmt: skip
-    return signature, partial(_sum_tile, False)
+    return signature, partial(_emit_outer_product_tile, False)
 
 
 @intrinsic
 def dot_tile(
-    typing, a, a0, a_lines, a_row, a_step, b, b0, b_lines, b_terms, b_term0, b_step,
-    line0, lines, length, out, out0, out_row, ROWS, COLUMNS,
+    typing, a, a_base, a_segment_offsets, a_row_stride, a_vector_stride,
+    b, b_base, b_segment_offsets, b_column_offsets, first_column, b_vector_stride,
+    first_segment, n_segments, segment_length, out, out_base, out_row_stride, ROWS, COLUMNS,
 ):  # fmt: skip
-    """out[r, c] = sum over lines k, places j and lanes of a[r, k, j] * b[c, k, j].
+    """out[r, c] = sum over segments k, positions j and lanes of a[r, k, j] * b[c, k, j].
 
-    All arrays are flat. Behind the names stand these vectors:
+    In the flat arrays,
 
-        a[r, k, j]  a[a0 + a_lines[line0 + k] + r * a_row + j * a_step]
-        b[c, k, j]  b[b0 + b_lines[line0 + k] + b_terms[b_term0 + c] + j * b_step]
+        a[r, k, j]  is the vector at a_base + a_segment_offsets[first_segment + k]
+                    + r * a_row_stride + j * a_vector_stride
+        b[c, k, j]  is the vector at b_base + b_segment_offsets[first_segment + k]
+                    + b_column_offsets[first_column + c] + j * b_vector_stride
+        out[r, c]   is out[out_base + r * out_row_stride + c], a scalar
 
-    and out[r, c], one number, is out[out0 + r * out_row + c]. The sums stay in registers over
-    all lines; their lanes are added up at the end. ROWS and COLUMNS are those of a shape in
-    PRODUCT_TILES.
+    for k < n_segments, j < segment_length, r < ROWS and c < COLUMNS. The sums stay in registers
+    over all segments; their lanes are added up at the end. (ROWS, COLUMNS) is one of DOT_TILES.
     """
     signature = types.void(
-        a, a0, a_lines, a_row, a_step, b, b0, b_lines, b_terms, b_term0, b_step,
-        line0, lines, length, out, out0, out_row, ROWS, COLUMNS,
+        a, a_base, a_segment_offsets, a_row_stride, a_vector_stride,
+        b, b_base, b_segment_offsets, b_column_offsets, first_column, b_vector_stride,
+        first_segment, n_segments, segment_length, out, out_base, out_row_stride, ROWS, COLUMNS,
     )  # fmt: skip
 
-    def generate(context, builder, signature, arguments):
-        vector = _vector(signature.args[0])
+    def codegen(context, builder, signature, args):
+        vector = _vector_type(signature.args[0])
         (
-            a, a0, a_lines, a_row, a_step, b, b0, b_lines, b_terms, b_term0, b_step,
-            line0, lines, length, out, out0, out_row, ROWS, COLUMNS,
-        ) = _unwrap(context, builder, signature, arguments)  # fmt: skip
-        for rows, columns in _shapes(builder, PRODUCT_TILES, ROWS, COLUMNS):
-            a_rows = _moved(builder, a, a0, a_row, rows)
+            a, a_base, a_segment_offsets, a_row_stride, a_vector_stride,
+            b, b_base, b_segment_offsets, b_column_offsets, first_column, b_vector_stride,
+            first_segment, n_segments, segment_length, out, out_base, out_row_stride,
+            ROWS, COLUMNS,
+        ) = _unwrap_arrays(context, builder, signature, args)  # fmt: skip
+        for rows, columns in _switch_on_shape(builder, DOT_TILES, ROWS, COLUMNS):
+            a_rows = _strided_pointers(builder, a, a_base, a_row_stride, rows)
             b_columns = []
             for c in range(columns):
-                term = builder.load(builder.gep(b_terms, [builder.add(b_term0, _integer(c))]))
-                b_columns.append(builder.gep(b, [builder.add(b0, term)]))
-            outer = _Loop(builder, lines, [ir.Constant(vector, None)] * (rows * columns))
-            line = builder.add(line0, outer.index)
-            a_at = builder.load(builder.gep(a_lines, [line]))
-            b_at = builder.load(builder.gep(b_lines, [line]))
-            inner = _Loop(builder, length, [*outer.values, a_at, b_at])
-            *sums, a_at, b_at = inner.values
-            a_vectors = [load_vector(builder, vector, row, a_at) for row in a_rows]
+                column = builder.add(first_column, _int64(c))
+                column_offset = builder.load(builder.gep(b_column_offsets, [column]))
+                b_columns.append(builder.gep(b, [builder.add(b_base, column_offset)]))
+            zeros = [ir.Constant(vector, None)] * (rows * columns)
+            segments = _Loop(builder, n_segments, zeros)
+            segment = builder.add(first_segment, segments.index)
+            a_offset = builder.load(builder.gep(a_segment_offsets, [segment]))
+            b_offset = builder.load(builder.gep(b_segment_offsets, [segment]))
+            vectors = _Loop(builder, segment_length, [*segments.values, a_offset, b_offset])
+            *sums, a_offset, b_offset = vectors.values
+            a_vectors = [emit_load(builder, vector, row, a_offset) for row in a_rows]
             for c in range(columns):
-                b_vector = load_vector(builder, vector, b_columns[c], b_at)
+                b_vector = emit_load(builder, vector, b_columns[c], b_offset)
                 for r in range(rows):
-                    at = r * columns + c
-                    sums[at] = _multiply_add(builder, vector, b_vector, a_vectors[r], sums[at])
-            a_at, b_at = builder.add(a_at, a_step), builder.add(b_at, b_step)
-            *sums, _, _ = inner.close([*sums, a_at, b_at])
-            sums = outer.close(sums)
+                    i = r * columns + c
+                    sums[i] = _multiply_add(builder, vector, b_vector, a_vectors[r], sums[i])
+            a_offset = builder.add(a_offset, a_vector_stride)
+            b_offset = builder.add(b_offset, b_vector_stride)
+            *sums, _, _ = vectors.close([*sums, a_offset, b_offset])
+            sums = segments.close(sums)
             for r in range(rows):
                 for c in range(columns):
-                    total = add_lanes(builder, sums[r * columns + c])
-                    offset = builder.add(builder.mul(out_row, _integer(r)), _integer(c))
-                    builder.store(total, builder.gep(out, [builder.add(out0, offset)]))
+                    total = emit_reduce_sum(builder, sums[r * columns + c])
+                    offset = builder.add(builder.mul(out_row_stride, _int64(r)), _int64(c))
+                    builder.store(total, builder.gep(out, [builder.add(out_base, offset)]))
         return context.get_dummy_value()
 
-    return signature, generate
+    return signature, codegen

@@ -1,8 +1,12 @@
-"""Kernels that cover a whole output with register tiles.
+"""Matrix products that cover their whole output with register tiles, and sums over channels.
 
-Where an output is no multiple of the tile, the last tile overlaps the one before it and computes
-some sums twice.
+The arrays are flat and may have any layout: strides and tables of offsets say where rows, columns
+and summed terms lie, so that a convolution is such a product without a copy of its windows. Where
+the output is no multiple of the tile, the last tile overlaps the one before it and computes some
+sums twice; so no tile needs a mask.
 """
+
+from functools import lru_cache
 
 import numpy as np
 from numba import prange
@@ -11,87 +15,126 @@ from kernels.numba_backend.runtime.compiler import parallel
 from kernels.numba_backend.simd.micro_kernels import dot_tile, outer_product_tile
 from kernels.numba_backend.simd.vectors import load, reduce_sum
 
-CHUNK = 256  # vectors added in their own precision before the sum goes on in float64
+CHUNK_VECTORS = 256  # vectors summed in their own dtype before their sum is added up in float64
+
+
+@lru_cache(maxsize=256)
+def strided_offsets(count: int, stride: int) -> np.ndarray:
+    """Return the offsets 0, stride, 2 * stride, ... of so many terms."""
+    return np.arange(count, dtype=np.int64) * stride
+
+
+@lru_cache(maxsize=64)
+def _filled(value: float, count: int, dtype: np.dtype) -> np.ndarray:
+    return np.full(count, value, dtype)
+
+
+def scale_and_bias(scale, bias, count: int, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
+    """Return the scale and the bias as arrays: ones and zeros where they are None."""
+    return (
+        _filled(1.0, count, dtype) if scale is None else scale,
+        _filled(0.0, count, dtype) if bias is None else bias,
+    )
 
 
 @parallel
 def tiled_matmul(
-    x, x_strides, x_terms, w, w_strides, w_terms, scale, bias, negative_slope, out, out_strides, counts,
-    tile,
+    x, x_strides, x_offsets, w, w_strides, w_offsets, scale, bias, negative_slope,
+    out, out_strides, counts, tile,
 ):  # fmt: skip
     """out[b, g, i, r, c] = scale[g, r] * sum over t of w[g, r, t] * x[b, g, i, t, c] + bias[g, r].
 
-    What is negative is multiplied by the slope.
+    Negative results are multiplied by ``negative_slope``.
 
-    counts are the numbers of blocks b, groups g, lines i, rows r and columns c. The strides are
-    those of b, g, i and c in x; of g and r in w; of b, g, i, r and c in out.
+    Parameters
+    ----------
+    counts
+        Numbers of blocks b, groups g, slices i (in a convolution, the rows of output pixels), rows
+        r and columns c. A column is one vector.
+    x_strides
+        Of b, g, i and c.
+    w_strides
+        Of g and r.
+    out_strides
+        Of b, g, i, r and c.
+    x_offsets, w_offsets
+        Offset of each summed term t.
+    tile
+        One of `micro_kernels.OUTER_PRODUCT_TILES`, no larger than (r, c).
     """
-    blocks, groups, lines, rows, columns = counts
+    blocks, groups, slices, rows, columns = counts
     ROWS, COLUMNS = tile
-    tiles = (rows + ROWS - 1) // ROWS
-    for task in prange(blocks * groups * lines * tiles):
-        r = min(task % tiles * ROWS, rows - ROWS)
-        i = task // tiles % lines
-        g = task // (tiles * lines) % groups
-        b = task // (tiles * lines * groups)
-        x0 = b * x_strides[0] + g * x_strides[1] + i * x_strides[2]
-        w0 = g * w_strides[0] + r * w_strides[1]
-        out0 = b * out_strides[0] + g * out_strides[1] + i * out_strides[2] + r * out_strides[3]
+    row_tiles = (rows + ROWS - 1) // ROWS
+    for task in prange(blocks * groups * slices * row_tiles):
+        r = min(task % row_tiles * ROWS, rows - ROWS)
+        i = task // row_tiles % slices
+        g = task // (row_tiles * slices) % groups
+        b = task // (row_tiles * slices * groups)
+        x_base = b * x_strides[0] + g * x_strides[1] + i * x_strides[2]
+        w_base = g * w_strides[0] + r * w_strides[1]
+        out_base = b * out_strides[0] + g * out_strides[1] + i * out_strides[2] + r * out_strides[3]
         for start in range(0, columns, COLUMNS):
             c = min(start, columns - COLUMNS)
             outer_product_tile(
-                x, x0 + c * x_strides[3], x_terms, x_strides[3],
-                w, w0, w_terms, w_strides[1], x_terms.size, scale, bias, g * rows + r,
-                negative_slope,
-                out, out0 + c * out_strides[4], out_strides[3], out_strides[4],
+                x, x_base + c * x_strides[3], x_offsets, x_strides[3],
+                w, w_base, w_offsets, w_strides[1], x_offsets.size,
+                scale, bias, g * rows + r, negative_slope,
+                out, out_base + c * out_strides[4], out_strides[3], out_strides[4],
                 ROWS, COLUMNS,
             )  # fmt: skip
 
 
 @parallel
 def tiled_matmul_nt(
-    a, a_group, a_row, a_step, a_lines, b, b_group, b_step, b_lines, b_terms, length, groups,
-    tile, out,
+    a, a_group_stride, a_row_stride, a_vector_stride, a_segment_offsets,
+    b, b_group_stride, b_vector_stride, b_segment_offsets, b_column_offsets,
+    segment_length, groups, tile, out,
 ):  # fmt: skip
-    """out[p, g, r, c] = the products of row r of a and term c of b over part p of the lines."""
+    """out[p, g, r, c] = the dot product of row r of a and row c of b, over part p of the segments.
+
+    The summed dimension lies in the lanes of both, as in A @ B.T of row-major matrices. It is cut
+    into segments of ``segment_length`` vectors that lie ``vector_stride`` apart, and the segments
+    into the parts of out (parts, groups * rows, columns). See `dot_tile` for the offsets.
+    """
     parts, rows, columns = out.shape
     rows //= groups
     ROWS, COLUMNS = tile
-    tiles, across = (rows + ROWS - 1) // ROWS, (columns + COLUMNS - 1) // COLUMNS
-    flat = out.reshape(-1)
-    for task in prange(parts * groups * tiles * across):
-        c = min(task % across * COLUMNS, columns - COLUMNS)
-        r = min(task // across % tiles * ROWS, rows - ROWS)
-        g = task // (across * tiles) % groups
-        p = task // (across * tiles * groups)
-        first = p * a_lines.size // parts
-        last = (p + 1) * a_lines.size // parts
+    row_tiles, column_tiles = (rows + ROWS - 1) // ROWS, (columns + COLUMNS - 1) // COLUMNS
+    out_flat = out.reshape(-1)
+    for task in prange(parts * groups * row_tiles * column_tiles):
+        c = min(task % column_tiles * COLUMNS, columns - COLUMNS)
+        r = min(task // column_tiles % row_tiles * ROWS, rows - ROWS)
+        g = task // (column_tiles * row_tiles) % groups
+        p = task // (column_tiles * row_tiles * groups)
+        first = p * a_segment_offsets.size // parts
+        stop = (p + 1) * a_segment_offsets.size // parts
         dot_tile(
-            a, g * a_group + r * a_row, a_lines, a_row, a_step,
-            b, g * b_group, b_lines, b_terms, c, b_step,
-            first, last - first, length,
-            flat, ((p * groups + g) * rows + r) * columns + c, columns,
+            a, g * a_group_stride + r * a_row_stride, a_segment_offsets, a_row_stride,
+            a_vector_stride,
+            b, g * b_group_stride, b_segment_offsets, b_column_offsets, c, b_vector_stride,
+            first, stop - first, segment_length,
+            out_flat, ((p * groups + g) * rows + r) * columns + c, columns,
             ROWS, COLUMNS,
         )  # fmt: skip
 
 
 @parallel
 def channel_sums(x, out):
-    """out (C,) = the sum of each channel of x (B, C, S, L); empty lanes hold 0."""
+    """out (C,) = the sum of each channel of x (B, C, S, L), whose padding lanes hold 0."""
     B, C, S, L = x.shape
-    flat = x.reshape(-1)
+    x_flat = x.reshape(-1)
     sums = np.empty(B * C)
     for task in prange(B * C):
-        plane = 0.0
-        for s in range(0, S, CHUNK):
-            at = (task * S + s) * L
-            some = load(flat, at)
-            for p in range(at + L, at + min(CHUNK, S - s) * L, L):
-                some += load(flat, p)
-            plane += np.float64(reduce_sum(some))
-        sums[task] = plane
+        plane_sum = 0.0
+        for s in range(0, S, CHUNK_VECTORS):
+            start = (task * S + s) * L
+            acc = load(x_flat, start)
+            for p in range(start + L, start + min(CHUNK_VECTORS, S - s) * L, L):
+                acc += load(x_flat, p)
+            plane_sum += np.float64(reduce_sum(acc))
+        sums[task] = plane_sum
     for c in range(C):
-        channel = 0.0
+        channel_sum = 0.0
         for b in range(B):
-            channel += sums[b * C + c]
-        out[c] = channel
+            channel_sum += sums[b * C + c]
+        out[c] = channel_sum

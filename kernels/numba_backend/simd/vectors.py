@@ -1,340 +1,237 @@
-"""Vector registers as a type of Numba's, so that a kernel on lanes reads as its formula.
+"""Vector registers as a Numba type, so that a kernel on lanes reads like its formula.
 
-    away = load(x, at) - mean        # 16 pixels at once, one of each image
-    value = away * scale + beta
-    store(y, at, where(value > 0, value, value * slope))
+    deviation = load(x, offset) - mean    # 16 pixels at once, one of each image
+    value = deviation * scale + beta
+    store(y, offset, where(value > zero, value, value * negative_slope))
 
-LLVM makes vectors of a plain loop over the lanes only where it can prove that no arrays overlap
-and that the loop is long, and takes registers of half the width. Here a vector is a value that
-stays in its register. Offsets count numbers from the beginning of a flat array.
+LLVM vectorises a plain loop over the lanes only where it can prove that no arrays overlap and
+that the loop is long, and it then uses registers of half the width. Here a vector is a value that
+stays in its register. All offsets count elements from the beginning of a flat array.
 """
 
 import operator
 
-import llvmlite.binding as llvm
 from llvmlite import ir
-from numba import config, types
-from numba.core import cgutils
+from numba import types
 from numba.extending import intrinsic, models, overload, register_model
 
 from kernels.numba_backend.runtime.compiler import FASTMATH
-
-
-def _vector_bytes() -> int:
-    """Return the width of this processor's vectors, or of the one that Numba is told to take."""
-    name, features = config.CPU_NAME, config.CPU_FEATURES  # type: ignore[attr-defined]
-    if features is None:
-        try:
-            features = "" if name not in (None, "host") else llvm.get_host_cpu_features().flatten()
-        except RuntimeError:  # LLVM cannot tell on every processor
-            features = ""
-    if "+avx512f" in features:
-        return 64
-    if "+avx2" in features or name == "haswell":
-        return 32
-    return 16
-
-
-VECTOR_BYTES = _vector_bytes()
-
-
-INT = ir.IntType(64)
+from kernels.numba_backend.simd.codegen import (
+    INT,
+    VECTOR_BYTES,
+    call_masked,
+    data_pointer,
+    emit_load,
+    emit_reduce_sum,
+    emit_splat,
+    emit_store,
+    emit_transpose,
+    first_lanes,
+    lane_indices,
+    vector_pointer,
+)
 
 
 class Vector(types.Type):
-    """The type of a register that holds ``count`` numbers."""
+    """The Numba type of a vector register that holds ``count`` elements of a scalar type."""
 
-    def __init__(self, element: types.Type, count: int):
-        self.element, self.count = element, count
-        super().__init__(f"Vector({element}, {count})")
+    def __init__(self, dtype: types.Type, count: int):
+        self.dtype, self.count = dtype, count
+        super().__init__(f"Vector({dtype}, {count})")
 
     @property
     def key(self):
-        return self.element, self.count
+        return self.dtype, self.count
 
 
 @register_model(Vector)
 class _VectorModel(models.PrimitiveModel):
-    def __init__(self, manager, kind):
-        if kind.element == types.boolean:
+    def __init__(self, manager, vector_type):
+        if vector_type.dtype == types.boolean:
             element = ir.IntType(1)
         else:
-            element = manager.lookup(kind.element).get_value_type()
-        super().__init__(manager, kind, ir.VectorType(element, kind.count))
+            element = manager.lookup(vector_type.dtype).get_value_type()
+        super().__init__(manager, vector_type, ir.VectorType(element, vector_type.count))
 
 
-def _full(element) -> Vector:
-    return Vector(element, VECTOR_BYTES * 8 // element.bitwidth)
+def _full_vector(dtype) -> Vector:
+    """Return the type of a vector that fills a whole register."""
+    return Vector(dtype, VECTOR_BYTES * 8 // dtype.bitwidth)
 
 
-def pointer_to(context, builder, kind, array):
-    """Return the address of an array's first number."""
-    return context.make_array(kind)(context, builder, array).data
+def _load_codegen(vector_type):
+    def codegen(context, builder, signature, args):
+        pointer = data_pointer(context, builder, signature.args[0], args[0])
+        return emit_load(builder, context.get_value_type(vector_type), pointer, args[1])
 
-
-def at(builder, vector, pointer, offset):
-    """Return the address of the vector that begins ``offset`` numbers behind a pointer."""
-    return builder.bitcast(builder.gep(pointer, [offset]), vector.as_pointer())
-
-
-def load_vector(builder, vector, pointer, offset):
-    value = builder.load(at(builder, vector, pointer, offset))
-    value.align = 1
-    return value
-
-
-def store_vector(builder, value, pointer, offset):
-    builder.store(value, at(builder, value.type, pointer, offset)).align = 1
-
-
-def repeat(builder, vector, number):
-    """Return a vector with the same number in all lanes."""
-    undefined = ir.Constant(vector, ir.Undefined)
-    zeros = ir.Constant(ir.VectorType(ir.IntType(32), vector.count), None)
-    first = builder.insert_element(undefined, number, ir.Constant(ir.IntType(32), 0))
-    return builder.shuffle_vector(first, undefined, zeros)
-
-
-def call_llvm(builder, name, vector, result, arguments, **options):
-    """Call one of LLVM's functions on vectors of floats."""
-    signature = ir.FunctionType(result, [argument.type for argument in arguments])
-    bits = 32 if isinstance(vector.element, ir.FloatType) else 64
-    function = cgutils.get_or_insert_function(
-        builder.module, signature, f"llvm.{name}.v{vector.count}f{bits}"
-    )
-    return builder.call(function, arguments, **options)
-
-
-def add_lanes(builder, value):
-    """Return the sum over the lanes of a vector."""
-    element = value.type.element
-    arguments = [ir.Constant(element, 0.0), value]
-    return call_llvm(
-        builder, "vector.reduce.fadd", value.type, element, arguments, fastmath=("reassoc",)
-    )
-
-
-def _loads(kind):
-    def generate(context, builder, signature, arguments):
-        pointer = pointer_to(context, builder, signature.args[0], arguments[0])
-        return load_vector(builder, context.get_value_type(kind), pointer, arguments[1])
-
-    return generate
+    return codegen
 
 
 @intrinsic
 def load(typing, array, offset):
     """Return the vector at an offset."""
-    kind = _full(array.dtype)
-    return kind(array, offset), _loads(kind)
+    vector_type = _full_vector(array.dtype)
+    return vector_type(array, offset), _load_codegen(vector_type)
 
 
 @intrinsic
 def load_like(typing, array, offset, like):
-    """Return as many numbers as another vector has."""
-    kind = Vector(array.dtype, like.count)
-    return kind(array, offset, like), _loads(kind)
+    """Return the vector at an offset, with as many lanes as the vector ``like`` has."""
+    vector_type = Vector(array.dtype, like.count)
+    return vector_type(array, offset, like), _load_codegen(vector_type)
 
 
 @intrinsic
 def store(typing, array, offset, value):
     """Write a vector to an offset."""
 
-    def generate(context, builder, signature, arguments):
-        pointer = pointer_to(context, builder, signature.args[0], arguments[0])
-        store_vector(builder, arguments[2], pointer, arguments[1])
+    def codegen(context, builder, signature, args):
+        pointer = data_pointer(context, builder, signature.args[0], args[0])
+        emit_store(builder, args[2], pointer, args[1])
         return context.get_dummy_value()
 
-    return types.void(array, offset, value), generate
-
-
-def _lanes(count):
-    """Return the vector of the numbers of the lanes."""
-    integers = ir.VectorType(INT, count)
-    return ir.Constant(integers, list(range(count)))
-
-
-def _masked(builder, action, places, mask, value):
-    """Call LLVM's masked gather, load or store; value is what to store or what else to return.
-
-    places is the address of a vector, or a vector of addresses.
-    """
-    vector = value.type
-    bits = vector.element.width if isinstance(vector.element, ir.IntType) else None
-    element = (
-        f"i{bits}" if bits else {ir.FloatType(): "f32", ir.DoubleType(): "f64"}[vector.element]
-    )
-    name = f"v{vector.count}{element}"
-    pointers = f"v{vector.count}p0{element}" if action == "gather" else f"p0{name}"
-    alignment = ir.Constant(ir.IntType(32), 1)
-    if action == "store":
-        result, arguments = ir.VoidType(), [value, places, alignment, mask]
-    else:
-        result, arguments = vector, [places, alignment, mask, value]
-    signature = ir.FunctionType(result, [argument.type for argument in arguments])
-    function = cgutils.get_or_insert_function(
-        builder.module, signature, f"llvm.masked.{action}.{name}.{pointers}"
-    )
-    return builder.call(function, arguments)
-
-
-def _first(builder, lanes, count):
-    """Return the mask of the first lanes."""
-    numbers = _lanes(lanes)
-    return builder.icmp_signed("<", numbers, repeat(builder, numbers.type, count))
+    return types.void(array, offset, value), codegen
 
 
 @intrinsic
 def masked_load(typing, array, offset, count):
-    """Return the vector at an offset, of which only the first numbers are read; the rest is 0."""
-    kind = _full(array.dtype)
+    """Return the vector at an offset; only its first ``count`` lanes are read, the rest are 0."""
+    vector_type = _full_vector(array.dtype)
 
-    def generate(context, builder, signature, arguments):
-        array, offset, count = arguments
-        vector = context.get_value_type(kind)
-        pointer = at(
-            builder, vector, pointer_to(context, builder, signature.args[0], array), offset
-        )
-        mask = _first(builder, kind.count, count)
-        return _masked(builder, "load", pointer, mask, ir.Constant(vector, None))
+    def codegen(context, builder, signature, args):
+        array, offset, count = args
+        vector = context.get_value_type(vector_type)
+        pointer = data_pointer(context, builder, signature.args[0], array)
+        pointer = vector_pointer(builder, vector, pointer, offset)
+        mask = first_lanes(builder, vector_type.count, count)
+        return call_masked(builder, "load", pointer, mask, ir.Constant(vector, None))
 
-    return kind(array, offset, count), generate
+    return vector_type(array, offset, count), codegen
 
 
 @intrinsic
 def masked_store(typing, array, offset, value, count):
-    """Write the first numbers of a vector to an offset."""
+    """Write the first ``count`` lanes of a vector to an offset."""
 
-    def generate(context, builder, signature, arguments):
-        array, offset, value, count = arguments
-        pointer = pointer_to(context, builder, signature.args[0], array)
-        pointer = at(builder, value.type, pointer, offset)
-        _masked(builder, "store", pointer, _first(builder, value.type.count, count), value)
+    def codegen(context, builder, signature, args):
+        array, offset, value, count = args
+        pointer = data_pointer(context, builder, signature.args[0], array)
+        pointer = vector_pointer(builder, value.type, pointer, offset)
+        mask = first_lanes(builder, value.type.count, count)
+        call_masked(builder, "store", pointer, mask, value)
         return context.get_dummy_value()
 
-    return types.void(array, offset, value, count), generate
+    return types.void(array, offset, value, count), codegen
 
 
 @intrinsic
-def gather_strided(typing, array, offset, step, low, high, otherwise):
-    """Return numbers that stand a step apart, of the lanes from low to before high.
+def gather_strided(typing, array, offset, stride, start, stop, fill):
+    """Return the vector of the elements at offset, offset + stride, offset + 2 * stride, ...
 
-    The other lanes are not read and hold another vector's numbers.
+    Only the lanes from ``start`` to before ``stop`` are read. The other lanes hold those of the
+    vector ``fill``.
     """
 
-    def generate(context, builder, signature, arguments):
-        array, offset, step, low, high, otherwise = arguments
-        lanes, real = otherwise.type.count, otherwise.type.element
-        pointer = pointer_to(context, builder, signature.args[0], array)
-        numbers = _lanes(lanes)
-        first = builder.ptrtoint(builder.gep(pointer, [offset]), INT)
-        bytes_ = builder.mul(step, ir.Constant(INT, signature.args[0].dtype.bitwidth // 8))
-        away = builder.mul(numbers, repeat(builder, numbers.type, bytes_))
-        away = builder.add(away, repeat(builder, numbers.type, first))
-        places = builder.inttoptr(away, ir.VectorType(real.as_pointer(), lanes))
-        mask = builder.and_(
-            _first(builder, lanes, high),
-            builder.icmp_signed(">=", numbers, repeat(builder, numbers.type, low)),
+    def codegen(context, builder, signature, args):
+        array, offset, stride, start, stop, fill = args
+        lanes, element = fill.type.count, fill.type.element
+        pointer = data_pointer(context, builder, signature.args[0], array)
+        indices = lane_indices(lanes)
+        address0 = builder.ptrtoint(builder.gep(pointer, [offset]), INT)
+        itemsize = ir.Constant(INT, signature.args[0].dtype.bitwidth // 8)
+        byte_stride = emit_splat(builder, indices.type, builder.mul(stride, itemsize))
+        addresses = builder.add(
+            builder.mul(indices, byte_stride), emit_splat(builder, indices.type, address0)
         )
-        return _masked(builder, "gather", places, mask, otherwise)
+        pointers = builder.inttoptr(addresses, ir.VectorType(element.as_pointer(), lanes))
+        mask = builder.and_(
+            first_lanes(builder, lanes, stop),
+            builder.icmp_signed(">=", indices, emit_splat(builder, indices.type, start)),
+        )
+        return call_masked(builder, "gather", pointers, mask, fill)
 
-    return otherwise(array, offset, step, low, high, otherwise), generate
-
-
-def _repeats(kind):
-    def generate(context, builder, signature, arguments):
-        return repeat(builder, context.get_value_type(kind), arguments[0])
-
-    return generate
+    return fill(array, offset, stride, start, stop, fill), codegen
 
 
-@intrinsic
-def splat(typing, number):
-    """Return a vector with a number in all lanes."""
-    kind = _full(number)
-    return kind(number), _repeats(kind)
+def _splat_codegen(vector_type):
+    def codegen(context, builder, signature, args):
+        return emit_splat(builder, context.get_value_type(vector_type), args[0])
+
+    return codegen
 
 
 @intrinsic
-def splat_like(typing, number, like):
-    """Return a vector with a number in as many lanes as another vector has."""
-    kind = Vector(number, like.count)
-    return kind(number, like), _repeats(kind)
+def splat(typing, scalar):
+    """Return a vector with a scalar in all lanes."""
+    vector_type = _full_vector(scalar)
+    return vector_type(scalar), _splat_codegen(vector_type)
 
 
 @intrinsic
-def where(typing, mask, yes, no):
-    """Return, lane by lane, one of two vectors."""
+def splat_like(typing, scalar, like):
+    """Return a vector with a scalar in as many lanes as the vector ``like`` has."""
+    vector_type = Vector(scalar, like.count)
+    return vector_type(scalar, like), _splat_codegen(vector_type)
 
-    def generate(context, builder, signature, arguments):
-        return builder.select(*arguments)
 
-    return yes(mask, yes, no), generate
+@intrinsic
+def where(typing, condition, x, y):
+    """Return, lane by lane, x where the condition holds and else y."""
+
+    def codegen(context, builder, signature, args):
+        return builder.select(*args)
+
+    return x(condition, x, y), codegen
 
 
 @intrinsic
 def reduce_sum(typing, vector):
     """Return the sum over the lanes."""
 
-    def generate(context, builder, signature, arguments):
-        return add_lanes(builder, arguments[0])
+    def codegen(context, builder, signature, args):
+        return emit_reduce_sum(builder, args[0])
 
-    return vector.element(vector), generate
-
-
-def _transposed(builder, rows):
-    """Swap ever smaller blocks: first the quarters of the square, at last single numbers."""
-    lanes = len(rows)
-    distance = lanes // 2
-    while distance:
-        swapped = list(rows)
-        for i in range(lanes):
-            if i & distance:
-                continue
-            upper, lower = rows[i], rows[i | distance]
-            here = [k if not k & distance else lanes + k - distance for k in range(lanes)]
-            there = [k + distance if not k & distance else lanes + k for k in range(lanes)]
-            for place, numbers in ((i, here), (i | distance, there)):
-                mask = ir.Constant(ir.VectorType(ir.IntType(32), lanes), numbers)
-                swapped[place] = builder.shuffle_vector(upper, lower, mask)
-        rows, distance = swapped, distance // 2
-    return rows
+    return vector.dtype(vector), codegen
 
 
 @intrinsic
-def transpose(typing, x, x0, x_step, out, out0, out_step):
-    """Write lane k of vector i of a square of x into lane i of vector k of out."""
-    kind = _full(x.dtype)
+def transpose(typing, x, x_start, x_stride, out, out_start, out_stride):
+    """Write lane k of vector i of a square of x into lane i of vector k of out.
 
-    def generate(context, builder, signature, arguments):
-        _, x0, x_step, _, out0, out_step = arguments
-        source = pointer_to(context, builder, signature.args[0], arguments[0])
-        target = pointer_to(context, builder, signature.args[3], arguments[3])
-        vector = context.get_value_type(kind)
+    Vector i of x begins at x_start + i * x_stride; ``out_start`` and ``out_stride`` alike.
+    """
+    vector_type = _full_vector(x.dtype)
 
-        def places(start, step):
+    def codegen(context, builder, signature, args):
+        x, x_start, x_stride, out, out_start, out_stride = args
+        x_pointer = data_pointer(context, builder, signature.args[0], x)
+        out_pointer = data_pointer(context, builder, signature.args[3], out)
+        vector = context.get_value_type(vector_type)
+
+        def offsets(start, stride):
             return [
-                builder.add(start, builder.mul(step, ir.Constant(step.type, i)))
-                for i in range(kind.count)
+                builder.add(start, builder.mul(stride, ir.Constant(stride.type, i)))
+                for i in range(vector_type.count)
             ]
 
-        rows = [load_vector(builder, vector, source, place) for place in places(x0, x_step)]
-        for row, place in zip(_transposed(builder, rows), places(out0, out_step), strict=True):
-            store_vector(builder, row, target, place)
+        rows = [emit_load(builder, vector, x_pointer, o) for o in offsets(x_start, x_stride)]
+        columns = emit_transpose(builder, rows)
+        for column, offset in zip(columns, offsets(out_start, out_stride), strict=True):
+            emit_store(builder, column, out_pointer, offset)
         return context.get_dummy_value()
 
-    return types.void(x, x0, x_step, out, out0, out_step), generate
+    return types.void(x, x_start, x_stride, out, out_start, out_stride), codegen
 
 
-def _operator(symbol, emit, result=lambda vector: vector):
-    """Let an operator of Python's take two vectors of the same type."""
+def _register_operator(symbol, emit, result_type=lambda vector: vector):
+    """Let a Python operator take two vectors of the same type."""
 
     @intrinsic
     def apply(typing, a, b):
-        def generate(context, builder, signature, arguments):
-            return emit(builder, *arguments)
+        def codegen(context, builder, signature, args):
+            return emit(builder, *args)
 
-        return result(a)(a, b), generate
+        return result_type(a)(a, b), codegen
 
     @overload(symbol)
     def _(a, b):
@@ -355,7 +252,7 @@ def _comparison(symbol):
     return emit
 
 
-def _mask(vector):
+def _mask_type(vector):
     return Vector(types.boolean, vector.count)
 
 
@@ -367,18 +264,18 @@ for _symbol, _name in (
     (operator.mul, "fmul"),
     (operator.truediv, "fdiv"),
 ):
-    _operator(_symbol, _arithmetic(_name))
-_operator(operator.gt, _comparison(">"), _mask)
-_operator(operator.le, _comparison("<="), _mask)
-_operator(operator.eq, _comparison("=="), _mask)
-_operator(operator.and_, lambda builder, a, b: builder.and_(a, b))
+    _register_operator(_symbol, _arithmetic(_name))
+_register_operator(operator.gt, _comparison(">"), _mask_type)
+_register_operator(operator.le, _comparison("<="), _mask_type)
+_register_operator(operator.eq, _comparison("=="), _mask_type)
+_register_operator(operator.and_, lambda builder, a, b: builder.and_(a, b))
 
 
 @intrinsic
-def logical_not(typing, a):
-    """Return the lanes where a mask does not hold."""
+def logical_not(typing, mask):
+    """Return the mask of the lanes where another mask is off."""
 
-    def generate(context, builder, signature, arguments):
-        return builder.not_(arguments[0])
+    def codegen(context, builder, signature, args):
+        return builder.not_(args[0])
 
-    return a(a), generate
+    return mask(mask), codegen

@@ -1,0 +1,139 @@
+"""LLVM instructions on vectors, for the code generators of Numba intrinsics.
+
+Every function here takes an llvmlite builder, appends instructions to the code under construction,
+and returns the value that they compute. `vectors.py` turns them into functions that a kernel calls,
+and `micro_kernels.py` builds whole register tiles of them.
+"""
+
+import llvmlite.binding as llvm
+from llvmlite import ir
+from numba import config
+from numba.core import cgutils
+
+
+def _vector_bytes() -> int:
+    """Return the vector width, in bytes, of the processor that Numba compiles for."""
+    name, features = config.CPU_NAME, config.CPU_FEATURES  # type: ignore[attr-defined]
+    if features is None:
+        try:
+            features = "" if name not in (None, "host") else llvm.get_host_cpu_features().flatten()
+        except RuntimeError:  # LLVM does not know the features of every processor
+            features = ""
+    if "+avx512f" in features:
+        return 64
+    if "+avx2" in features or name == "haswell":
+        return 32
+    return 16
+
+
+VECTOR_BYTES = _vector_bytes()
+
+
+INT = ir.IntType(64)
+
+
+def data_pointer(context, builder, array_type, array):
+    """Return the address of an array's first element."""
+    return context.make_array(array_type)(context, builder, array).data
+
+
+def vector_pointer(builder, vector, pointer, offset):
+    """Return the address of the vector that begins ``offset`` elements after a pointer."""
+    return builder.bitcast(builder.gep(pointer, [offset]), vector.as_pointer())
+
+
+def emit_load(builder, vector, pointer, offset):
+    value = builder.load(vector_pointer(builder, vector, pointer, offset))
+    value.align = 1
+    return value
+
+
+def emit_store(builder, value, pointer, offset):
+    builder.store(value, vector_pointer(builder, value.type, pointer, offset)).align = 1
+
+
+def emit_splat(builder, vector, scalar):
+    """Return a vector with the same scalar in all lanes."""
+    undefined = ir.Constant(vector, ir.Undefined)
+    zeros = ir.Constant(ir.VectorType(ir.IntType(32), vector.count), None)
+    lane0 = builder.insert_element(undefined, scalar, ir.Constant(ir.IntType(32), 0))
+    return builder.shuffle_vector(lane0, undefined, zeros)
+
+
+def call_llvm(builder, name, vector, result_type, args, **options):
+    """Call an LLVM intrinsic that is overloaded on a vector of floats."""
+    signature = ir.FunctionType(result_type, [arg.type for arg in args])
+    bits = 32 if isinstance(vector.element, ir.FloatType) else 64
+    function = cgutils.get_or_insert_function(
+        builder.module, signature, f"llvm.{name}.v{vector.count}f{bits}"
+    )
+    return builder.call(function, args, **options)
+
+
+def emit_reduce_sum(builder, value):
+    """Return the sum over the lanes of a vector."""
+    element = value.type.element
+    args = [ir.Constant(element, 0.0), value]
+    return call_llvm(
+        builder, "vector.reduce.fadd", value.type, element, args, fastmath=("reassoc",)
+    )
+
+
+def lane_indices(count):
+    """Return the constant vector 0, 1, ..., count - 1."""
+    return ir.Constant(ir.VectorType(INT, count), list(range(count)))
+
+
+def call_masked(builder, operation, pointers, mask, value):
+    """Call LLVM's masked "gather", "load" or "store".
+
+    ``pointers`` is the address of a vector or, for a gather, a vector of addresses. ``value`` is
+    the vector to store or, for a load, the vector whose lanes are returned where the mask is off.
+    """
+    vector = value.type
+    if isinstance(vector.element, ir.IntType):
+        element = f"i{vector.element.width}"
+    else:
+        element = {ir.FloatType(): "f32", ir.DoubleType(): "f64"}[vector.element]
+    vector_name = f"v{vector.count}{element}"
+    is_gather = operation == "gather"
+    pointers_name = f"v{vector.count}p0{element}" if is_gather else f"p0{vector_name}"
+    alignment = ir.Constant(ir.IntType(32), 1)
+    if operation == "store":
+        result_type, args = ir.VoidType(), [value, pointers, alignment, mask]
+    else:
+        result_type, args = vector, [pointers, alignment, mask, value]
+    signature = ir.FunctionType(result_type, [arg.type for arg in args])
+    function = cgutils.get_or_insert_function(
+        builder.module, signature, f"llvm.masked.{operation}.{vector_name}.{pointers_name}"
+    )
+    return builder.call(function, args)
+
+
+def first_lanes(builder, lanes, count):
+    """Return the mask of the first ``count`` of ``lanes`` lanes."""
+    indices = lane_indices(lanes)
+    return builder.icmp_signed("<", indices, emit_splat(builder, indices.type, count))
+
+
+def emit_transpose(builder, rows):
+    """Return the columns of a square of vectors.
+
+    Each round swaps smaller off-diagonal blocks: first the quarters of the square, at last single
+    elements.
+    """
+    lanes = len(rows)
+    block = lanes // 2
+    while block:
+        swapped = list(rows)
+        for i in range(lanes):
+            if i & block:
+                continue
+            upper, lower = rows[i], rows[i | block]
+            upper_lanes = [k if not k & block else lanes + k - block for k in range(lanes)]
+            lower_lanes = [k + block if not k & block else lanes + k for k in range(lanes)]
+            for row, indices in ((i, upper_lanes), (i | block, lower_lanes)):
+                mask = ir.Constant(ir.VectorType(ir.IntType(32), lanes), indices)
+                swapped[row] = builder.shuffle_vector(upper, lower, mask)
+        rows, block = swapped, block // 2
+    return rows
