@@ -888,3 +888,7 @@ class Backend(Protocol):
         ----------
         Kingma, Ba: Adam (2015). Loshchilov, Hutter: Decoupled weight decay regularization (2019).
         """
+
+
+# The names that every backend exports.
+FUNCTIONS = tuple(name for name in vars(Backend) if not name.startswith("_"))

@@ -8,44 +8,8 @@ import numpy as np
 from scipy.ndimage import affine_transform
 from scipy.signal import convolve2d, correlate2d
 
-from kernels.numpy_backend import (
-    adam_step,
-    avg_pool,
-    avg_pool_grad,
-    batch_norm,
-    batch_norm_grad,
-    batch_norm_inference,
-    batch_norm_relu,
-    batch_norm_relu_grad,
-    batch_norm_relu_inference,
-    batch_norm_relu_pool,
-    batch_norm_relu_pool_grad,
-    capture,
-    col2im,
-    correlate_im2col,
-    dense,
-    dense_grad,
-    dropout,
-    dropout_grad,
-    flatten,
-    flatten_grad,
-    fold_batch_norm,
-    from_array,
-    im2col,
-    leaky_relu,
-    leaky_relu_grad,
-    max_pool,
-    max_pool_grad,
-    momentum_step,
-    normalize_images,
-    set_threads,
-    sgd_step,
-    softmax,
-    softmax_cross_entropy,
-    softmax_grad,
-    to_array,
-    update_running_stats,
-)
+from kernels.interface import FUNCTIONS
+from kernels.numpy_backend import *  # noqa: F403 - what this module does not define itself
 from kernels.numpy_backend.activations import apply_activation
 from kernels.numpy_backend.convolution import pad
 from kernels.validation import (
@@ -56,47 +20,7 @@ from kernels.validation import (
     check_warp,
 )
 
-__all__ = [
-    "adam_step",
-    "avg_pool",
-    "avg_pool_grad",
-    "batch_norm",
-    "batch_norm_grad",
-    "batch_norm_inference",
-    "batch_norm_relu",
-    "batch_norm_relu_grad",
-    "batch_norm_relu_inference",
-    "batch_norm_relu_pool",
-    "batch_norm_relu_pool_grad",
-    "capture",
-    "col2im",
-    "correlate",
-    "correlate_grad",
-    "correlate_im2col",
-    "dense",
-    "dense_grad",
-    "dropout",
-    "dropout_grad",
-    "flatten",
-    "flatten_grad",
-    "fold_batch_norm",
-    "from_array",
-    "im2col",
-    "leaky_relu",
-    "leaky_relu_grad",
-    "max_pool",
-    "max_pool_grad",
-    "momentum_step",
-    "normalize_images",
-    "set_threads",
-    "sgd_step",
-    "softmax",
-    "softmax_cross_entropy",
-    "softmax_grad",
-    "to_array",
-    "update_running_stats",
-    "warp_images",
-]
+__all__ = FUNCTIONS
 
 
 def _as_float64(x):

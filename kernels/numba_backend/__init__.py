@@ -12,6 +12,7 @@ from inspect import signature
 import numpy as np
 
 from kernels import validation
+from kernels.interface import FUNCTIONS
 from kernels.numba_backend import (
     activations,
     channels_last,
@@ -20,9 +21,7 @@ from kernels.numba_backend import (
     packed,
     pooling,
 )
-from kernels.numba_backend import (
-    dense as products,
-)
+from kernels.numba_backend import dense as products
 from kernels.numba_backend.channels_last import ChannelsLast
 from kernels.numba_backend.convolution import col2im, correlate_im2col, im2col
 from kernels.numba_backend.layouts import use_packed_layout
@@ -31,6 +30,7 @@ from kernels.numba_backend.runtime.capture import capture, invalidate_capture, l
 from kernels.numba_backend.runtime.process_guards import install_process_guards
 from kernels.numba_backend.runtime.threading_layer import set_threads
 from kernels.numba_backend.warping import warp_images
+from kernels.numpy_backend import dense as numpy_dense
 
 
 def dispatch_by_layout(on_arrays, on_packed, on_channels_last=None, capturable=False):
@@ -96,9 +96,9 @@ dense_grad = dispatch_by_layout(products.dense_grad, packed.dense_grad)
 dropout = dispatch_by_layout(normalization.dropout, packed.dropout)
 dropout_grad = dispatch_by_layout(normalization.dropout_grad, packed.dropout_grad)
 flatten = dispatch_by_layout(
-    products.flatten, packed.flatten, channels_last.flatten, capturable=True
+    numpy_dense.flatten, packed.flatten, channels_last.flatten, capturable=True
 )
-flatten_grad = dispatch_by_layout(products.flatten_grad, packed.flatten_grad)
+flatten_grad = dispatch_by_layout(numpy_dense.flatten_grad, packed.flatten_grad)
 leaky_relu = dispatch_by_layout(activations.leaky_relu, packed.leaky_relu, capturable=True)
 leaky_relu_grad = dispatch_by_layout(activations.leaky_relu_grad, packed.leaky_relu_grad)
 max_pool = dispatch_by_layout(
@@ -160,46 +160,6 @@ def normalize_images(images, mean, std, dtype, predict=False):
     return channels_last.normalize_images(images, mean, std)
 
 
-__all__ = [
-    "adam_step",
-    "avg_pool",
-    "avg_pool_grad",
-    "batch_norm",
-    "batch_norm_grad",
-    "batch_norm_inference",
-    "batch_norm_relu",
-    "batch_norm_relu_grad",
-    "batch_norm_relu_inference",
-    "batch_norm_relu_pool",
-    "batch_norm_relu_pool_grad",
-    "capture",
-    "col2im",
-    "correlate",
-    "correlate_grad",
-    "correlate_im2col",
-    "dense",
-    "dense_grad",
-    "dropout",
-    "dropout_grad",
-    "flatten",
-    "flatten_grad",
-    "fold_batch_norm",
-    "from_array",
-    "im2col",
-    "leaky_relu",
-    "leaky_relu_grad",
-    "max_pool",
-    "max_pool_grad",
-    "momentum_step",
-    "normalize_images",
-    "set_threads",
-    "sgd_step",
-    "softmax",
-    "softmax_cross_entropy",
-    "softmax_grad",
-    "to_array",
-    "update_running_stats",
-    "warp_images",
-]
+__all__ = FUNCTIONS
 
 install_process_guards(sys.modules[__name__])

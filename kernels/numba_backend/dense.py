@@ -15,7 +15,6 @@ from kernels.numba_backend.simd.micro_kernels import (
 )
 from kernels.numba_backend.simd.tiled_matmul import scale_and_bias, strided_offsets
 from kernels.numba_backend.simd.vectors import VECTOR_BYTES, masked_load, store
-from kernels.numpy_backend.dense import flatten, flatten_grad
 from kernels.scalars import check_bool
 
 MAX_VECTORS = 8  # of columns in a tile
@@ -27,8 +26,6 @@ TASK_PANELS = 4  # of columns that a task packs together, for longer reads of me
 # end: 1.6 MB of weights that no longer were in the second-level cache took 42 us by columns on 2
 # threads, and so 27. The parts do not depend on the number of threads, and so no bit does.
 PARTS, MIN_SIZE, MIN_TASKS = 8, 1 << 17, 64
-
-__all__ = ["dense", "dense_grad", "flatten", "flatten_grad", "matmul"]
 
 
 @inlined

@@ -29,51 +29,10 @@ from kernels.numba_backend.packed.layout import (
 )
 from kernels.scalars import check_bool
 
-__all__ = [
-    "PackedBatch",
-    "avg_pool",
-    "avg_pool_grad",
-    "batch_norm",
-    "batch_norm_grad",
-    "batch_norm_inference",
-    "batch_norm_relu",
-    "batch_norm_relu_grad",
-    "batch_norm_relu_inference",
-    "batch_norm_relu_pool",
-    "batch_norm_relu_pool_grad",
-    "correlate",
-    "correlate_grad",
-    "dense",
-    "dense_grad",
-    "dropout",
-    "dropout_grad",
-    "flatten",
-    "flatten_grad",
-    "leaky_relu",
-    "leaky_relu_grad",
-    "max_pool",
-    "max_pool_grad",
-    "pack",
-    "pack_normalized",
-    "simd_width",
-    "softmax",
-    "softmax_cross_entropy",
-    "softmax_grad",
-    "unpack",
-]
-
 
 def correlate(
-    x: PackedBatch,
-    w,
-    b=None,
-    stride=1,
-    padding=0,
-    dilation=1,
-    groups=1,
-    scale=None,
-    negative_slope=1.0,
-) -> PackedBatch:
+    x, w, b=None, stride=1, padding=0, dilation=1, groups=1, scale=None, negative_slope=1.0
+):
     checks.check_images(x)
     w, groups = checks.check_filters(w, x.shape, x.dtype, groups)
     scale, b = checks.check_scale_and_bias(scale, b, len(w), x.dtype)
@@ -82,17 +41,7 @@ def correlate(
     return convolution.correlate(x, w, b, window, groups, scale, negative_slope)
 
 
-def correlate_grad(
-    dy: PackedBatch,
-    x: PackedBatch,
-    w,
-    stride=1,
-    padding=0,
-    dilation=1,
-    groups=1,
-    need_dx=True,
-    out=None,
-):
+def correlate_grad(dy, x, w, stride=1, padding=0, dilation=1, groups=1, need_dx=True, out=None):
     checks.check_compatible(dy=dy, x=x)
     checks.check_images(x)
     w, groups = checks.check_filters(w, x.shape, x.dtype, groups)
@@ -104,12 +53,12 @@ def correlate_grad(
     return convolution.input_gradient(dy, w, window, groups) if need_dx else None, dw, db
 
 
-def max_pool(x: PackedBatch, pool_size, stride=None, padding=0):
+def max_pool(x, pool_size, stride=None, padding=0):
     checks.check_images(x)
     return pooling.max_pool(x, validation.make_pool_window(x.shape[2:], pool_size, stride, padding))
 
 
-def _check_pool_grad(dy: PackedBatch, x_shape, pool_size, stride, padding) -> Window:
+def _check_pool_grad(dy, x_shape, pool_size, stride, padding) -> Window:
     """Return the window of a pooling of x, and check that dy has the shape of its output."""
     x_shape = validation.check_image_shape(x_shape, "x_shape")
     window = validation.make_pool_window(x_shape[2:], pool_size, stride, padding)
@@ -117,84 +66,64 @@ def _check_pool_grad(dy: PackedBatch, x_shape, pool_size, stride, padding) -> Wi
     return window
 
 
-def max_pool_grad(
-    dy: PackedBatch, index, x_shape, pool_size, stride=None, padding=0
-) -> PackedBatch:
+def max_pool_grad(dy, index, x_shape, pool_size, stride=None, padding=0):
     window = _check_pool_grad(dy, x_shape, pool_size, stride, padding)
     return pooling.max_pool_grad(dy, checks.check_argmax_taps(index, dy, window), window)
 
 
-def avg_pool(x: PackedBatch, pool_size, stride=None, padding=0) -> PackedBatch:
+def avg_pool(x, pool_size, stride=None, padding=0):
     checks.check_images(x)
     return pooling.avg_pool(x, validation.make_pool_window(x.shape[2:], pool_size, stride, padding))
 
 
-def avg_pool_grad(dy: PackedBatch, x_shape, pool_size, stride=None, padding=0) -> PackedBatch:
+def avg_pool_grad(dy, x_shape, pool_size, stride=None, padding=0):
     return pooling.avg_pool_grad(dy, _check_pool_grad(dy, x_shape, pool_size, stride, padding))
 
 
-def batch_norm_relu(x: PackedBatch, gamma, beta, epsilon, negative_slope):
+def batch_norm_relu(x, gamma, beta, epsilon, negative_slope):
     gamma, beta = checks.check_vectors(x, gamma=gamma, beta=beta)
-    epsilon = validation.check_epsilon(epsilon)
-    negative_slope = validation.check_negative_slope(negative_slope, x.dtype)
+    epsilon, negative_slope = checks.check_scalars(epsilon, negative_slope, x.dtype)
     return normalization.batch_norm_relu(x, gamma, beta, epsilon, negative_slope)
 
 
-def batch_norm_relu_inference(
-    x: PackedBatch, gamma, beta, mean, variance, epsilon, negative_slope
-) -> PackedBatch:
+def batch_norm_relu_inference(x, gamma, beta, mean, variance, epsilon, negative_slope):
     vectors = checks.check_vectors(x, gamma=gamma, beta=beta, mean=mean, variance=variance)
-    epsilon = validation.check_epsilon(epsilon)
-    negative_slope = validation.check_negative_slope(negative_slope, x.dtype)
+    epsilon, negative_slope = checks.check_scalars(epsilon, negative_slope, x.dtype)
     return normalization.batch_norm_relu_inference(x, *vectors, epsilon, negative_slope)
 
 
-def batch_norm_relu_grad(
-    dy: PackedBatch, x: PackedBatch, gamma, beta, mean, variance, epsilon, negative_slope, out=None
-):
+def batch_norm_relu_grad(dy, x, gamma, beta, mean, variance, epsilon, negative_slope, out=None):
     checks.check_same_shape(dy=dy, x=x)
     vectors = checks.check_vectors(x, gamma=gamma, beta=beta, mean=mean, variance=variance)
-    epsilon = validation.check_epsilon(epsilon)
-    negative_slope = validation.check_negative_slope(negative_slope, x.dtype)
+    epsilon, negative_slope = checks.check_scalars(epsilon, negative_slope, x.dtype)
     out = validation.check_out(out, [x.shape[1:2]] * 2, vectors)
     return normalization.batch_norm_relu_grad(dy, x, *vectors, epsilon, negative_slope, out)
 
 
 # Without an activation: a negative slope of 1 leaves every value as it is.
-def batch_norm(x: PackedBatch, gamma, beta, epsilon):
+def batch_norm(x, gamma, beta, epsilon):
     return batch_norm_relu(x, gamma, beta, epsilon, 1)
 
 
-def batch_norm_inference(x: PackedBatch, gamma, beta, mean, variance, epsilon) -> PackedBatch:
+def batch_norm_inference(x, gamma, beta, mean, variance, epsilon):
     return batch_norm_relu_inference(x, gamma, beta, mean, variance, epsilon, 1)
 
 
-def batch_norm_grad(dy: PackedBatch, x: PackedBatch, gamma, mean, variance, epsilon, out=None):
+def batch_norm_grad(dy, x, gamma, mean, variance, epsilon, out=None):
     # Only the activation depends on beta, and a slope of 1 has none: any vector will do.
     return batch_norm_relu_grad(dy, x, gamma, gamma, mean, variance, epsilon, 1, out)
 
 
-def batch_norm_relu_pool(x: PackedBatch, gamma, beta, epsilon, negative_slope, pool_size):
+def batch_norm_relu_pool(x, gamma, beta, epsilon, negative_slope, pool_size):
     checks.check_images(x)
     gamma, beta = checks.check_vectors(x, gamma=gamma, beta=beta)
     window = validation.make_pool_window(x.shape[2:], pool_size, None, 0)
-    epsilon = validation.check_epsilon(epsilon)
-    negative_slope = validation.check_negative_slope(negative_slope, x.dtype)
+    epsilon, negative_slope = checks.check_scalars(epsilon, negative_slope, x.dtype)
     return normalization.batch_norm_relu_pool(x, gamma, beta, epsilon, negative_slope, window)
 
 
 def batch_norm_relu_pool_grad(
-    dy: PackedBatch,
-    x: PackedBatch,
-    index,
-    gamma,
-    beta,
-    mean,
-    variance,
-    epsilon,
-    negative_slope,
-    pool_size,
-    out=None,
+    dy, x, index, gamma, beta, mean, variance, epsilon, negative_slope, pool_size, out=None
 ):
     checks.check_compatible(dy=dy, x=x)
     window = _check_pool_grad(dy, x.shape, pool_size, None, 0)
@@ -205,8 +134,7 @@ def batch_norm_relu_pool_grad(
     checks.check_same_shape(dy=dy, index=x_at_max)
     vectors = checks.check_vectors(x, gamma=gamma, beta=beta, mean=mean, variance=variance)
     gamma, beta, mean, variance = vectors
-    epsilon = validation.check_epsilon(epsilon)
-    negative_slope = validation.check_negative_slope(negative_slope, x.dtype)
+    epsilon, negative_slope = checks.check_scalars(epsilon, negative_slope, x.dtype)
     out = validation.check_out(out, [x.shape[1:2]] * 2, vectors)
     return normalization.batch_norm_relu_pool_grad(
         dy, x, (argmax_taps, x_at_max), gamma, beta, mean, variance, epsilon, negative_slope,
@@ -214,7 +142,7 @@ def batch_norm_relu_pool_grad(
     )  # fmt: skip
 
 
-def dense(x: PackedBatch, w, b=None, scale=None, negative_slope=1.0) -> PackedBatch:
+def dense(x, w, b=None, scale=None, negative_slope=1.0):
     checks.check_rows(x, "x")
     w = checks.check_weights(w, x.shape[1], x.dtype)
     scale, b = checks.check_scale_and_bias(scale, b, w.shape[1], x.dtype)
@@ -222,7 +150,7 @@ def dense(x: PackedBatch, w, b=None, scale=None, negative_slope=1.0) -> PackedBa
     return fully_connected.dense(x, w, b, scale, negative_slope)
 
 
-def dense_grad(dy: PackedBatch, x: PackedBatch, w, need_dx=True, out=None):
+def dense_grad(dy, x, w, need_dx=True, out=None):
     checks.check_compatible(dy=dy, x=x)
     checks.check_rows(x, "x")
     w = checks.check_weights(w, x.shape[1], x.dtype)
@@ -232,12 +160,12 @@ def dense_grad(dy: PackedBatch, x: PackedBatch, w, need_dx=True, out=None):
     return fully_connected.dense_grad(dy, x, w, need_dx, out)
 
 
-def flatten(x: PackedBatch) -> PackedBatch:
+def flatten(x):
     checks.check_images(x)
     return x.reshape(math.prod(x.shape[1:]))
 
 
-def flatten_grad(dy: PackedBatch, image_shape) -> PackedBatch:
+def flatten_grad(dy, image_shape):
     image_shape = validation.check_image(image_shape)
     validation.check_shape(dy, "dy", (dy.shape[0], math.prod(image_shape)))
     return dy.reshape(*image_shape)

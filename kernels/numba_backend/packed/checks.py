@@ -90,6 +90,12 @@ def check_vectors(x: PackedBatch, **vectors: Any) -> list[np.ndarray]:
     return checked
 
 
+def check_scalars(epsilon: Any, negative_slope: Any, dtype: np.dtype):
+    """Return the checked scalars of a batch normalization with an activation."""
+    epsilon = validation.check_epsilon(epsilon)
+    return epsilon, validation.check_negative_slope(negative_slope, dtype)
+
+
 def check_argmax_taps(index: Any, y: PackedBatch, window: Window) -> np.ndarray:
     """Return the checked index that max pooling returned with y."""
     dtype, shape = index_dtype(window), y.images.shape
