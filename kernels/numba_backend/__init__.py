@@ -11,7 +11,7 @@ from inspect import signature
 
 import numpy as np
 
-from kernels import validation
+from kernels import numpy_backend, validation
 from kernels.interface import FUNCTIONS
 from kernels.numba_backend import (
     activations,
@@ -30,7 +30,6 @@ from kernels.numba_backend.runtime.capture import capture, invalidate_capture, l
 from kernels.numba_backend.runtime.process_guards import install_process_guards
 from kernels.numba_backend.runtime.threading_layer import set_threads
 from kernels.numba_backend.warping import warp_images
-from kernels.numpy_backend import dense as numpy_dense
 
 
 def dispatch_by_layout(on_arrays, on_packed, on_channels_last=None, capturable=False):
@@ -96,9 +95,9 @@ dense_grad = dispatch_by_layout(products.dense_grad, packed.dense_grad)
 dropout = dispatch_by_layout(normalization.dropout, packed.dropout)
 dropout_grad = dispatch_by_layout(normalization.dropout_grad, packed.dropout_grad)
 flatten = dispatch_by_layout(
-    numpy_dense.flatten, packed.flatten, channels_last.flatten, capturable=True
+    numpy_backend.flatten, packed.flatten, channels_last.flatten, capturable=True
 )
-flatten_grad = dispatch_by_layout(numpy_dense.flatten_grad, packed.flatten_grad)
+flatten_grad = dispatch_by_layout(numpy_backend.flatten_grad, packed.flatten_grad)
 leaky_relu = dispatch_by_layout(activations.leaky_relu, packed.leaky_relu, capturable=True)
 leaky_relu_grad = dispatch_by_layout(activations.leaky_relu_grad, packed.leaky_relu_grad)
 max_pool = dispatch_by_layout(
