@@ -34,7 +34,7 @@ def read_history(path):
 
 
 def test_train_then_test_on_own_csv(cli, tmp_path, csv_files):
-    done = cli(*csv_files, "--epochs", 5, "--batch_size", 20)
+    done = cli(*csv_files, "--epochs", 5, "--batch_size", 20, "--no_plots")
     assert done.returncode == 0, done.stderr
     assert "epoch 5/5" in done.stdout
     assert "test accuracy" in done.stdout
@@ -49,7 +49,7 @@ def test_train_then_test_on_own_csv(cli, tmp_path, csv_files):
     assert model.mean[0] == pytest.approx(digits(600)[0].mean(), rel=0.05)
 
     for backend in ("numba", "scipy", "numpy"):
-        tested = cli("--test", *csv_files[2:], "--backend", backend)
+        tested = cli("--test", *csv_files[2:], "--backend", backend, "--no_plots")
         assert tested.returncode == 0, tested.stderr
         assert f"test accuracy {accuracy:.2%} on 200 images" in tested.stdout
 
@@ -59,6 +59,7 @@ def test_train_further_with_every_flag(tmp_path, csv_files):
     first = start(
         *arguments,
         *("--epochs", 1, "--to_path", "a.json", "--schedule", "constant", "--arch", "tiny"),
+        "--no_plots",
         cwd=tmp_path,
     )
     assert first.returncode == 0, first.stderr
@@ -79,7 +80,7 @@ def test_train_further_with_every_flag(tmp_path, csv_files):
 
 
 def test_flags_reach_the_training(cli, tmp_path):
-    train = write_csv(tmp_path / "train.csv", *digits(100))
+    train = write_csv(tmp_path / "train.csv", *digits(100, size=14))  # the least that is shifted
     base = ["--train_data", train, "--backend", "numpy", "--epochs", 1, "--no_plots"]
     results = {}
     for name, extra in {
@@ -151,7 +152,7 @@ def test_colour_images_of_any_shape(cli, tmp_path):
     images[np.arange(90), labels] += 120
     write_csv(tmp_path / "rgb.csv", images, labels)
     arguments = ["--train_data", "rgb.csv", "--image_shape", "3,8,12", "--epochs", 1]
-    done = cli(*arguments, "--backend", "numpy")
+    done = cli(*arguments, "--backend", "numpy", "--arch", "tiny", "--no_plots")
     assert done.returncode == 0, done.stderr
     model = Model.load(tmp_path / "models" / "model.json", backend="numpy")
     assert model.input_shape == (3, 8, 12)
@@ -161,14 +162,15 @@ def test_colour_images_of_any_shape(cli, tmp_path):
 def test_own_architecture(cli, tmp_path, csv_files):
     (tmp_path / "net.py").write_text(NET)
     arguments = [*csv_files, "--epochs", 1, "--backend", "numpy", "--arch", "net.py:net"]
-    done = cli(*arguments)
+    done = cli(*arguments, "--no_plots")
     assert done.returncode == 0, done.stderr
     model = Model.load(tmp_path / "models" / "model.json", backend="numpy")
     assert [type(layer).__name__ for layer in model.layers] == ["Flatten", "Dense"]
 
 
 def test_files_beside_the_model(cli, tmp_path, csv_files):
-    done = cli(*csv_files, "--epochs", 2, "--backend", "numpy", "--to_path", "a.json")
+    flags = ["--epochs", 2, "--backend", "numpy", "--arch", "tiny", "--to_path", "a.json"]
+    done = cli(*csv_files, *flags)
     assert done.returncode == 0, done.stderr
     names = {path.name for path in tmp_path.iterdir()}
     drawn = {f"a-{name}.png" for name in ("curves", "confusion", "mistakes", "filters")}

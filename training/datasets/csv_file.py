@@ -30,7 +30,7 @@ class Layout(NamedTuple):
 
     n_columns: int
     n_skipped: int  # lines up to and including the header
-    max_rows: int
+    max_rows: int  # of the file's size, for the memory
     n_labels: int = 1  # 0 if the lines hold only pixels
 
 
@@ -297,7 +297,7 @@ class BlockParser:
         return bool(is_valid.all())
 
     def _parse_lines(self, lines: list[str], first_line: int) -> np.ndarray:
-        """Parse lines cell by cell, which accepts more than `_parse_plain` and locates errors."""
+        """Parse lines cell by cell. It is slow, accepts any number, and locates errors."""
         rows = [
             self._parse_line(line, number)
             for number, line in enumerate(lines, first_line)
@@ -319,15 +319,19 @@ class BlockParser:
             row = np.array([float(cell) for cell in cells])
         except ValueError:
             row = np.full(len(cells), np.nan)
-        is_good = _is_plain("".join(cells)) and _fits_float32(row).all()
-        for column, cell in enumerate(cells[: self._n_labels if is_good else None], start=1):
-            fault = _cell_fault(cell.strip(SPACES), column <= self._n_labels, self._n_classes)
+        if not _is_plain("".join(cells)) or not _fits_float32(row).all():
+            self._check_cells(cells, number)
+        self._check_cells(cells[: self._n_labels], number)
+        return row
+
+    def _check_cells(self, cells: list[str], number: int) -> None:
+        for column, cell in enumerate(cells, start=1):
+            stripped = cell.strip(SPACES)
+            fault = _cell_fault(stripped, column <= self._n_labels, self._n_classes)
             if fault:
                 raise InputError(
-                    f"{self._path}, line {number}, column {column}: "
-                    f"{cell.strip(SPACES)[:40]!r} {fault}"
+                    f"{self._path}, line {number}, column {column}: {stripped[:40]!r} {fault}"
                 )
-        return row
 
 
 def _parse_plain(block: bytes, n_columns: int) -> np.ndarray | None:
@@ -355,25 +359,15 @@ def _parse_plain(block: bytes, n_columns: int) -> np.ndarray | None:
     ----------
     .. [1] Clinger, "How to read floating point numbers accurately", PLDI 1990.
     """
-    text = np.frombuffer(block, np.uint8)
-    digits = text - ord("0")
-    ends = np.flatnonzero(digits > 9)  # of the cells, and of the digits before a point
     decimals = None
     if b"." in block:
-        is_point = text[ends] == ord(".")
-        if (is_point[1:] & is_point[:-1]).any():
-            return None  # a cell has two points
-        points = np.flatnonzero(is_point)
-        cells = points - np.arange(len(points))  # in which the points are
-        n_decimals = ends[points + 1] - ends[points] - 1
-        n_points = np.zeros(len(ends) - len(points), np.int64)
-        n_points[cells] = 1
-        decimals = np.zeros_like(n_points)
-        decimals[cells] = n_decimals
+        decimals = _count_decimals(block)
+        if decimals is None:
+            return None
         block = block.replace(b".", b"")
-        text = np.frombuffer(block, np.uint8)
-        digits = text - ord("0")
-        ends = ends[~is_point] - np.cumsum(n_points)
+    text = np.frombuffer(block, np.uint8)
+    digits = text - ord("0")  # modulo 256: more than 9 for any other character
+    ends = np.flatnonzero(digits > 9)
     n_rows, n_left = divmod(len(ends), n_columns)
     n_commas, n_newlines = block.count(b","), block.count(b"\n")
     if n_left or n_newlines != n_rows or n_commas + n_newlines != len(ends):
@@ -392,6 +386,20 @@ def _parse_plain(block: bytes, n_columns: int) -> np.ndarray | None:
     if decimals is not None:
         numbers /= POWERS_OF_10[decimals]
     return numbers.reshape(n_rows, n_columns)
+
+
+def _count_decimals(block: bytes) -> np.ndarray | None:
+    """Return the number of digits after the point of each cell; None if a cell has two points."""
+    text = np.frombuffer(block, np.uint8)
+    ends = np.flatnonzero(text - ord("0") > 9)  # of runs of digits
+    is_point = text[ends] == ord(".")
+    if (is_point[1:] & is_point[:-1]).any():
+        return None
+    points = np.flatnonzero(is_point)
+    cells = points - np.arange(len(points))  # the cell of each point
+    decimals = np.zeros(len(ends) - len(points), np.intp)
+    decimals[cells] = ends[points + 1] - ends[points] - 1
+    return decimals
 
 
 def _simplify(block: bytes) -> bytes:
