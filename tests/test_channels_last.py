@@ -18,9 +18,10 @@ from layers import (
     LeakyRelu,
     MaxPool,
     Relu,
+    Softmax,
 )
 from tests.cases import assert_close, correlations, dtypes, pools
-from training import Model
+from training import SGD, Model
 
 NUMBA, NUMPY = get_backend("numba"), get_backend("numpy")
 
@@ -122,3 +123,20 @@ def test_a_network_predicts_as_with_numpy(N):
     changed = build_network("numpy")
     changed.layers[0].params["weights"][:] *= 2
     assert_close(model.logits(images), changed.logits(images))
+
+
+@pytest.mark.parametrize("N", [1, 2, 3])
+def test_training_on_few_images_agrees_with_numpy(N):
+    rng = np.random.default_rng(4)
+    images, labels = rng.standard_normal((N, 3, 9, 7), np.float32), rng.integers(0, 4, N)
+    losses = {}
+    for backend in ("numpy", "numba"):
+        model = Model((3, 9, 7), backend=backend, dtype="float32", seed=0)
+        for layer in (
+            Conv(6, 3, padding="same", groups=3), BatchNorm(), Relu(), MaxPool(2),
+            Conv(5, 3), LeakyRelu(), AvgPool((2, 1)), Flatten(), Dense(4), Softmax(),
+        ):  # fmt: skip
+            model.add(layer)
+        model.compile(optimizer=SGD(learning_rate=0.1))
+        losses[backend] = [model.train_step(images, labels) for _ in range(4)]
+    np.testing.assert_allclose(losses["numba"], losses["numpy"], rtol=1e-4)

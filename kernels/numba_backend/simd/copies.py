@@ -13,10 +13,10 @@ from kernels.numba_backend.simd.vectors import (
 
 @inlined
 def copy_row(x, x0, step, out, out0, count):
-    """Copy numbers that are a step apart to neighbouring places.
+    """Copy numbers that are a step apart in x to neighbouring positions in out.
 
-    Whole vectors, of which the last overlaps the one before: rows are short, and LLVM's vector
-    code for a plain loop takes longer to begin.
+    Rows are copied by whole vectors, of which the last overlaps the one before it: rows are short,
+    and the vector loop that LLVM makes of a plain loop takes longer to start.
     """
     L = VECTOR_BYTES // x.itemsize
     if step == 1 and count >= L:
