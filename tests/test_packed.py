@@ -79,7 +79,7 @@ def test_need_dx_must_be_a_bool(value):
         (packed.correlate_grad, (N, F, H - 2, W - 2), IMAGES, FILTERS),
         (packed.dense_grad, (N, F), ROWS, WEIGHTS),
     ):
-        with pytest.raises(TypeError, match="need_dx must be true or false"):
+        with pytest.raises(TypeError, match=r"need_dx must be (?i:true or false)"):
             function(ones(dy_shape), ones(x_shape), w, need_dx=value)
 
 

@@ -25,9 +25,7 @@ from kernels.scalars import check_bool
 
 MAX_VECTORS = 8  # of columns in a tile
 ROW_BLOCK = 64  # rows of a task
-MIN_PACKED_TILES = (
-    5  # of rows: fewer read the columns of b too rarely for packing to pay
-)
+MIN_PACKED_TILES = 5  # of rows: fewer read the columns of b too rarely for packing to pay
 TASK_PANELS = 4  # panels that a task packs together, so that it reads longer runs of memory
 # A long sum of few tasks is divided into parts, each of which reads whole rows of b: on 2 threads,
 # 1.6 MB of weights that were no longer in the second-level cache took 27 us, and 42 us by columns.

@@ -133,29 +133,32 @@ def index_dtype(window: Window) -> np.dtype:
     return np.dtype(np.uint8 if is_small else np.int32)
 
 
+def _window_args(window: Window) -> tuple:
+    """Return the size, the stride and ``pad_begin`` of a window, as the kernels above take them."""
+    return window.size, window.stride, window.pad_begin
+
+
 def max_pool(x: PackedBatch, window: Window) -> tuple[PackedBatch, np.ndarray]:
     """Return y, and the index (planes, OH, OW, L): the tap of each maximum within its window."""
     y = x.like(x.shape[1], *window.output)
     index = empty(y.images.shape, index_dtype(window))
-    launch(_max_pool, x.images, y.images, index, window.size, window.stride, window.pad_begin)
+    launch(_max_pool, x.images, y.images, index, *_window_args(window))
     return y, index
 
 
 def max_pool_grad(dy: PackedBatch, index: np.ndarray, window: Window) -> PackedBatch:
     dx = dy.like(dy.shape[1], *window.image)
-    launch(
-        _max_pool_grad, dy.images, index, dx.images, window.size, window.stride, window.pad_begin
-    )
+    launch(_max_pool_grad, dy.images, index, dx.images, *_window_args(window))
     return dx
 
 
 def avg_pool(x: PackedBatch, window: Window) -> PackedBatch:
     y = x.like(x.shape[1], *window.output)
-    launch(_avg_pool, x.images, y.images, window.size, window.stride, window.pad_begin)
+    launch(_avg_pool, x.images, y.images, *_window_args(window))
     return y
 
 
 def avg_pool_grad(dy: PackedBatch, window: Window) -> PackedBatch:
     dx = dy.like(dy.shape[1], *window.image)
-    launch(_avg_pool_grad, dy.images, dx.images, window.size, window.stride, window.pad_begin)
+    launch(_avg_pool_grad, dy.images, dx.images, *_window_args(window))
     return dx
