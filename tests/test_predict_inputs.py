@@ -140,7 +140,7 @@ def test_folder_is_sorted_by_numbers(tmp_path):
         ("a.csv", None, r"a\.csv: no such file"),
         ("a.csv", b"1,2,3\n", r"a\.csv: has 3 cells a line, and an image of 1,28,28 has 784"),
         ("a.csv", b"1,2,3,4\n1,2,x,4\n", r"a\.csv, line 2, column 3: 'x' is not a number"),
-        ("a.csv", b"9,1,2,3,4\n", r"a\.csv, line 1, column 1: '9' is no label: there are 3"),
+        ("a.csv", b"9,1,2,3,4\n", r"a\.csv, line 1, column 1: '9' is not a label: there are 3"),
         ("folder", None, "no such file"),
         (
             "a.webp",

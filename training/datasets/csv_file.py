@@ -488,9 +488,9 @@ def _cell_fault(cell: str, is_label: bool, n_classes: int | None) -> str:
 
 def _label_fault(label: float, n_classes: int | None) -> str:
     if not 0 <= label < math.inf or label != int(label):
-        return "is no label: labels are whole numbers from 0"
+        return "is not a label: labels are whole numbers from 0"
     if label >= 2**63:  # what int64 holds
-        return "is no label, but too large: number the classes from 0"
+        return "is not a label, but too large: number the classes from 0"
     if n_classes is not None and label >= n_classes:
-        return f"is no label: there are {n_classes} classes, 0 to {n_classes - 1}"
+        return f"is not a label: there are {n_classes} classes, 0 to {n_classes - 1}"
     return ""
