@@ -69,7 +69,11 @@ def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("undamaged")
     run = TrainingState(folder / "run.json")
     model = network().compile(AdamW())
-    settings = {"run_file": run, "to_path": folder / "model.json", "reporter": Stop(quiet=True)}
+    settings = {
+        "training_state": run,
+        "to_path": folder / "model.json",
+        "reporter": Stop(quiet=True),
+    }
     with pytest.raises(KeyboardInterrupt):
         model.train(*digits(60), 3, 16, schedule=OneCycle(), save_every=5, **settings)
     return folder / "model.json", run.path
@@ -102,7 +106,7 @@ def resumes(path):
     try:
         run = TrainingState.open(path)
         model = Model.load(path, backend="numpy").compile(AdamW())
-        model.train(*digits(60), 3, 16, schedule=OneCycle(), run_file=run, save_every=5)
+        model.train(*digits(60), 3, 16, schedule=OneCycle(), training_state=run, save_every=5)
     except InputError:
         return False
     return True

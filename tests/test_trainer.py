@@ -250,7 +250,7 @@ def test_a_diverging_run_stops_and_leaves_the_best_model(tmp_path):
 def test_a_model_whose_last_step_diverged_is_not_saved(tmp_path, rate, message, save_every):
     """The loss before that step was still finite."""
     images, labels = digits(200)
-    path, run_file = tmp_path / "m.json", TrainingState(tmp_path / "run.json")
+    path, training_state = tmp_path / "m.json", TrainingState(tmp_path / "run.json")
     model = small_network(dtype="float32")
     model.train(images, labels, epochs=1, to_path=path)
     before = path.read_bytes()
@@ -260,11 +260,11 @@ def test_a_model_whose_last_step_diverged_is_not_saved(tmp_path, rate, message, 
             *(images, labels, 3, 200),
             validation_data=(images, labels),
             to_path=path,
-            run_file=run_file,
+            training_state=training_state,
             save_every=save_every,
         )
     assert path.read_bytes() == before
-    assert not run_file.path.exists()
+    assert not training_state.path.exists()
     assert all(
         np.isfinite(array).all() for layer in model.layers for array in layer.arrays.values()
     )
@@ -272,12 +272,12 @@ def test_a_model_whose_last_step_diverged_is_not_saved(tmp_path, rate, message, 
 
 def test_the_state_of_a_diverged_run_is_not_saved(tmp_path):
     images, labels = digits(200)
-    run_file = TrainingState(tmp_path / "run.json")
+    training_state = TrainingState(tmp_path / "run.json")
     model = small_network(dtype="float32")
     model.compile(optimizer=SGD(1e300))
     with pytest.raises(DivergedError, match=r"epoch 1, step 1: .* not finite"):
-        model.train(images, labels, 3, 100, run_file=run_file, save_every=1)
-    assert not run_file.path.exists()
+        model.train(images, labels, 3, 100, training_state=training_state, save_every=1)
+    assert not training_state.path.exists()
 
 
 def test_a_diverging_step_leaves_the_parameters_unchanged():
@@ -386,7 +386,7 @@ def test_accepts_labels_as_any_array_like():
         ("augmenter", "Augmenter"),
         ("schedule", "Schedule"),
         ("reporter", "Reporter"),
-        ("run_file", "TrainingState"),
+        ("training_state", "TrainingState"),
     ],
 )
 def test_rejects_options_of_another_type(name, type_name):
@@ -530,7 +530,7 @@ def test_a_new_best_model_is_encoded_once(tmp_path, monkeypatch):
         *(images, labels, 3),
         validation_data=(images, labels),
         to_path=tmp_path / "m.json",
-        run_file=TrainingState(tmp_path / "run.json"),
+        training_state=TrainingState(tmp_path / "run.json"),
         reporter=Count(quiet=True),
     )
     assert per_epoch == [all_arrays] * 3  # in the second, that of the current state

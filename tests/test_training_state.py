@@ -70,7 +70,7 @@ def train(model, optimizer, schedule, tmp_path, **options):
 
 def resume(path, optimizer, schedule, tmp_path, **options):
     model = Model.load(path, backend="numba")
-    train(model, optimizer, schedule, tmp_path, run_file=TrainingState.open(path), **options)
+    train(model, optimizer, schedule, tmp_path, training_state=TrainingState.open(path), **options)
     return model
 
 
@@ -106,7 +106,7 @@ def test_a_resumed_run_ends_as_one_that_was_not_interrupted(
         train(
             network(),
             *(optimizer, schedule, tmp_path),
-            run_file=TrainingState(path, {"a": "b"}),
+            training_state=TrainingState(path, {"a": "b"}),
             save_every=save_every,
             reporter=StopAfter(stops[0], min_batches=7),
         )
@@ -148,7 +148,7 @@ def test_a_resumed_run_stops_early_after_the_same_epoch(tmp_path, epochs_before_
         train(
             *(model, stand_still, OneCycle, tmp_path),
             patience=2,
-            run_file=TrainingState(path),
+            training_state=TrainingState(path),
             reporter=Stop(quiet=True),
         )
     model = resume(path, stand_still, OneCycle, tmp_path, patience=2)
@@ -161,7 +161,7 @@ def interrupted(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         train(
             *(network("numpy"), AdamW, OneCycle, tmp_path),
-            run_file=TrainingState(path),
+            training_state=TrainingState(path),
             reporter=StopAfter(2),
         )
     return path
@@ -173,7 +173,7 @@ def interrupted_within_epoch(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         train(
             *(network("numpy"), AdamW, OneCycle, tmp_path),
-            run_file=TrainingState(path),
+            training_state=TrainingState(path),
             save_every=3,
             reporter=StopAfter(0, min_batches=8),
         )
@@ -195,12 +195,12 @@ def test_rejects_another_batch_size_within_an_epoch(interrupted_within_epoch):
             *(images, labels, EPOCHS, 15),
             augmenter_ratio=4,
             schedule=OneCycle(),
-            run_file=TrainingState.open(interrupted_within_epoch),
+            training_state=TrainingState.open(interrupted_within_epoch),
         )
 
 
 def test_save_every_needs_a_run_file():
-    with pytest.raises(ValueError, match="save_every needs a run_file"):
+    with pytest.raises(ValueError, match="save_every needs a training_state"):
         network("numpy").compile(AdamW()).train(*digits(90), save_every=2)
 
 
@@ -312,7 +312,7 @@ def test_resumes_a_version_1_run(tmp_path):
         validation_data=(images[40:], labels[40:]),
         augmenter=AffineAugmenter(),
         schedule=ReduceOnPlateau(patience=0),
-        run_file=state,
+        training_state=state,
     )
     losses = [1.885747499230823, 1.3963733400711136, 1.1634696434512357, 1.2120412782777827]
     np.testing.assert_allclose(history["loss"], losses, rtol=1e-7)

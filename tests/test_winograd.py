@@ -31,10 +31,10 @@ def test_winograd_equals_the_correlation(sizes, image, padding, dtype):
     assert_close(packed.unpack(y), NUMPY.correlate(x, w, b, padding=padding))
     dy = positive(rng, y.shape, dtype)
     dx, dw, db = NUMPY.correlate_grad(dy, x, w, padding=padding)
-    sent, taken = packed.pack(dy), packed.pack(x)
-    assert_close(packed.unpack(winograd.input_gradient(sent, w, window)), dx)
-    if C % taken.lanes == 0:
+    packed_dy, packed_x = packed.pack(dy), packed.pack(x)
+    assert_close(packed.unpack(winograd.input_gradient(packed_dy, w, window)), dx)
+    if C % packed_x.lanes == 0:
         for mine, plain in zip(
-            winograd.weight_gradient(sent, taken, w.shape, window), (dw, db), strict=True
+            winograd.weight_gradient(packed_dy, packed_x, w.shape, window), (dw, db), strict=True
         ):
             assert_close(mine, plain)

@@ -89,7 +89,7 @@ def train(
     patience: int | None = None,
     to_path: str | Path | None = None,
     reporter: Reporter | None = None,
-    run_file: TrainingState | None = None,
+    training_state: TrainingState | None = None,
     save_every: int | None = None,
 ) -> dict[str, list]:
     """Train a compiled model for some epochs, and leave it in the state of its best epoch.
@@ -123,7 +123,7 @@ def train(
         Where each new best model is saved at once.
     reporter : Reporter, optional
         Receives every batch and epoch; None reports nothing.
-    run_file : TrainingState, optional
+    training_state : TrainingState, optional
         Where the state of the run is saved after each epoch until it ends. One that was opened
         resumes its run: the model must be the one in the file, compiled with the same optimizer,
         and all arguments must be as they were.
@@ -139,7 +139,7 @@ def train(
     ------
     InputError
         When a pixel is not finite, when batches are of one image and a BatchNorm needs more, or
-        when the run of `run_file` cannot be resumed with these arguments.
+        when the run of `training_state` cannot be resumed with these arguments.
     DivergedError
         When the loss or a weight is no longer a finite number. The best model so far is kept.
     """
@@ -165,13 +165,13 @@ def train(
         patience = check_int(patience, "patience", 1)
     if save_every is not None:
         save_every = check_int(save_every, "save_every", 1)
-        if run_file is None:
-            raise ValueError("save_every needs a run_file to save the run in")
+        if training_state is None:
+            raise ValueError("save_every needs a training_state to save the run in")
     for name, value, expected in (
         ("augmenter", augmenter, Augmenter),
         ("schedule", schedule, Schedule),
         ("reporter", reporter, Reporter),
-        ("run_file", run_file, TrainingState),
+        ("training_state", training_state, TrainingState),
     ):
         if not isinstance(value, (expected, type(None))):
             raise TypeError(f"{name} must be of type {expected.__name__}, got {value!r}")
@@ -185,7 +185,14 @@ def train(
     )
     best, reporter = BestModel(model, to_path), reporter or Reporter(quiet=True)
     run = _Run(
-        model, epoch_trainer, rate_setter, validation_data, best, reporter, run_file, save_every
+        model,
+        epoch_trainer,
+        rate_setter,
+        validation_data,
+        best,
+        reporter,
+        training_state,
+        save_every,
     )
     try:
         run.train(epochs, patience)
@@ -360,12 +367,12 @@ class _Run:
         validation_data: tuple[np.ndarray, np.ndarray] | None,
         best: BestModel,
         reporter: Reporter,
-        run_file: TrainingState | None,
+        training_state: TrainingState | None,
         save_every: int | None,
     ):
         self._model, self._epoch_trainer, self._rate_setter = model, epoch_trainer, rate_setter
         self._validation_data, self._best, self._reporter = validation_data, best, reporter
-        self._run_file, self._save_every = run_file, save_every
+        self._run_file, self._save_every = training_state, save_every
         self._epochs_done = 0
 
     def train(self, epochs: int, patience: int | None) -> None:

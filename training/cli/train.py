@@ -89,7 +89,7 @@ def _train_locked(args: argparse.Namespace, epochs: Mapping[Callable, int]) -> N
             patience=args.patience,
             to_path=args.to_path,
             reporter=reporter,
-            run_file=state,
+            training_state=state,
             save_every=args.save_every,
         )
     except KeyboardInterrupt:
