@@ -13,7 +13,7 @@ from kernels import validation
 from kernels.numba_backend.packed.layout import simd_width
 from kernels.numba_backend.runtime.buffer_pool import allocate_outputs, empty
 from kernels.numba_backend.runtime.capture import launch
-from kernels.numba_backend.runtime.compiler import inlined, parallel
+from kernels.numba_backend.runtime.compiler import parallel
 from kernels.numba_backend.simd.copies import transpose_padded
 from kernels.numba_backend.simd.micro_kernels import (
     outer_product_tile_of_columns,
@@ -26,78 +26,60 @@ from kernels.scalars import check_bool
 MAX_VECTORS = 8  # of columns in a tile
 ROW_BLOCK = 64  # rows of a task
 MIN_PACKED_TILES = 5  # of rows: fewer read the columns of b too rarely for packing to pay
-TASK_PANELS = 4  # panels that a task packs together, so that it reads longer runs of memory
 # A long sum of few tasks is divided into parts, each of which reads whole rows of b: on 2 threads,
 # 1.6 MB of weights that were no longer in the second-level cache took 27 us, and 42 us by columns.
 # The parts do not depend on the number of threads, so that no bit of a result does.
 MAX_PARTS, MIN_SIZE, MIN_TASKS = 8, 1 << 17, 64
 
 
-@inlined
-def _first_column(panel, width, M):
-    """Return where a panel begins; the last one overlaps the one before it."""
-    return max(0, min(panel * width, M - width))
-
-
 @parallel
 def _matmul(
     a, a_strides, a_offsets, b, b_strides, b_offsets, scale, bias, negative_slope, sizes, parts,
-    tile, task_panels, pack, final, sums, out,
+    tile, pack, final, sums, out,
 ):  # fmt: skip
     """out[i] (N, M) = leaky ReLU of scale * (a[i % groups] (N, K) @ b[i] (K, M)) + bias.
 
-    A task multiplies a block of rows of a by a few panels of columns of b. It may pack the panels
-    first: the rows of a packed panel are neighbours in memory, and zeros fill the last vector. The
-    tasks write to sums (products * parts, N, M or more). These are out, or else they are added up
-    at the end.
+    A task multiplies a block of rows of a by a panel of columns of b. It may pack the panel first:
+    the rows of a packed panel are neighbours in memory, and zeros fill the last vector. The last
+    panel overlaps the one before it. The tasks write to sums (products * parts, N, M or more).
+    These are out, or else they are added up at the end.
     """
     products, groups, N, K, M = sizes
     (ROWS, COLUMNS), L = tile, VECTOR_BYTES // b.itemsize
     width = COLUMNS * L
     blocks, panels = (N + ROW_BLOCK - 1) // ROW_BLOCK, (M + width - 1) // width
-    stripes = (panels + task_panels - 1) // task_panels
     sums_flat, sums_row = sums.reshape(-1), sums.shape[2]
     factor, shift = scale, bias
     if not final:
         factor, shift = np.ones(sums_row, b.dtype), np.zeros(sums_row, b.dtype)
     slope = negative_slope if final else b.dtype.type(1)
-    for task in prange(products * parts * blocks * stripes):
-        first_panel = task % stripes * task_panels
-        last_panel = min(first_panel + task_panels, panels)
-        block = task // stripes % blocks
-        part = task // (stripes * blocks) % parts
-        i = task // (stripes * blocks * parts)
+    for task in prange(products * parts * blocks * panels):
+        m = max(0, min(task % panels * width, M - width))
+        block = task // panels % blocks
+        part = task // (panels * blocks) % parts
+        i = task // (panels * blocks * parts)
         first, last = part * K // parts, (part + 1) * K // parts
-        size = (last - first) * width  # of a packed panel
-        columns, b0 = b, i * b_strides[0] + first * b_strides[1]
+        panel, panel0 = b, i * b_strides[0] + first * b_strides[1] + m * b_strides[2]
         if pack:
-            columns = np.empty((last_panel - first_panel) * size, b.dtype)
+            panel = np.empty((last - first) * width, b.dtype)
             if b_strides[2] == 1:
                 for k in range(last - first):
-                    for panel in range(first_panel, last_panel):
-                        m = _first_column(panel, width, M)
-                        for v in range(0, width, L):
-                            numbers = masked_load(b, b0 + k * b_strides[1] + m + v, M - m - v)
-                            store(columns, (panel - first_panel) * size + k * width + v, numbers)
+                    for v in range(0, width, L):
+                        numbers = masked_load(b, panel0 + k * b_strides[1] + v, M - m - v)
+                        store(panel, k * width + v, numbers)
             else:
-                for panel in range(first_panel, last_panel):
-                    m = _first_column(panel, width, M)
-                    transpose_padded(
-                        b, b0 + m * b_strides[2], b_strides[2], min(width, M - m), last - first,
-                        columns, (panel - first_panel) * size, width,
-                    )  # fmt: skip
-        for panel in range(first_panel, last_panel):
-            m = _first_column(panel, width, M)
-            columns0 = (panel - first_panel) * size if pack else b0 + m
-            for row in range(block * N // blocks, (block + 1) * N // blocks, ROWS):
-                n = min(row, N - ROWS)
-                outer_product_tile_of_columns(
-                    columns, columns0, b_offsets, L,
-                    a, i % groups * a_strides[0] + n * a_strides[1] + first * a_strides[2],
-                    a_offsets, a_strides[1], last - first, factor, shift, m, slope,
-                    sums_flat, ((i * parts + part) * N + n) * sums_row + m, sums_row, L,
-                    ROWS, COLUMNS,
-                )  # fmt: skip
+                transpose_padded(
+                    b, panel0, b_strides[2], min(width, M - m), last - first, panel, 0, width
+                )
+            panel0 = 0
+        for row in range(block * N // blocks, (block + 1) * N // blocks, ROWS):
+            n = min(row, N - ROWS)
+            outer_product_tile_of_columns(
+                panel, panel0, b_offsets, L,
+                a, i % groups * a_strides[0] + n * a_strides[1] + first * a_strides[2], a_offsets,
+                a_strides[1], last - first, factor, shift, m, slope,
+                sums_flat, ((i * parts + part) * N + n) * sums_row + m, sums_row, L, ROWS, COLUMNS,
+            )  # fmt: skip
     if not final:
         for row in prange(products * N):
             i, n = row // N, row % N
@@ -142,7 +124,7 @@ def matmul(a, b, out, scale=None, bias=None, negative_slope=1.0):
         _matmul, a_flat, a_strides, strided_offsets(K, a_strides[2]),
         b_flat, b_strides, strided_offsets(K, width if pack else b_strides[1]),
         scale, bias, negative_slope, (products, groups, N, K, M), parts, tile,
-        max(1, min(TASK_PANELS, tasks // MIN_TASKS)), pack, final, sums, out,
+        pack, final, sums, out,
     )  # fmt: skip
 
 
