@@ -30,7 +30,7 @@ def test_rejects_negative_weight_decay(optimizer):
     ("create", "error", "message"),
     [
         (lambda: Momentum(momentum=1), ValueError, "momentum must be at least 0 and below 1"),
-        (lambda: Momentum(nesterov="no"), TypeError, "nesterov must be true or false"),
+        (lambda: Momentum(nesterov="no"), TypeError, "nesterov must be True or False"),
         (lambda: Adam(beta1=1), ValueError, "beta1 must be"),
         (lambda: Adam(epsilon=0), ValueError, "epsilon must be above 0"),
         (lambda: SGD(clip_norm=0), ValueError, "clip_norm must be above 0"),
