@@ -9,7 +9,10 @@ from bench.common import COLORS, duration, import_pyplot, use_plain_log_ticks
 THIS = "this"  # the key of this library in the results
 # Each kind of table has a column that compares with the fastest of these.
 MAIN_RIVALS = {
-    "training": ("PyTorch", ("PyTorch", "PyTorch, channels last", "torch.compile")),
+    "training": (
+        "the fastest PyTorch mode",
+        ("PyTorch", "PyTorch, channels last", "torch.compile"),
+    ),
     "inference": ("ONNX Runtime", ("ONNX Runtime",)),
 }
 MARKERS = "osD^vP*X"
@@ -63,8 +66,9 @@ def ratio_with_spread(rates: Rates, name: str | None) -> str:
 
 def head(kind: str, names: list[str]) -> str:
     """Return the first lines of a table with a column for each of the names."""
-    columns = ["network", "batch", *names, f"ratio to {MAIN_RIVALS[kind][0]}", "ratio to fastest"]
-    columns = ["this library" if name == THIS else name for name in columns]
+    columns = ["this library" if name == THIS else name for name in names]
+    columns += [f"ratio to {MAIN_RIVALS[kind][0]}", "ratio to the fastest of all others"]
+    columns = ["network", "batch", *columns]
     return f"| {' | '.join(columns)} |\n|---|" + "--:|" * (len(columns) - 1)
 
 

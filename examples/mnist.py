@@ -27,13 +27,13 @@ model.train(
     train.labels,
     epochs=epochs,
     batch_size=64,
-    validation_split=0.1,
+    validation_split=0.1,  # 3,600 digits of mnist-5k, or 54,000 of mnist, are left to train on
     augmenter=ShiftAugmenter(),
     schedule=OneCycle(),
     reporter=Reporter(),  # prints a line an epoch
 )
 print(f"test accuracy: {model.evaluate(test.images, test.labels):.2%}")
 
-model.save("mnist.json")
+model.save("mnist.json")  # in the current folder
 model = Model.load("mnist.json")
 print("the first test images are labelled", model.predict(test.images[:10]), "by the loaded model")

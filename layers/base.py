@@ -21,8 +21,9 @@ class Layer(ABC):
     """A layer of a network.
 
     A subclass implements `_forward` and `_backward` by one or two functions of its backend. If it
-    has parameters, or changes the shape, it also implements `_build`. The arrays that layers pass
-    to each other are opaque to them: only the backend looks inside.
+    has parameters, or changes the shape, it also implements `_build`. The activations that layers
+    pass to each other belong to the backend: a layer may only use their ``shape`` and ``dtype``,
+    and converts them by ``to_array`` and ``from_array`` of its backend.
 
     Parameters
     ----------
@@ -56,11 +57,13 @@ class Layer(ABC):
     ...         return input_shape
     ...
     ...     def _forward(self, x, training):
-    ...         return x * self.params["factor"], x
+    ...         x = self.backend.to_array(x)
+    ...         return self.backend.from_array(x * self.params["factor"]), x
     ...
     ...     def _backward(self, dy, x):
+    ...         dy = self.backend.to_array(dy)
     ...         self.set_grads(factor=np.array([(dy * x).sum()]))
-    ...         return dy * self.params["factor"]
+    ...         return self.backend.from_array(dy * self.params["factor"])
     >>> layer = Scale().build((3,), backend="numpy")
     >>> layer.forward(np.ones((1, 3), np.float32))
     array([[1., 1., 1.]], dtype=float32)
