@@ -350,7 +350,7 @@ def test_stops_after_epochs_without_improvement():
 def test_rejects_wrong_arguments():
     images, labels = digits(20)
     model = small_network()
-    with pytest.raises(ValueError, match="one for each of 20 images, got \\(19,\\)"):
+    with pytest.raises(ValueError, match="one label for each of 20 images, got \\(19,\\)"):
         model.train(images, labels[:19])
     with pytest.raises(ValueError, match="epochs must be at least 1"):
         model.train(images, labels, epochs=0)
