@@ -116,7 +116,7 @@ def main(argv=None):
     Parameters
     ----------
     argv : list of str, optional
-        The words of the command line; by default, those of this process.
+        The arguments of the command line; by default, those of this process.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Plans: the layers of a model, with neighbours combined that one kernel can compute together.
+"""Plans: the layers of a model, with neighbors combined that one kernel can compute together.
 
 A model reads and writes large arrays between its layers, and does little arithmetic on each
 number. A kernel that computes a BatchNorm, its activation and its max pooling together reads and
@@ -39,10 +39,6 @@ class BatchNormRelu(Layer):
 
     def _forward(self, x, training):
         norm = self.norm
-        if not training:
-            return self.backend.batch_norm_relu_inference(
-                x, *self._gamma_and_beta, *norm.running_stats, norm.epsilon, self.negative_slope
-            ), None
         y, mean, variance = self.backend.batch_norm_relu(
             x, *self._gamma_and_beta, norm.epsilon, self.negative_slope
         )
@@ -75,8 +71,6 @@ class BatchNormReluPool(BatchNormRelu):
         self._pool = pool
 
     def _forward(self, x, training):
-        if not training:
-            return self._pool.forward(super()._forward(x, training)[0], training), None
         norm = self.norm
         y, index, mean, variance = self.backend.batch_norm_relu_pool(
             x, *self._gamma_and_beta, norm.epsilon, self.negative_slope, self._pool.pool_size

@@ -32,7 +32,7 @@ def write_csv(path, images, labels, header=True):
 
 
 def command(*arguments):
-    """Return the words that start run.py as a process, with unbuffered output."""
+    """Return the command that starts run.py as a process, with unbuffered output."""
     return [sys.executable, "-u", str(ROOT / "run.py"), *map(str, arguments)]
 
 

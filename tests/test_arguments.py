@@ -103,9 +103,9 @@ def test_command_line_is_parsed_once(monkeypatch):
     parsed = []
     parse_args = argparse.ArgumentParser.parse_args
 
-    def record(self, words=None, namespace=None):
-        parsed.append(words)
-        return parse_args(self, words, namespace)
+    def record(self, argv=None, namespace=None):
+        parsed.append(argv)
+        return parse_args(self, argv, namespace)
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", record)
     arguments.parse(["--epochs", "3"], run.ARCHITECTURES)

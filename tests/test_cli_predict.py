@@ -48,7 +48,7 @@ def test_labels_of_a_csv_file_and_of_pictures(cli, tmp_path, trained):
     ("arguments", "message"),
     [
         (["none.png"], "none.png: no such file"),
-        (["pictures", "--output", "no/where.csv"], "--output no/where.csv: No such file"),
+        (["pictures", "--output", "no/where.csv"], "no/where.csv: the folder no does not exist"),
         (["pictures", "--image_shape", "1,9"], "C,H,W"),
     ],
 )
@@ -61,9 +61,9 @@ def test_wrong_input(cli, tmp_path, trained, arguments, message):
 
 
 def test_reader_that_closes_the_output_is_not_an_error(tmp_path, trained):
-    words = command("--predict", "train.csv", "--backend", "numpy")
+    argv = command("--predict", "train.csv", "--backend", "numpy")
     done = subprocess.run(
-        f"{' '.join(words)} | head -2", shell=True, cwd=tmp_path, text=True, capture_output=True
+        f"{' '.join(argv)} | head -2", shell=True, cwd=tmp_path, text=True, capture_output=True
     )
     assert done.stderr == ""
     assert len(done.stdout.splitlines()) == 2

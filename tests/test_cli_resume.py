@@ -60,8 +60,8 @@ def saved_settings(monkeypatch):
 
 
 def test_typed_flags_override_saved_settings_and_defaults_do_not(saved_settings):
-    words = ["--resume", "--epochs", "9", "--batch_size=64"]  # 64 is the default, and typed
-    args = arguments.parse(words, run.ARCHITECTURES)
+    argv = ["--resume", "--epochs", "9", "--batch_size=64"]  # 64 is the default, and typed
+    args = arguments.parse(argv, run.ARCHITECTURES)
     assert (args.epochs, args.batch_size) == (9, 64)
     assert (args.learning_rate, args.schedule, args.image_shape) == (0.25, "cosine", (3, 8, 12))
     assert str(args.train_data) == "/somewhere/train.csv"

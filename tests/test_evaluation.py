@@ -19,3 +19,12 @@ def test_worst_mistakes_are_the_most_certain_ones():
     assert worst_mistakes(probabilities, labels, 2).tolist() == [3, 0]
     assert worst_mistakes(probabilities, labels, 9).tolist() == [3, 0, 1]
     assert worst_mistakes(probabilities, probabilities.argmax(axis=1), 9).tolist() == []
+
+
+def test_confusion_matrix_of_small_label_types():
+    """The pair of a label and a prediction is a number up to classes * classes."""
+    labels = np.repeat(np.arange(20), 2)
+    expected = confusion_matrix(labels, labels[::-1], 20)
+    for dtype in (np.uint8, np.int8):
+        matrix = confusion_matrix(labels.astype(dtype), labels[::-1].astype(dtype), 20)
+        np.testing.assert_array_equal(matrix, expected)

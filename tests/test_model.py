@@ -23,7 +23,7 @@ from layers import (
     Softmax,
 )
 from tests.networks import digits, small_network
-from training import Adam, DivergedError, InputError, Model
+from training import SGD, Adam, DivergedError, InputError, Model
 
 every_backend = pytest.mark.parametrize("backend", list(BACKENDS))
 
@@ -168,7 +168,9 @@ def test_shapes_are_checked_when_the_model_is_built():
     with pytest.raises(ShapeError, match=r"'dense_1' cannot take \(4, 6, 6\).*Flatten"):
         model.add(Dense(10))
     assert len(model.layers) == 1
-    with pytest.raises(ValueError, match=r"puts out \(4, 6, 6\).*Flatten"):
+    with pytest.raises(
+        ValueError, match=r"has output shape \(4, 6, 6\), not one score per class.*Flatten"
+    ):
         model.compile(optimizer=Adam())
 
 
@@ -426,3 +428,15 @@ def test_captured_predictions_see_each_training_step():
         for part in (slice(step, step + 1), slice(5, 8), slice(step + 8, step + 9)):
             want = reference.predict_proba(images[part])
             np.testing.assert_allclose(model.predict_proba(images[part]), want, atol=1e-7)
+
+
+def test_rejects_fused_that_is_not_a_bool():
+    with pytest.raises(TypeError, match="fused must be True or False, got 'false'"):
+        Model((1, 8, 8), backend="numpy", fused="false")
+
+
+def test_parameters_are_none_until_the_model_is_compiled():
+    model = Model((1, 8, 8), backend="numpy").add(Flatten()).add(Dense(4))
+    assert model.parameters is None
+    assert len(model.compile(SGD()).parameters.values) == 260
+    assert model.add(Softmax()).parameters is None

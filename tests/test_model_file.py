@@ -305,7 +305,7 @@ def test_loads_a_version_1_model_without_pixel_range(backend):
         [0.775174, 0.180344, 0.044482],
     ]
     np.testing.assert_allclose(model.predict_proba(images), expected, atol=2e-6)
-    assert model.pixels == (0, 255, 127.5)
+    assert model.input_stats == (0, 255, 127.5)
     assert len(model.history["loss"]) == 2
 
 
@@ -319,7 +319,7 @@ def test_loads_a_version_1_model(backend):
         [0.064145, 0.275621, 0.478729, 0.181505],
     ]
     np.testing.assert_allclose(model.predict_proba(digits(48)[0][:3]), expected, atol=2e-6)
-    assert (model.seed, model.dtype, model.pixels.high) == (3, np.float32, 255)
+    assert (model.seed, model.dtype, model.input_stats.high) == (3, np.float32, 255)
     assert model.history["validation_accuracy"] == [0.5, 0.5, 0.75, 0.875]
 
 
@@ -476,3 +476,22 @@ def test_rejects_a_missing_file_and_a_directory(tmp_path):
         Model.load(tmp_path / "none.json")
     with pytest.raises(InputError, match="cannot be read"):
         Model.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"backend": "torch"}, ValueError, "^backend must be one of .*, got 'torch'"),
+        ({"dtype": "int8"}, TypeError, "^dtype must be float32 or float64, got int8"),
+        ({"dtype": np.dtype("float16")}, TypeError, "^dtype must be float32 or float64"),
+    ],
+)
+def test_wrong_arguments_of_load_are_not_blamed_on_the_file(tmp_path, options, error, message):
+    small_network().save(tmp_path / "m.json")
+    with pytest.raises(error, match=message):
+        Model.load(tmp_path / "m.json", **{"backend": "numpy"} | options)
+
+
+def test_loads_with_a_dtype_object(tmp_path):
+    small_network(dtype="float32").save(tmp_path / "m.json")
+    assert Model.load(tmp_path / "m.json", "numpy", np.dtype("float64")).dtype == np.float64

@@ -58,28 +58,48 @@ def test_symbolic_link_is_followed_and_kept(folder, cli):
         Model.load(folder / "elsewhere" / "real.json", "numpy")
 
 
-@pytest.mark.parametrize("name", ["pictures/1.png", "new.png", "sorted.json", "training.log"])
+@pytest.mark.parametrize("name", ["pictures/1.png", "sorted.json"])
 def test_labels_replace_no_other_file(folder, cli, name):
     (folder / "pictures").mkdir()
     Image.new("L", (8, 8)).save("pictures/1.png")
     document = json.loads(Path("model.json").read_text())
     Path("sorted.json").write_text(json.dumps({"layers": document["layers"], **document}))
-    before = Path(name).read_bytes() if Path(name).exists() else None
+    before = Path(name).read_bytes()
     code, _, message = cli(
         *("--predict", "pictures", "--from_path", "sorted.json"), "--output", name,
         *FLAGS[:2],
     )  # fmt: skip
     assert code == 2
     assert message == f"run.py: --output {name}: would be overwritten; name another\n"
-    assert (Path(name).read_bytes() if Path(name).exists() else None) == before
+    assert Path(name).read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["new.png", "training.log"])
+def test_labels_are_not_written_under_the_name_of_a_picture_or_a_log(folder, cli, name):
+    flags = ["--predict", "data.csv", "--from_path", "model.json", *FLAGS[:2]]
+    code, _, message = cli(*flags, "--output", name)
+    assert code == 2
+    assert message == (
+        f"run.py: --output {name}: is the name of a picture or a log, and labels are written as "
+        "CSV; name another\n"
+    )
+    assert not Path(name).exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no full device")
+def test_failed_output_to_a_device_is_named(folder, cli):
+    flags = ["--predict", "data.csv", "--from_path", "model.json", *FLAGS[:2]]
+    code, _, message = cli(*flags, "--output", "/dev/full")
+    assert code == 2
+    assert message.startswith("run.py: --output /dev/full: No space left on device; name another")
 
 
 def test_labels_that_do_not_fit_on_the_disk_leave_the_file_unchanged(folder):
     Path("out.csv").write_text("earlier")
     resource = pytest.importorskip("resource", reason="this system has no limits of files")
-    words = ["--predict", "data.csv", "--output", "out.csv", "--from_path", "model.json"]
+    argv = ["--predict", "data.csv", "--output", "out.csv", "--from_path", "model.json"]
     done = subprocess.run(
-        command(*words, *FLAGS[:2]),
+        command(*argv, *FLAGS[:2]),
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10)),
         text=True,
         capture_output=True,

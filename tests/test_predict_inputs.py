@@ -29,8 +29,8 @@ def save(path, array, mode=None):
     return path
 
 
-def load(path, shape=SHAPE, pixels=DARK, **options):
-    names, images, labels = load_predict_inputs(path, shape, pixels, **options)
+def load(path, shape=SHAPE, input_stats=DARK, **options):
+    names, images, labels = load_predict_inputs(path, shape, input_stats, **options)
     assert images.shape == (len(names), *shape)
     return names, images, labels
 
@@ -52,16 +52,16 @@ def test_every_picture_mode_gives_the_same_pixels(tmp_path, mode, invert):
 
 def test_pixels_have_the_scale_of_the_training_images(tmp_path):
     path = save(tmp_path / "a.png", drawing())
-    _, images, _ = load(path, pixels=LIGHT)
+    _, images, _ = load(path, input_stats=LIGHT)
     np.testing.assert_allclose(images[0, 0], 1 - drawing() / 255, atol=1e-6)
-    _, images, _ = load(path, pixels=InputStats(-1, 1, -1))
+    _, images, _ = load(path, input_stats=InputStats(-1, 1, -1))
     np.testing.assert_allclose(images[0, 0], drawing() / 127.5 - 1, atol=1e-6)
 
 
 @pytest.mark.parametrize("invert", [False, True])
 def test_photographs_are_not_inverted(tmp_path, invert):
     array = 255 - drawing() if invert else drawing()
-    _, images, _ = load(save(tmp_path / "a.png", array), pixels=PHOTOGRAPHS)
+    _, images, _ = load(save(tmp_path / "a.png", array), input_stats=PHOTOGRAPHS)
     np.testing.assert_allclose(images[0, 0], array, atol=1e-4)
 
 
@@ -215,4 +215,6 @@ def test_model_file_keeps_the_statistics(tmp_path):
     model = Model((1, 4, 4), backend="numpy").add(Flatten()).add(Dense(2))
     model.fit_normalization(np.arange(32).reshape(2, 1, 4, 4))
     model.save(tmp_path / "m.json")
-    assert Model.load(tmp_path / "m.json", "numpy").pixels == model.pixels == (0, 31, 15.5)
+    assert (
+        Model.load(tmp_path / "m.json", "numpy").input_stats == model.input_stats == (0, 31, 15.5)
+    )

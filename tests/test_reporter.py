@@ -1,12 +1,13 @@
 """Reports of a training run: lines, the log, the history and the time left."""
 
 import csv
+import gc
 import time
 
 import pytest
 
 from tests.networks import digits, small_network
-from training import Reporter
+from training import InputError, Reporter
 from training.reporting.reporter import write_history
 
 
@@ -106,3 +107,48 @@ def test_time_left_does_not_count_skipped_batches(capsys, clock):
         reporter.batch_ended(10, 1.0, 5)
     reporter.epoch_ended(METRICS, False, {"loss": [1.0]})
     assert time_left(capsys) == "0:00:12"
+
+
+def unclosed_files(warnings):
+    """Return the warnings about files that were collected before they were closed."""
+    gc.collect()
+    return [warning for warning in warnings if warning.category is ResourceWarning]
+
+
+def test_close_closes_the_log_file(tmp_path, recwarn):
+    reporter = Reporter(tmp_path / "a.log", quiet=True)
+    reporter.line("first")
+    reporter.close()
+    reporter.line("only printed")
+    del reporter
+    assert not unclosed_files(recwarn)
+    assert len((tmp_path / "a.log").read_text().splitlines()) == 1
+
+
+def test_the_log_stays_open_after_a_training(tmp_path, recwarn):
+    with Reporter(tmp_path / "a.log", quiet=True) as reporter:
+        small_network().train(*digits(20), epochs=1, reporter=reporter)
+        reporter.line("last")
+    del reporter
+    assert not unclosed_files(recwarn)
+    assert (tmp_path / "a.log").read_text().splitlines()[-1].endswith(" last")
+
+
+def test_nothing_stays_open_if_one_output_cannot_be_opened(tmp_path, monkeypatch, recwarn):
+    class Events:
+        def __init__(self, directory):
+            if directory is None or str(directory) == "bad":
+                raise InputError("bad directory")
+            is_open.append(True)
+
+        def close(self):
+            is_open.pop()
+
+    is_open = []
+    monkeypatch.setattr("training.reporting.reporter._open_events", Events)
+    with pytest.raises(OSError, match="directory"):
+        Reporter(tmp_path, tensorboard="good")  # the log is a directory
+    assert not is_open
+    with pytest.raises(InputError, match="bad directory"):
+        Reporter(tmp_path / "a.log", tensorboard="bad")
+    assert not unclosed_files(recwarn)

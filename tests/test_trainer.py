@@ -397,7 +397,9 @@ def test_rejects_options_of_another_type(name, type_name):
 
 def test_rejects_an_augmenter_ratio_that_makes_an_epoch_too_long():
     model = small_network(backend="numpy")
-    with pytest.raises(ValueError, match="augmenter_ratio 1073741824 is too large"):
+    with pytest.raises(
+        ValueError, match="too large: an epoch would have 42949672960 images, and at"
+    ):
         model.train(*digits(40), epochs=1, augmenter_ratio=2**30)
 
 
@@ -534,3 +536,9 @@ def test_a_new_best_model_is_encoded_once(tmp_path, monkeypatch):
         reporter=Count(quiet=True),
     )
     assert per_epoch == [all_arrays] * 3  # in the second, that of the current state
+
+
+def test_patience_needs_validation_data():
+    model = small_network(backend="numpy")
+    with pytest.raises(ValueError, match=r"^patience needs validation data"):
+        model.train(*digits(40), epochs=1, patience=2)

@@ -15,9 +15,10 @@ def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, classes: int) ->
     Returns
     -------
     (classes, classes) of int
-        Row i, column j: the number of images of class i that were labelled j.
+        Row i, column j: the number of images of class i that were labeled j.
     """
-    pairs = np.asarray(labels) * classes + np.asarray(predicted)
+    # In a small dtype, such as the labels' own uint8, the product could overflow.
+    pairs = np.asarray(labels, np.int64) * classes + np.asarray(predicted, np.int64)
     return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
 
 
@@ -28,7 +29,7 @@ def class_accuracies(confusion: np.ndarray) -> np.ndarray:
 
 
 def worst_mistakes(probabilities: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
-    """Return the indices of the wrongly labelled images, the most certain mistakes first.
+    """Return the indices of the wrongly labeled images, the most certain mistakes first.
 
     Parameters
     ----------

@@ -25,17 +25,19 @@ class Model(Network):
     seed : int
         Seed of the initial weights, dropout, shuffling and augmentation.
     fused : bool
-        Whether neighbouring layers run as one kernel where there is one for both, and the kernel
+        Whether neighboring layers run as one kernel where there is one for both, and the kernel
         calls of a step are captured once and replayed. The numbers are the same.
 
     Attributes
     ----------
     layers : list of Layer
+    parameters : Parameters or None
+        All parameters in one vector, and their gradients; None until `compile`.
     history : dict of str to list
         One number per epoch: loss, accuracy, and what else `train` measured.
     mean, std : (C,)
         Each channel is normalized by them; 0 and 1 until `fit_normalization`.
-    pixels : InputStats
+    input_stats : InputStats
         The range of the images that `fit_normalization` was given.
 
     Notes
@@ -80,5 +82,9 @@ class Model(Network):
         ------
         InputError
             When the file is not a complete and valid model.
+        ValueError, TypeError
+            When there is no such backend, or the dtype is another one.
+        ImportError
+            When a package that the backend needs is missing.
         """
         return model_file.load(cls, path, backend, dtype)

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from kernels import get_backend
-from kernels.scalars import check_int
+from kernels.scalars import check_bool, check_int
 from kernels.validation import (
     check_channel_numbers,
     check_labels,
@@ -51,7 +51,7 @@ class Network:
         self.dtype = standardize_dtype(dtype)
         self.seed = check_int(seed, "seed", 0)
         self.rng = np.random.default_rng(self.seed)
-        self.fused = fused
+        self.fused = check_bool(fused, "fused")
         self.rwlock = RWLock()
         self.layers: list[Layer] = []
         self._training_plan: list[Layer] = []
@@ -59,20 +59,21 @@ class Network:
         self._captured: dict[Any, Callable[..., Any] | None] = {}
         self._head = Softmax()
         self.optimizer: Optimizer | None = None
+        self.parameters: Parameters | None = None
         self._label_smoothing = 0.0
         self.history: dict[str, list] = {}
         self.mean = np.zeros(C, self.dtype)
         self.std = np.ones(C, self.dtype)
-        self.pixels = InputStats()
+        self.input_stats = InputStats()
 
     @exclusive
-    def add(self: Self, layer: Layer, saved: Callable | None = None) -> Self:
+    def add(self: Self, layer: Layer, load_array: Callable | None = None) -> Self:
         """Append a layer and build it on the output shape of the layer before.
 
         Parameters
         ----------
         layer : Layer
-        saved : callable, optional
+        load_array : callable, optional
             Returns the arrays of a layer that was saved; see `Layer.build`.
 
         Returns
@@ -88,22 +89,22 @@ class Network:
             raise TypeError(f"add takes a layer such as Relu(), got {layer!r}")
         if layer.in_model:
             raise ValueError(f"layer {layer} is in a model already; make a new one")
-        given_name = layer.name
-        if given_name is None:
+        original_name = layer.name
+        if original_name is None:
             type_name = type(layer).__name__
             number = 1 + sum(type(other).__name__ == type_name for other in self.layers)
             layer.name = f"{type_name.lower()}_{number}"
         # Each layer has its own generator: its random numbers depend on its position alone.
         rng = np.random.default_rng([self.seed, len(self.layers)])
         try:
-            layer.build(self.output_shape, self.backend, self.dtype, rng, saved)
+            layer.build(self.output_shape, self.backend, self.dtype, rng, load_array)
         except ValueError:
-            layer.name = given_name
+            layer.name = original_name
             raise
         layer.in_model = True
         layer.need_dx = bool(self.layers)
         self.layers.append(layer)
-        self.optimizer = None
+        self.optimizer = self.parameters = None
         self._plan()
         return self
 
@@ -133,7 +134,7 @@ class Network:
         """The number of classes."""
         if len(self.output_shape) != 1:
             raise ValueError(
-                f"the model puts out {self.output_shape}, not one number a class: "
+                f"the model has output shape {self.output_shape}, not one score per class: "
                 "add Flatten() and Dense(classes) at its end"
             )
         return self.output_shape[0]
@@ -191,7 +192,7 @@ class Network:
         if len(images) == 0:
             raise ValueError("normalization needs at least one image")
         check_finite_pixels(images, "images", images.dtype)
-        pixels = InputStats.of(images)
+        stats = InputStats.of(images)
         mean = images.mean(axis=(0, 2, 3), dtype=np.float64)
         squares = np.zeros_like(mean)
         with np.errstate(over="ignore", divide="ignore"):
@@ -201,13 +202,13 @@ class Network:
             std = np.sqrt(squares / (images.size / len(mean)))
             # A constant channel's deviation is a rounding error, which must not be divided by.
             std = np.where(std <= 1e-7 * np.abs(mean), 1, std).astype(self.dtype)
-            mean, limits = mean.astype(self.dtype), np.array(pixels[:2]).astype(self.dtype)
+            mean, limits = mean.astype(self.dtype), np.array(stats[:2]).astype(self.dtype)
             if not np.isfinite([*mean, *std, *(1 / std), *limits]).all():
                 raise ValueError(
-                    f"pixels from {pixels.low:g} to {pixels.high:g} are too large or too close to "
+                    f"pixels from {stats.low:g} to {stats.high:g} are too large or too close to "
                     f"each other for {self.dtype}: scale them, to 0 to 255, say"
                 )
-        self.mean, self.std, self.pixels = mean, std, pixels
+        self.mean, self.std, self.input_stats = mean, std, stats
         return self
 
     def check_batch_size(self, size: int) -> None:
@@ -241,7 +242,7 @@ class Network:
         loss : float
             Mean over the batch.
         n_correct : int
-            The number of images that the model labelled correctly.
+            The number of images that the model labeled correctly.
         """
         images = self._check_images(x)
         self.check_batch_size(len(images))
@@ -308,7 +309,7 @@ class Network:
         loss : float
             Mean over the batch, before the step.
         n_correct : int
-            The number of images that were labelled correctly before the step.
+            The number of images that were labeled correctly before the step.
 
         Raises
         ------
@@ -317,7 +318,7 @@ class Network:
         DivergedError
             When the loss is not finite. Weights and running averages are unchanged.
         """
-        if self.optimizer is None:
+        if self.optimizer is None or self.parameters is None:
             raise RuntimeError("call compile(optimizer=...) before training")
         buffers_before = self.parameters.buffers.copy()
         loss, n_correct = self.compute_gradients(x, y)
@@ -328,7 +329,7 @@ class Network:
                 f"the loss became {loss}: try a smaller learning rate than "
                 f"{self.optimizer.learning_rate:g}"
             )
-        # All gradients are complete and none is applied: the place to sum them over machines.
+        # All gradients are computed but not yet applied. A distributed version would sum them here.
         self.optimizer.step()
         return loss, n_correct
 
@@ -380,7 +381,7 @@ class Network:
         return self.logits(x).argmax(axis=1)
 
     def evaluate(self, x: np.ndarray, y: np.ndarray) -> float:
-        """Return the accuracy: the share of images labelled correctly, 0 to 1."""
+        """Return the accuracy: the share of images labeled correctly, 0 to 1."""
         return self.loss_and_accuracy(x, y)[1]
 
     def loss_and_accuracy(self, x: np.ndarray, y: np.ndarray) -> tuple[float, float]:

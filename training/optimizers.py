@@ -137,7 +137,7 @@ class Momentum(Optimizer):
     momentum : float
         Share of the last step that is added, 0 <= momentum < 1.
     nesterov : bool
-        Whether the gradient counts as if taken at the point that the momentum leads to.
+        Whether to use Nesterov momentum, which evaluates the gradient at the look-ahead point.
 
     References
     ----------
@@ -174,7 +174,7 @@ class Adam(Optimizer):
     beta1, beta2 : float
         Decay rates of the running means of the gradient and of its square, 0 <= beta < 1.
     epsilon : float
-        Added to the divisor, the root of the mean square, which may be 0.
+        Added to the square root of the second moment to avoid division by zero.
 
     References
     ----------

@@ -18,10 +18,11 @@ _all_locks: "weakref.WeakSet[RWLock]" = weakref.WeakSet()
 
 
 class RWLock:
-    """The threads that use a model. A thread that comes at a wrong time gets a RuntimeError.
+    """A lock for many readers or one writer.
 
-    To wait instead would be no better: what a thread read between two steps of another would
-    depend on chance. The writer may read too, and acquire the lock again.
+    Acquiring it while another thread holds it in a conflicting way raises RuntimeError. It does
+    not wait, because the values read would then depend on timing. The writer may read too, and
+    acquire the lock again.
 
     Attributes
     ----------

@@ -100,7 +100,7 @@ def train(
     Parameters
     ----------
     model : Model
-        The model itself, where this is called as its method.
+        The compiled model. `Model.train` passes it.
     x : (N, C, H, W)
     y : (N,) of int
     epochs, batch_size : int
@@ -118,11 +118,11 @@ def train(
         Multiplies the optimizer's learning rate in each step. The learning rate has its old value
         again at the end.
     patience : int, optional
-        Stop after so many epochs in a row that were not the best.
+        Stop after so many epochs in a row that were not the best. Needs validation data.
     to_path : path, optional
         Where each new best model is saved at once.
     reporter : Reporter, optional
-        Receives every batch and epoch; None reports nothing.
+        Receives every batch and epoch; None reports nothing. It is not closed at the end.
     training_state : TrainingState, optional
         Where the state of the run is saved after each epoch until it ends. One that was opened
         resumes its run: the model must be the one in the file, compiled with the same optimizer,
@@ -158,11 +158,14 @@ def train(
     ratio = check_int(augmenter_ratio, "augmenter_ratio", 1)
     if ratio * len(x) >= 2**31:
         raise ValueError(
-            f"augmenter_ratio {ratio} is too large: an epoch has {len(x)} times as many"
+            f"augmenter_ratio {ratio} is too large: an epoch would have {ratio * len(x)} images, "
+            "and at most 2147483647 are allowed"
         )
     model.check_batch_size(min(batch_size, ratio * len(x)))
     if patience is not None:
         patience = check_int(patience, "patience", 1)
+        if validation_data is None:
+            raise ValueError("patience needs validation data: without it, every epoch is the best")
     if save_every is not None:
         save_every = check_int(save_every, "save_every", 1)
         if training_state is None:
@@ -399,7 +402,7 @@ class _Run:
             best.save_interrupted()
             raise
         finally:
-            reporter.close()
+            reporter.run_ended()
             self._rate_setter.restore()
             best.restore()
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from layers import ShapeError
 from training.errors import InputError
 from training.model import Model
-from training.saving.model_file import to_document
+from training.saving.model_file import check_saveable
 
 
 class Architecture(NamedTuple):
@@ -89,7 +89,7 @@ def build_model(
             raise ValueError(f"the function must return a Model for images of {shape}")
         if model.classes != n_classes:
             raise ValueError(f"the model has {model.classes} classes, and the images {n_classes}")
-        to_document(model)  # raises now, not after the training, if the model cannot be saved
+        check_saveable(model)  # now, and not after the training
     except (Exception, SystemExit) as error:
         raise InputError(f"--arch: {one_line(error)}") from error
     return model

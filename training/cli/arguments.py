@@ -174,7 +174,7 @@ def make_parser(architectures: Iterable[str]) -> Parser:
         "--tensorboard",
         type=Path,
         metavar="DIR",
-        help="folder to which the figures of each epoch are also written for TensorBoard "
+        help="folder to which the metrics of each epoch are also written for TensorBoard "
         "(pip install tensorboardX)",
     )
     model.add_argument(
@@ -220,7 +220,7 @@ def make_parser(architectures: Iterable[str]) -> Parser:
         type=non_negative_float,
         default=1e-3,
         metavar="X",
-        help="decay of the weights towards 0 (default: %(default)s)",
+        help="weight decay of AdamW (default: %(default)s)",
     )
     training.add_argument(
         "--label_smoothing",
@@ -248,7 +248,7 @@ def make_parser(architectures: Iterable[str]) -> Parser:
         type=int,
         choices=[1, 4],
         default=1,
-        help="4: an epoch has each image unchanged and in three augmented copies "
+        help="4: an epoch shows each image once unchanged and three times augmented "
         "(default: %(default)s)",
     )
     training.add_argument(
@@ -306,7 +306,7 @@ def parse(argv: list[str] | None, architectures: Mapping[str, Callable]) -> argp
     Parameters
     ----------
     argv : list of str or None
-        The words of the command line; None for those of this process.
+        The arguments of the command line; None for those of this process.
     architectures : dict of str to callable
         The networks that `--arch` offers, by name.
 
@@ -337,8 +337,8 @@ def parse(argv: list[str] | None, architectures: Mapping[str, Callable]) -> argp
                     f"--{flag}: the run to resume has {saved.get(flag) or 'that of its model'}, "
                     f"not {text}"
                 )
-        words = [f"--{flag}={saved[flag]}" for flag in RESUMED_FLAGS if flag in saved]
-        args = argparse.Namespace(**defaults | _parse_flags(parser, flags, words) | typed)
+        saved_argv = [f"--{flag}={saved[flag]}" for flag in RESUMED_FLAGS if flag in saved]
+        args = argparse.Namespace(**defaults | _parse_flags(parser, flags, saved_argv) | typed)
         _check_conflicts(parser, args, typed)
     name = DEFAULT_ARCHITECTURE if args.arch is None else args.arch
     try:
@@ -348,10 +348,10 @@ def parse(argv: list[str] | None, architectures: Mapping[str, Callable]) -> argp
     return args
 
 
-def _parse_flags(parser: Parser, flags: Iterable[str], words: list[str]) -> dict[str, Any]:
-    """Return the values of the flags that are among the words, without any default."""
+def _parse_flags(parser: Parser, flags: Iterable[str], argv: list[str]) -> dict[str, Any]:
+    """Return the values of the flags in `argv`, without any default."""
     # argparse sets a default only where the namespace has no attribute of that name.
-    namespace = parser.parse_args(words, argparse.Namespace(**dict.fromkeys(flags)))
+    namespace = parser.parse_args(argv, argparse.Namespace(**dict.fromkeys(flags)))
     return {flag: value for flag, value in vars(namespace).items() if value is not None}
 
 
@@ -369,7 +369,7 @@ for _flags in ALLOWED_FLAGS.values():
     _flags |= {"from_path", "backend", "dtype", "threads"}
 
 
-def _check_conflicts(parser: Parser, args: argparse.Namespace, typed: Iterable[str]) -> None:
+def _check_conflicts(parser: Parser, args: argparse.Namespace, typed: Mapping[str, Any]) -> None:
     if args.dataset and args.train_data:
         parser.error("--dataset and --train_data both name the training images: give one")
     if args.from_path and args.seed is not None:
@@ -383,7 +383,7 @@ def _check_conflicts(parser: Parser, args: argparse.Namespace, typed: Iterable[s
     if args.test and args.train_data:
         parser.error("--test uses the images of --test_data, not of --train_data")
     if args.predict and (args.train_data or args.test_data or args.dataset):
-        parser.error("--predict names the images itself, without --train_data or --dataset")
+        parser.error("--predict cannot be combined with --train_data, --test_data or --dataset")
     if args.find_lr and args.from_path:
         parser.error("--find_lr trains a new model, not the one in --from_path")
     if args.output and not args.predict:
@@ -391,7 +391,7 @@ def _check_conflicts(parser: Parser, args: argparse.Namespace, typed: Iterable[s
     if args.image_shape and not (args.train_data or args.test_data or args.predict):
         parser.error("--image_shape is for a CSV file, of --train_data, --test_data or --predict")
     if args.data_dir and args.dataset == "mnist-5k":
-        parser.error("--data_dir is for data sets in files, and mnist-5k comes with the program")
+        parser.error("--data_dir has no effect on mnist-5k, which is part of the program")
     if args.data_dir and (args.train_data or (args.test and args.test_data)):
         parser.error("--data_dir is for a --dataset, and your own files are named by their paths")
     for action, flags in ALLOWED_FLAGS.items():
@@ -400,8 +400,8 @@ def _check_conflicts(parser: Parser, args: argparse.Namespace, typed: Iterable[s
             parser.error(f"--{ignored[0]} is for training, and --{action} does not use it{hint}")
 
 
-# What a resumed run reads from its file unless the flag is typed again. The values are parsed as
-# if they had been typed. None of them names code to run.
+# A resumed run reads these flags from its file unless they are typed again. The values are parsed
+# as if they had been typed. None of them names code to run.
 RESUMED_FLAGS = (
     "dataset",
     "data_dir",

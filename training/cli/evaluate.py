@@ -16,10 +16,7 @@ def evaluate(args: argparse.Namespace) -> None:
     model = Model.load(path, args.backend, args.dtype)
     set_threads(model, args)
     if args.test_data is not None:
-        C, H, W = model.input_shape
-        is_square = C == 1 and H == W
-        shape = args.image_shape or (None if is_square else model.input_shape)
-        data = load_file(args.test_data, shape, model.classes)
+        data = load_file(args.test_data, args.image_shape, model.classes, model.input_shape)
     else:
         _, data = load_named(args.dataset, args.data_dir)
     check_shape(data, model.input_shape, path)

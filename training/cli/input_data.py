@@ -48,10 +48,10 @@ def check_shape(data: Dataset, shape: tuple[int, ...], owner: str | Path) -> Non
         )
 
 
-def check_classes(data: Dataset, n_classes: int, owner: str | Path, remedy: str) -> None:
+def check_classes(data: Dataset, n_classes: int, owner: str | Path, hint: str) -> None:
     """Raise InputError if the data has more classes than the model in the file `owner`."""
     if data.n_classes > n_classes:
         raise InputError(
             f"{data.source}: has {data.n_classes} classes, and the model {owner} has {n_classes}: "
-            f"{remedy}"
+            f"{hint}"
         )

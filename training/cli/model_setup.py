@@ -13,7 +13,7 @@ from training.model import Model
 from training.optimizers import AdamW
 from training.trainer import split_validation
 
-Images = tuple[np.ndarray, np.ndarray]
+ImagesAndLabels = tuple[np.ndarray, np.ndarray]
 
 
 def set_threads(model: Model, args: argparse.Namespace) -> None:
@@ -44,7 +44,9 @@ def get_model(args: argparse.Namespace, data: Dataset) -> Model:
     return model
 
 
-def prepare(args: argparse.Namespace, data: Dataset) -> tuple[Model, Images, Images]:
+def prepare(
+    args: argparse.Namespace, data: Dataset
+) -> tuple[Model, ImagesAndLabels, ImagesAndLabels]:
     """Return a compiled model, and its training and validation images with their labels."""
     model = get_model(args, data)
     set_threads(model, args)

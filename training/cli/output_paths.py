@@ -52,8 +52,8 @@ def prepare_training(to_path: Path, inputs: Iterable[Path | None], plots: bool) 
     _prepare_json(to_path, is_for_run=False)
     _prepare_json(run_path(to_path), is_for_run=True)
     history = sibling_path(to_path, "history.csv")
-    pictures = [sibling_path(to_path, f"{name}.png") for name in NAMES] if plots else []
-    for path in (history, to_path.parent / LOG_NAME, *pictures):
+    plot_paths = [sibling_path(to_path, f"{name}.png") for name in NAMES] if plots else []
+    for path in (history, to_path.parent / LOG_NAME, *plot_paths):
         if path.is_dir() or path.is_fifo():
             raise InputError(
                 f"{path}: is not a regular file, and a file of this name is written beside the "
@@ -101,7 +101,7 @@ def prepare_folder(path: Path) -> None:
             pass
     except OSError as error:
         raise InputError(
-            f"--to_path {path}: cannot be written: {error.strerror}; name a path that can"
+            f"--to_path {path}: cannot be written: {error.strerror}; choose a writable path"
         ) from None
 
 
@@ -116,14 +116,14 @@ def check_output(output: Path, inputs: Iterable[Path]) -> None:
         Files that the prediction reads.
     """
     if not output.parent.is_dir():
-        raise InputError(f"--output {output}: No such file or directory: name another")
-    is_protected = (
-        is_model(output)
-        or output.name == LOG_NAME
-        or output.suffix.lower() in SUFFIXES
-        or any(is_same_file(output, path) for path in inputs)
-    )
-    if is_protected:
+        raise InputError(f"--output {output}: the folder {output.parent} does not exist")
+    is_reserved_name = output.name == LOG_NAME or output.suffix.lower() in SUFFIXES
+    if is_reserved_name and not output.exists():
+        raise InputError(
+            f"--output {output}: is the name of a picture or a log, and labels are written as CSV; "
+            "name another"
+        )
+    if is_reserved_name or is_model(output) or any(is_same_file(output, path) for path in inputs):
         raise InputError(f"--output {output}: would be overwritten; name another")
 
 
@@ -137,5 +137,6 @@ def write_table(rows: Iterable[Sequence], output: Path) -> None:
         else:
             atomic_file.replace(output, text.getvalue())
     except OSError as error:
-        reason = f"{error.strerror}: name another" if error.errno else error
+        # The messages of `atomic_file` name the file already.
+        reason = f"{output}: {error.strerror}; name another" if error.errno else error
         raise InputError(f"--output {reason}") from None

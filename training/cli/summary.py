@@ -1,4 +1,4 @@
-"""What run.py prints and draws about a trained model."""
+"""Summary of a trained model: printed accuracy and plots."""
 
 import math
 from collections.abc import Callable

@@ -64,57 +64,57 @@ def _train_locked(args: argparse.Namespace, epochs: Mapping[Callable, int]) -> N
     model, training, validation = prepare(args, data)
     if args.epochs is None:
         args.epochs = _default_epochs(args, epochs, len(training[0]))
-    reporter = Reporter(
+    with Reporter(
         args.to_path.parent / LOG_NAME,
         compiling=args.backend == "numba",
         history_path=sibling_path(args.to_path, "history.csv"),
         tensorboard=args.tensorboard,
-    )
-    state = _open_state(args, reporter)
-    n_epochs_before, had_model = len(model.history.get("loss", [])), args.to_path.exists()
-    print(model)
-    reporter.line(
-        f"training on {len(training[0]):,} images of {data.source}, validating on "
-        f"{len(validation[0]):,}; {args.backend} backend, {model.dtype.name}"
-    )
-    try:
-        model.train(
-            *training,
-            epochs=args.epochs,
-            batch_size=args.batch_size,
-            validation_data=validation,
-            augmenter=AUGMENTERS[args.augment](),
-            augmenter_ratio=args.augmenter_ratio,
-            schedule=SCHEDULES[args.schedule](),
-            patience=args.patience,
-            to_path=args.to_path,
-            reporter=reporter,
-            training_state=state,
-            save_every=args.save_every,
+    ) as reporter:
+        state = _open_state(args, reporter)
+        n_epochs_before, had_model = len(model.history.get("loss", [])), args.to_path.exists()
+        print(model)
+        reporter.line(
+            f"training on {len(training[0]):,} images of {data.source}, validating on "
+            f"{len(validation[0]):,}; {args.backend} backend, {model.dtype.name}"
         )
-    except KeyboardInterrupt:
-        if len(model.history.get("loss", [])) > n_epochs_before:
-            result = f"the best model so far is {args.to_path}"
-        elif had_model:
-            result = f"no epoch had ended, so that {args.to_path} is unchanged"
+        try:
+            model.train(
+                *training,
+                epochs=args.epochs,
+                batch_size=args.batch_size,
+                validation_data=validation,
+                augmenter=AUGMENTERS[args.augment](),
+                augmenter_ratio=args.augmenter_ratio,
+                schedule=SCHEDULES[args.schedule](),
+                patience=args.patience,
+                to_path=args.to_path,
+                reporter=reporter,
+                training_state=state,
+                save_every=args.save_every,
+            )
+        except KeyboardInterrupt:
+            if len(model.history.get("loss", [])) > n_epochs_before:
+                result = f"the best model so far is {args.to_path}"
+            elif had_model:
+                result = f"no epoch had ended, so that {args.to_path} is unchanged"
+            else:
+                result = f"no epoch had ended; {args.to_path} is the model at that moment"
+            reporter.line(f"stopped; {result}" + ("; --resume continues" if state.saved else ""))
+            raise
+        if test is None:
+            name, (images, labels) = "validation", validation
         else:
-            result = f"no epoch had ended; {args.to_path} is the model at that moment"
-        reporter.line(f"stopped; {result}" + ("; --resume continues" if state.saved else ""))
-        raise
-    if test is None:
-        name, (images, labels) = "validation", validation
-    else:
-        name, images, labels = "test", test.images, test.labels
-    summarize(
-        model,
-        images,
-        labels,
-        name,
-        args.to_path,
-        no_plots=args.no_plots,
-        print_line=reporter.line,
-    )
-    reporter.line(f"model: {args.to_path} | {time.perf_counter() - start:.1f} s in all")
+            name, images, labels = "test", test.images, test.labels
+        summarize(
+            model,
+            images,
+            labels,
+            name,
+            args.to_path,
+            no_plots=args.no_plots,
+            print_line=reporter.line,
+        )
+        reporter.line(f"model: {args.to_path} | {time.perf_counter() - start:.1f} s in all")
 
 
 def _open_state(args: argparse.Namespace, reporter: Reporter) -> TrainingState:
@@ -126,7 +126,10 @@ def _open_state(args: argparse.Namespace, reporter: Reporter) -> TrainingState:
         reporter.line(f"resuming the run of {path}")
         return state
     if path.exists():
-        reporter.line(f"starting a new run: --resume would have continued the one of {path}")
+        reporter.line(
+            f"starting a new run; the interrupted run in {path} will be replaced (use --resume to "
+            "continue it)"
+        )
     return TrainingState(path, arguments.settings(args))
 
 

@@ -1,4 +1,4 @@
-"""Read labelled images: from a file of the user's, or a known data set by its name."""
+"""Read labeled images: from a file of the user's, or a known data set by its name."""
 
 from training.datasets.dataset import Dataset
 from training.datasets.download import DownloadError

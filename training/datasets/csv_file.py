@@ -22,7 +22,6 @@ MAX_EMPTY_CELLS = 1 << 14  # a spreadsheet has this many columns, and may export
 MAX_DIGITS = 15  # any whole number of 15 digits is exact in float64
 POWERS_OF_10 = 10.0 ** np.arange(MAX_DIGITS + 1)
 SPACES = " \t\r\n\v\f"  # allowed around a number; str.strip() alone removes more than these
-FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 class Layout(NamedTuple):
@@ -30,7 +29,7 @@ class Layout(NamedTuple):
 
     n_columns: int
     n_skipped: int  # lines up to and including the header
-    max_rows: int  # of the file's size, for the memory
+    max_rows: int  # upper bound on the number of rows, computed from the file size
     n_labels: int = 1  # 0 if the lines hold only pixels
 
 
@@ -38,6 +37,7 @@ def read_csv(
     path: Path,
     image_shape: tuple[int, int, int] | None = None,
     n_classes: int | None = None,
+    model_shape: tuple[int, int, int] | None = None,
 ) -> Dataset:
     """Read labels and pixels from a CSV file.
 
@@ -51,6 +51,8 @@ def read_csv(
         Shape of an image. By default, images are square and have one channel.
     n_classes : int, optional
         See `training.datasets.dataset.count_classes`.
+    model_shape : (C, H, W), optional
+        See `training.datasets.load_file`.
 
     Returns
     -------
@@ -63,7 +65,7 @@ def read_csv(
         The file is not such a table. The message names the line and the column of a bad cell.
     """
     layout = _inspect(path)
-    shape = _image_shape(path, layout.n_columns - 1, image_shape)
+    shape = _image_shape(path, layout.n_columns - 1, image_shape, model_shape)
     images, labels = _read(path, layout, n_classes)
     n_classes = count_classes(str(path), labels, n_classes)
     return Dataset(images.reshape(-1, *shape), labels, n_classes, str(path))
@@ -422,7 +424,7 @@ def _split(line: str) -> list[str]:
 
 
 def _without_empty_end(cells: list[str]) -> list[str]:
-    """Drop the empty cells that commas at the end of a line make."""
+    """Remove the empty cells at the end of a line."""
     n = len(cells)
     while n and not cells[n - 1].strip(SPACES):
         n -= 1
@@ -448,10 +450,20 @@ def _fits_float32(numbers: np.ndarray) -> np.ndarray:
 
 
 def _image_shape(
-    path: Path, n_pixels: int, image_shape: tuple[int, int, int] | None
+    path: Path,
+    n_pixels: int,
+    image_shape: tuple[int, int, int] | None,
+    model_shape: tuple[int, int, int] | None,
 ) -> tuple[int, int, int]:
     if image_shape is None:
+        if model_shape is not None and math.prod(model_shape) == n_pixels:
+            return model_shape
         side = math.isqrt(n_pixels)
+        if side * side != n_pixels and model_shape is not None:
+            raise InputError(
+                f"{path}: has {n_pixels} pixels an image; the model expects "
+                f"{','.join(map(str, model_shape))}, which has {math.prod(model_shape)}"
+            )
         if side * side != n_pixels:
             raise InputError(
                 f"{path}: has {n_pixels} pixels an image, which make no square: "

@@ -20,6 +20,7 @@ def load_file(
     path: str | os.PathLike,
     image_shape: tuple[int, int, int] | None = None,
     n_classes: int | None = None,
+    model_shape: tuple[int, int, int] | None = None,
 ) -> Dataset:
     """Load images from a CSV or IDX file. Its content decides the format, not its name.
 
@@ -32,6 +33,9 @@ def load_file(
     n_classes : int, optional
         Number of classes if it is known, as for a test file. Otherwise the labels must be 0 to K-1,
         and each of them must occur.
+    model_shape : (C, H, W), optional
+        Shape that a model expects. Images of a CSV file that have as many pixels get this shape,
+        unless `image_shape` is given.
 
     Returns
     -------
@@ -45,8 +49,9 @@ def load_file(
     path = Path(path)
     with open_maybe_gzip(path) as stream:
         start = stream.read(2)
-    read = read_idx if start == b"\0\0" else read_csv
-    return read(path, image_shape, n_classes)
+    if start == b"\0\0":
+        return read_idx(path, image_shape, n_classes)
+    return read_csv(path, image_shape, n_classes, model_shape)
 
 
 def load_dataset(name: str, data_dir: str | os.PathLike | None = None) -> tuple[Dataset, Dataset]:

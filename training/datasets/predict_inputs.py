@@ -27,13 +27,13 @@ MAX_DARK, MIN_LIGHT = 0.25, 0.75
 def load_predict_inputs(
     path: Path,
     image_shape: tuple[int, int, int],
-    pixels: InputStats,
+    input_stats: InputStats,
     csv_shape: tuple[int, int, int] | None = None,
     n_classes: int | None = None,
 ) -> tuple[list[str], np.ndarray, np.ndarray | None]:
     """Load images in the shape and on the scale of a model's training images.
 
-    Images of another size are resized, and padded with the colour of their border to the right
+    Images of another size are resized, and padded with the color of their border to the right
     proportions. Pictures are inverted if their background is light and that of the training images
     is dark, or the other way round. Transparent parts become white.
 
@@ -44,7 +44,7 @@ def load_predict_inputs(
         start of each line.
     image_shape : (C, H, W)
         Shape of the images that the model was trained on.
-    pixels : InputStats
+    input_stats : InputStats
         Statistics of the images that the model was trained on.
     csv_shape : (C, H, W), optional
         Shape of the images in a CSV file, if it is not `image_shape`.
@@ -77,7 +77,7 @@ def load_predict_inputs(
             check_pillow(path)
             if images.shape[1] != image_shape[0]:
                 raise InputError(
-                    f"{path}: its images have {images.shape[1]} channels, and those of the model "
+                    f"{path}: its images have {images.shape[1]} channels; the model expects "
                     f"{image_shape[0]}"
                 )
             images = np.stack([_fit(image.astype(np.float32), image_shape) for image in images])
@@ -86,11 +86,12 @@ def load_predict_inputs(
     pictures = np.stack([_fit(_read(file, image_shape[0]), image_shape) for file in files])
     for picture in pictures:
         is_light = border_pixels(picture).mean() >= 0.5
-        level = pixels.background_level
+        level = input_stats.background_level
         if (level < MAX_DARK and is_light) or (level > MIN_LIGHT and not is_light):
             np.subtract(1, picture, out=picture)
     names = [os.fsencode(file.name).decode("utf-8", "replace") for file in files]
-    return names, pixels.low + pictures * (pixels.high - pixels.low), None
+    low, high = input_stats.low, input_stats.high
+    return names, low + pictures * (high - low), None
 
 
 def _find_pictures(folder: Path) -> list[Path]:
@@ -115,7 +116,7 @@ def _natural_key(name: str) -> list[str | int]:
 def check_text(path: Path) -> None:
     """Raise InputError if a file whose name is not that of a picture is not text."""
     with open_maybe_gzip(path) as stream:
-        if b"\0" in stream.read(1024) and not path.is_dir():
+        if b"\0" in stream.read(1024):
             raise InputError(
                 f"{path}: is not a CSV file, and its name is not that of a picture "
                 f"({', '.join(sorted(SUFFIXES))})"
@@ -150,8 +151,8 @@ def _read(path: Path, channels: int) -> np.ndarray:
                     raise InputError(
                         f"{path}: has pixels of more than 16 bits: save it with 8 or 16 bits"
                     )
-                grey = np.asarray(picture, np.float32) / 65535
-                return np.repeat(grey[np.newaxis], channels, axis=0)
+                gray = np.asarray(picture, np.float32) / 65535
+                return np.repeat(gray[np.newaxis], channels, axis=0)
             if picture.has_transparency_data:
                 white = Image.new("RGBA", picture.size, "white")
                 picture = Image.alpha_composite(white, picture.convert("RGBA"))
@@ -168,7 +169,7 @@ def _read(path: Path, channels: int) -> np.ndarray:
 
 
 def _fit(image: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
-    """Resize an image (C, H, W) to fit into a shape, centred, and pad it with its border colour."""
+    """Resize an image (C, H, W) to fit into a shape, centered, and pad it with its border color."""
     from PIL import Image
 
     _, H, W = shape

@@ -11,7 +11,7 @@ from layers import Conv
 from training.evaluation import confusion_matrix, worst_mistakes
 from training.network import Network
 
-MAX_LABELLED_CLASSES = 30  # up to so many, the confusion matrix shows each class and count
+MAX_LABELED_CLASSES = 30  # up to so many, the confusion matrix shows each class and count
 INSTALL = "pip install matplotlib"
 NAMES = ("curves", "confusion", "mistakes", "filters")
 
@@ -70,10 +70,10 @@ def rates(rates: np.ndarray, losses: np.ndarray, best: float, path: Path) -> Non
 
 
 def confusion(matrix: np.ndarray, path: Path) -> None:
-    """Plot a confusion matrix (classes, classes); only the mistakes are coloured."""
+    """Plot a confusion matrix (classes, classes); only the mistakes are colored."""
     classes = len(matrix)
-    is_labelled = classes <= MAX_LABELLED_CLASSES
-    size = max(5.0, 0.45 * classes) if is_labelled else 8.0
+    is_labeled = classes <= MAX_LABELED_CLASSES
+    size = max(5.0, 0.45 * classes) if is_labeled else 8.0
     figure = _figure(size + 0.6, size)
     axes = figure.subplots()
     mistakes = matrix.copy()
@@ -81,7 +81,7 @@ def confusion(matrix: np.ndarray, path: Path) -> None:
     image = axes.imshow(mistakes, cmap="Oranges", vmin=0, vmax=max(mistakes.max(), 1))
     accuracy = matrix.trace() / max(matrix.sum(), 1)
     axes.set(xlabel="predicted", ylabel="true label", title=f"accuracy {accuracy:.2%}")
-    if is_labelled:
+    if is_labeled:
         axes.set(xticks=range(classes), yticks=range(classes))
         for (i, j), count in np.ndenumerate(matrix):
             if count:
@@ -95,7 +95,7 @@ def confusion(matrix: np.ndarray, path: Path) -> None:
 
 
 def _show(axes: Any, image: np.ndarray) -> None:
-    """Show an image (C, H, W) in colour if it has three channels, else its first one in grey."""
+    """Show an image (C, H, W) in color if it has three channels, else its first one in gray."""
     if len(image) == 3:
         low, high = float(image.min()), float(image.max())
         axes.imshow((image.transpose(1, 2, 0) - low) / max(high - low, 1e-30))

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from training.errors import InputError
 from training.saving import atomic_file
 
-COMPILING = "compiling the kernels for this machine, once: the next start finds them ready"
+COMPILING = "compiling the kernels for this machine; later runs load them from the cache"
 RECENT_STEPS = 100  # the time left is estimated from so many steps
 
 
@@ -122,6 +122,15 @@ class Reporter:
         CSV file of the history, one row per epoch; written again after each epoch.
     tensorboard : path, optional
         Directory for TensorBoard's event files; needs the package tensorboardX.
+
+    Notes
+    -----
+    `close` closes the log file and the event files. So does the end of a ``with`` statement.
+
+    Examples
+    --------
+    >>> with Reporter(quiet=True) as reporter:
+    ...     reporter.line("not printed, and logged nowhere")
     """
 
     def __init__(
@@ -133,16 +142,28 @@ class Reporter:
         tensorboard: str | Path | None = None,
     ):
         self._history_path = history_path
-        self._events = None if tensorboard is None else _open_events(tensorboard)
+        self._events: Any = None
         self._quiet = quiet
         self._bar: tqdm | None = None
         self._compiling_timer: threading.Timer | None = None
         self._is_first_batch = compiling
         self._log = logging.Logger("training")
-        if log_path is not None:
-            handler = _LogFile(log_path, encoding="utf-8", errors="backslashreplace")
-            handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-            self._log.addHandler(handler)
+        try:
+            if log_path is not None:
+                handler = _LogFile(log_path, encoding="utf-8", errors="backslashreplace")
+                handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+                self._log.addHandler(handler)
+            if tensorboard is not None:
+                self._events = _open_events(tensorboard)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> "Reporter":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
     def line(self, text: str) -> None:
         """Print a line, and log it."""
@@ -219,12 +240,19 @@ class Reporter:
             parts.append(f"{timedelta(seconds=round(seconds))} left")
         self.line(" | ".join(parts))
 
-    def close(self) -> None:
-        """Close the bar and the event file; needed after an interruption too."""
+    def run_ended(self) -> None:
+        """Close the bar at the end of a run, or when it is interrupted."""
         self._cancel_compiling_timer()
         self._close_bar()
+
+    def close(self) -> None:
+        """Close the log file and the event files. Later lines are printed, but not logged."""
+        self.run_ended()
         if self._events is not None:
             self._events.close()
+        for handler in self._log.handlers[:]:
+            self._log.removeHandler(handler)
+            handler.close()
 
     def _cancel_compiling_timer(self) -> None:
         if self._compiling_timer is not None:

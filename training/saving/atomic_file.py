@@ -31,7 +31,9 @@ def replace(path: str | Path, text: str) -> None:
     Raises
     ------
     OSError
-        With a message for the user, when the disk is full, say. The old file is unchanged.
+        With a message for the user. Either the text cannot be written, because the disk is full,
+        say, and the old file is unchanged. Or the directory cannot be synced after the rename: the
+        new file is in place, but may be lost if the machine stops.
     """
     path = Path(path)
     try:

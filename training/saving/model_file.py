@@ -8,7 +8,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from kernels import get_backend
 from kernels.scalars import check_int, check_number
+from kernels.validation import standardize_dtype
 from layers import LAYER_TYPES
 from training.errors import InputError
 from training.input_stats import InputStats
@@ -17,7 +19,7 @@ from training.saving import atomic_file
 
 FORMAT = "cnn-model"
 VERSION = 1
-REMEDY = "; copy the file once more, or train again"
+HINT = "; copy the file once more, or train again"
 
 AnyModel = TypeVar("AnyModel", bound=Network)
 
@@ -68,7 +70,10 @@ def decode_array(
 
 
 def find_non_finite(model: Network) -> str | None:
-    """Return a description of a number of the model that is infinite or NaN, None without one."""
+    """Describe the first array that holds inf or NaN (or a std that is not positive).
+
+    Return None if all are valid.
+    """
     for layer in model.layers:
         for name, array in layer.arrays.items():
             if not np.isfinite(array).all():
@@ -127,7 +132,7 @@ def to_document(model: Network, encoded: list[dict[str, Any]] | None = None) -> 
         "normalization": {
             "mean": model.mean.tolist(),
             "std": model.std.tolist(),
-            "pixels": list(model.pixels),
+            "pixels": list(model.input_stats),
         },
         "layers": [
             {
@@ -190,7 +195,7 @@ def read(path: str | Path) -> dict[str, Any]:
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: is not a model in JSON: {error}{REMEDY}") from None
+        raise InputError(f"{path}: is not a model in JSON: {error}{HINT}") from None
     except MemoryError:
         raise InputError(f"{path}: is larger than this machine's memory") from None
     if not isinstance(document, dict) or document.get("format") != FORMAT:
@@ -215,14 +220,15 @@ def _reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def load(cls: type[AnyModel], path: str | Path, backend: str, dtype: Any) -> AnyModel:
     """Load a model; see `Model.load`."""
     document = read(path)
+    get_backend(backend)  # a wrong argument must not be reported as a damaged file
+    if dtype is not None:
+        dtype = standardize_dtype(dtype)
     try:
         return _from_document(cls, document, backend, dtype)
-    except ImportError:
-        raise
     except KeyError as error:
-        raise InputError(f"{path}: the entry {error} is missing{REMEDY}") from None
+        raise InputError(f"{path}: the entry {error} is missing{HINT}") from None
     except (ValueError, TypeError, AttributeError, OverflowError, MemoryError) as error:
-        raise InputError(f"{path}: is not a valid model: {error}{REMEDY}") from None
+        raise InputError(f"{path}: is not a valid model: {error}{HINT}") from None
 
 
 def _from_document(
@@ -233,7 +239,7 @@ def _from_document(
     shape = document["input_shape"]
     if not isinstance(shape, list) or len(shape) != 3:
         raise ValueError(f"its input_shape must be [C, H, W], got {shape!r}")
-    dtype = dtype or document["dtype"]
+    dtype = document["dtype"] if dtype is None else dtype
     normalization = {}
     for name in ("mean", "std"):
         entries = [check_number(entry, name) for entry in document["normalization"][name]]
@@ -251,12 +257,12 @@ def _from_document(
         raise ValueError(f"its last layer has {model.classes} classes, not {document['classes']}")
     if not (model.std > 0).all():
         raise ValueError("normalization std must be above 0")
-    pixels = document["normalization"].get("pixels")
-    if pixels is not None:  # older files have none
-        if not isinstance(pixels, list) or len(pixels) != len(InputStats._fields):
+    stats = document["normalization"].get("pixels")
+    if stats is not None:  # older files have none
+        if not isinstance(stats, list) or len(stats) != len(InputStats._fields):
             raise ValueError("normalization pixels must be 3 numbers")
-        model.pixels = InputStats(
-            *(check_number(pixel, "normalization pixels") for pixel in pixels)
+        model.input_stats = InputStats(
+            *(check_number(number, "normalization pixels") for number in stats)
         )
     history = document["history"]
     for numbers in history.values():
@@ -275,7 +281,7 @@ def _add(model: Network, entry: dict[str, Any]) -> None:
         raise TypeError(f"the name of a layer must be printable text, got {entry['name']!r}")
     entries = entry["arrays"]
 
-    def saved(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    def load_array(name: str, shape: tuple[int, ...]) -> np.ndarray:
         if name not in entries:
             raise ValueError(f"its {name} is missing")
         try:
@@ -285,7 +291,7 @@ def _add(model: Network, entry: dict[str, Any]) -> None:
         except ValueError as error:
             raise ValueError(f"its {name} {error}") from None
 
-    model.add(LAYER_TYPES[type_name](**entry["config"], name=entry["name"]), saved)
+    model.add(LAYER_TYPES[type_name](**entry["config"], name=entry["name"]), load_array)
     layer = model.layers[-1]
     if set(entries) != set(layer.arrays):
         raise ValueError(f"layer {layer} has arrays {sorted(layer.arrays)}, not {sorted(entries)}")

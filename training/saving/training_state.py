@@ -35,7 +35,7 @@ class EpochProgress:
     steps : int
         The number of steps that are done.
     n_correct : int
-        The number of images that were labelled correctly.
+        The number of images that were labeled correctly.
     loss : float
         Sum over the images.
     seconds : float
