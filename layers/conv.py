@@ -19,12 +19,12 @@ class Conv(Layer):
     kernel_size : int or pair of int
         Rows and columns of a filter.
     stride : int or pair of int
-        Distance in pixels between neighbouring positions of the filter.
+        Distance in pixels between neighboring positions of the filter.
     padding : int, pair, ((top, bottom), (left, right)), "same" or "valid"
         Rows and columns of zeros around the image. "same" gives ceil(H / stride) rows of output,
         and "valid" is no padding.
     dilation : int or pair of int
-        Distance in pixels between the inputs of neighbouring weights of a filter.
+        Distance in pixels between the inputs of neighboring weights of a filter.
     groups : int
         Number of groups that the channels and the filters are split into. A filter only sees the
         channels of its group. Channels and filters must be multiples of it.

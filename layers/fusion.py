@@ -1,4 +1,4 @@
-"""Plans: the layers of a model, with neighbours combined that one kernel can compute together.
+"""Plans: the layers of a model, with neighbors combined that one kernel can compute together.
 
 A model reads and writes large arrays between its layers, and does little arithmetic on each
 number. A kernel that computes a BatchNorm, its activation and its max pooling together reads and

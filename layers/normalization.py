@@ -1,4 +1,4 @@
-"""Batch normalisation and dropout."""
+"""Batch normalization and dropout."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from layers.base import Layer
 
 
 class BatchNorm(Layer):
-    """Normalise each channel, then multiply it by a learned scale and add a learned shift.
+    """Normalize each channel, then multiply it by a learned scale and add a learned shift.
 
     In training, the layer uses the mean and the variance of the batch and updates running
     statistics with them. In prediction, it uses the running statistics. It accepts images

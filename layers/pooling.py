@@ -38,7 +38,7 @@ class MaxPool(_Pool):
     pool_size : int or pair of int
         Rows and columns of a window.
     stride : int or pair of int, optional
-        Distance in pixels between neighbouring windows. None: the pool size.
+        Distance in pixels between neighboring windows. None: the pool size.
     padding : int, pair, ((top, bottom), (left, right)), "same" or "valid"
         Smaller than the pool. Padding is never the largest pixel.
     name : str, optional
