@@ -22,11 +22,11 @@ class Window:
     size : (KH, KW)
         Number of taps of the window (a convolution's kernel, or a pool).
     stride : (vertical, horizontal)
-        Distance in pixels between two neighbouring windows.
+        Distance in pixels between two neighboring windows.
     padding : ((top, bottom), (left, right))
         Rows and columns added around the image.
     dilation : (vertical, horizontal)
-        Distance in pixels between two neighbouring taps of one window.
+        Distance in pixels between two neighboring taps of one window.
     """
 
     image: Pair

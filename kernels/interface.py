@@ -17,6 +17,10 @@ Inside a model, arrays of activations are opaque to the layers, but for their ``
 ``dtype``: a backend may keep activations in a memory layout of its own between `from_array` or
 `normalize_images` and `to_array`.
 
+A gradient dy of such activations must be the result of `from_array`, of `softmax_cross_entropy` or
+of a function whose name ends in ``_grad``. The output of another function may hold other values in
+its padding, which a gradient function would add to its sums.
+
 Examples
 --------
 >>> import numpy as np
@@ -250,7 +254,8 @@ class Backend(Protocol):
         index : (N, C, OH, OW), int32
             Position row * W + column in the image. Of equal pixels, the first in the window.
             For activations in a layout of its own, a backend may return another array, which
-            only its own `max_pool_grad` understands.
+            only its own `max_pool_grad` understands, or None if the activations have no gradient
+            functions (`normalize_images` with ``predict=True``).
 
         Examples
         --------
@@ -393,11 +398,11 @@ class Backend(Protocol):
         db : (units,)
         """
 
-    # -- normalisation and regularisation ------------------------------------------------------
+    # -- normalization and regularization ------------------------------------------------------
     def batch_norm(
         self, x: Array, gamma: Array, beta: Array, epsilon: float
     ) -> tuple[Array, Array, Array]:
-        """Normalise each channel by its mean and variance in the batch.
+        """Normalize each channel by its mean and variance in the batch.
 
         y = gamma * (x - mean) / sqrt(variance + epsilon) + beta
 
@@ -461,7 +466,7 @@ class Backend(Protocol):
     def batch_norm_inference(
         self, x: Array, gamma: Array, beta: Array, mean: Array, variance: Array, epsilon: float
     ) -> Array:
-        """Normalise each channel by a given mean and variance, such as running statistics.
+        """Normalize each channel by a given mean and variance, such as running statistics.
 
         Parameters
         ----------
@@ -698,6 +703,8 @@ class Backend(Protocol):
         ----------
         logits : (N, classes)
         labels : (N,) of int
+            From 0 to classes - 1. A replay of `capture` does not check them: the loss is then NaN
+            if a label is out of range.
         smoothing : float
             Label smoothing, 0 <= smoothing < 1.
 
@@ -771,15 +778,15 @@ class Backend(Protocol):
         result : object
             What the function returned.
         replay : callable or None
-            It does the same for other inputs of the same shapes and dtypes. None if this backend
-            has no faster way.
+            It does the same for other inputs of the same shapes and dtypes. It does not check
+            their values. None if this backend has no faster way.
         """
 
     # -- data augmentation ---------------------------------------------------------------------
     def warp_images(self, images: Array, matrices: Array) -> Array:
         """Return images transformed by affine maps, with bilinear interpolation.
 
-        The output at position p = (row, column), measured from the centre of the image, is the
+        The output at position p = (row, column), measured from the center of the image, is the
         input at position matrix @ (row, column, 1). Positions outside of the image take the value
         of the nearest pixel.
 
@@ -787,7 +794,7 @@ class Backend(Protocol):
         ----------
         images : (N, C, H, W) of uint8, float32 or float64
         matrices : (N, 2, 3)
-            One matrix for each image.
+            One matrix for each image, of numbers from -1e30 to 1e30.
 
         Returns
         -------
@@ -811,7 +818,7 @@ class Backend(Protocol):
             Gradient.
         learning_rate : float
         l2 : float
-            Strength of L2 regularisation.
+            Strength of L2 regularization.
         """
 
     def momentum_step(
@@ -880,7 +887,7 @@ class Backend(Protocol):
             Weights of the old moments, at least 0 and below 1.
         epsilon : float
         l2 : float
-            Strength of L2 regularisation (Adam).
+            Strength of L2 regularization (Adam).
         decay : float
             Strength of decoupled weight decay (AdamW).
 

@@ -29,7 +29,7 @@ def _as_float64(x):
 
 
 def _dilate(x, step):
-    """Return planes (..., H, W) with step - 1 zeros between neighbouring pixels."""
+    """Return planes (..., H, W) with step - 1 zeros between neighboring pixels."""
     (sh, sw), (H, W) = step, x.shape[2:]
     y = np.zeros((*x.shape[:2], (H - 1) * sh + 1, (W - 1) * sw + 1), x.dtype)
     y[:, :, ::sh, ::sw] = x

@@ -17,6 +17,9 @@ from kernels.geometry import Window, make_window
 from kernels.scalars import check_bool, check_int, check_number
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+# A position in an image is a sum of products of these numbers and coordinates. Up to this limit it
+# is finite in float32. A float64, so that NumPy does not convert the limit to float16.
+MAX_MATRIX_ENTRY = np.float64(1e30)
 
 
 def standardize_dtype(value: Any) -> np.dtype:
@@ -25,8 +28,10 @@ def standardize_dtype(value: Any) -> np.dtype:
     Raises
     ------
     TypeError
-        If ``value`` names another dtype.
+        If ``value`` is None or names another dtype.
     """
+    if value is None:  # NumPy takes it for float64
+        raise TypeError("dtype must be float32 or float64, got None")
     dtype = np.dtype(value).newbyteorder("=")
     if dtype not in FLOATS:
         raise TypeError(f"dtype must be float32 or float64, got {dtype}")
@@ -46,7 +51,7 @@ class Correlation(NamedTuple):
 def check_array(value: Any, name: str, ndim: int, dtype: np.dtype | None = None) -> np.ndarray:
     """Return a C-contiguous, aligned and writable float array in native byte order.
 
-    An array that is none of these is copied.
+    An array that lacks any of these properties is copied.
 
     Parameters
     ----------
@@ -96,7 +101,7 @@ def check_shape(value: Any, name: str, shape: tuple[int, ...]) -> None:
         raise ValueError(f"{name} must have shape {shape}, got {value.shape}")
 
 
-def check_image_shape(value: Any, name: str) -> tuple[int, int, int, int]:
+def check_nchw_shape(value: Any, name: str) -> tuple[int, int, int, int]:
     """Return a checked shape (N, C, H, W)."""
     if not isinstance(value, (tuple, list)) or len(value) != 4:
         raise ValueError(f"{name} must be (N, C, H, W), got {value!r}")
@@ -135,7 +140,7 @@ def check_correlation_grad(
     x, w, window, _ = correlation
     dy = check_output_grad(dy, len(x), len(w), window, x.dtype)
     check_bool(need_dx, "need_dx")
-    check_out(out, (w.shape, w.shape[:1]), (w,))
+    check_out(out, (w.shape, w.shape[:1]), (w, x, dy))
     return dy, correlation
 
 
@@ -260,7 +265,7 @@ def check_dense_grad(
     dy = check_matrix(dy, "dy", x.dtype)
     check_shape(dy, "dy", (len(x), w.shape[1]))
     check_bool(need_dx, "need_dx")
-    check_out(out, (w.shape, w.shape[1:]), (w,))
+    check_out(out, (w.shape, w.shape[1:]), (w, x, dy))
     return dy, x, w
 
 
@@ -278,7 +283,7 @@ def check_negative_slope(value: Any, dtype: np.dtype) -> Any:
 
 
 def check_epsilon(value: Any) -> float:
-    """Return the checked epsilon of batch normalisation; it is finite in float32 as well."""
+    """Return the checked epsilon of batch normalization; it is finite in float32 as well."""
     return check_number(value, "epsilon", 0, 1e30)
 
 
@@ -338,10 +343,10 @@ def check_vectors(**values: Any) -> None:
         if np.may_share_memory(a, b):
             raise ValueError(f"{a_name} and {b_name} share memory: each needs its own")
     # Once one of the vectors is gone, another array may get its id.
-    forget = lambda _, pop=_accepted_vectors.pop: pop(key, None)  # noqa: E731
+    discard_entry = lambda _, pop=_accepted_vectors.pop: pop(key, None)  # noqa: E731
     _accepted_vectors[key] = (
         [_vector_state(value) for value in values.values()],
-        [weakref.ref(value, forget) for value in values.values()],
+        [weakref.ref(value, discard_entry) for value in values.values()],
     )
 
 
@@ -386,7 +391,7 @@ def check_out(out: Any, shapes: Sequence[tuple[int, ...]], inputs: Iterable[np.n
 
 
 def check_sgd(learning_rate: Any, l2: Any) -> tuple[float, float]:
-    """Return the checked learning rate and strength of L2 regularisation."""
+    """Return the checked learning rate and strength of L2 regularization."""
     return check_number(learning_rate, "learning_rate", 0), check_number(l2, "l2", 0)
 
 
@@ -427,13 +432,13 @@ def check_activations(value: Any, name: str, dtype: np.dtype | None = None) -> n
 
 def check_rows_grad(dy: Any, shape: Any) -> tuple[np.ndarray, tuple[int, int, int]]:
     """Return a checked gradient of rows (N, C * H * W), and the shape (C, H, W) of an image."""
-    C, H, W = check_image(shape)
+    C, H, W = check_chw_shape(shape)
     dy = check_matrix(dy, "dy")
     check_shape(dy, "dy", (len(dy), C * H * W))
     return dy, (C, H, W)
 
 
-def check_image(value: Any) -> tuple[int, int, int]:
+def check_chw_shape(value: Any) -> tuple[int, int, int]:
     """Return a checked shape (C, H, W)."""
     if not isinstance(value, (tuple, list)) or len(value) != 3:
         raise ValueError(f"image_shape must be (C, H, W), got {value!r}")
@@ -441,9 +446,12 @@ def check_image(value: Any) -> tuple[int, int, int]:
     return C, H, W
 
 
-def check_same_shape(dy: Any, x: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return a checked gradient and checked activations of the same shape and dtype."""
-    x = check_activations(x, "x")
+def check_same_shape(dy: Any, x: Any, name: str = "x") -> tuple[np.ndarray, np.ndarray]:
+    """Return a checked gradient and checked activations of the same shape and dtype.
+
+    ``name`` is that of the activations, for error messages.
+    """
+    x = check_activations(x, name)
     dy = check_activations(dy, "dy", x.dtype)
     check_shape(dy, "dy", x.shape)
     return dy, x
@@ -472,7 +480,7 @@ def check_channel_vectors(x: np.ndarray, **vectors: Any) -> list[np.ndarray]:
 def check_batch_norm(
     x: Any, epsilon: Any, **vectors: Any
 ) -> tuple[np.ndarray, float, list[np.ndarray]]:
-    """Return the checked activations, epsilon and vectors of a batch normalisation."""
+    """Return the checked activations, epsilon and vectors of a batch normalization."""
     x = check_activations(x, "x")
     return x, check_epsilon(epsilon), check_channel_vectors(x, **vectors)
 
@@ -480,11 +488,11 @@ def check_batch_norm(
 def check_batch_norm_grad(
     dy: Any, x: Any, epsilon: Any, out: Any, **vectors: Any
 ) -> tuple[np.ndarray, np.ndarray, float, list[np.ndarray]]:
-    """Return the checked output gradient and the arguments of a batch normalisation."""
+    """Return the checked output gradient and the arguments of a batch normalization."""
     dy, x = check_same_shape(dy, x)
     check_batch(x)
     checked = check_channel_vectors(x, **vectors)
-    check_out(out, [x.shape[1:2]] * 2, checked)
+    check_out(out, [x.shape[1:2]] * 2, (*checked, x, dy))
     return dy, x, check_epsilon(epsilon), checked
 
 
@@ -493,7 +501,7 @@ def check_columns(
 ) -> tuple[np.ndarray, tuple[int, int, int, int], Window]:
     """Return the checked columns, image shape and window of a `col2im`."""
     cols = check_array(cols, "cols", 3)
-    N, C, H, W = check_image_shape(x_shape, "x_shape")
+    N, C, H, W = check_nchw_shape(x_shape, "x_shape")
     window = make_window((H, W), kernel_size, stride, padding, dilation, "kernel_size")
     KH, KW = window.size
     OH, OW = window.output
@@ -505,7 +513,7 @@ def check_max_pool_grad(
     dy: Any, index: Any, x_shape: Any, pool_size: Any, stride: Any, padding: Any
 ) -> tuple[np.ndarray, np.ndarray, tuple[int, int, int, int]]:
     """Return the checked gradient, index and image shape; every index lies in its image."""
-    N, C, H, W = check_image_shape(x_shape, "x_shape")
+    N, C, H, W = check_nchw_shape(x_shape, "x_shape")
     window = make_pool_window((H, W), pool_size, stride, padding)
     dy = check_output_grad(dy, N, C, window)
     masked = isinstance(index, np.ma.MaskedArray)
@@ -562,7 +570,7 @@ def check_warp(images: Any, matrices: Any) -> tuple[np.ndarray, np.ndarray]:
     if images.ndim != 4 or 0 in images.shape[1:]:
         raise ValueError(f"images must be (N, C, H, W), got shape {images.shape}")
     H, W = images.shape[2:]
-    # float32 distinguishes neighbouring positions up to 2**23.
+    # float32 distinguishes neighboring positions up to 2**23.
     # Kernels may add a row and a column to an image.
     if max(H, W) > 2**23 or (H + 1) * (W + 1) >= 2**31:
         raise ValueError(
@@ -573,8 +581,8 @@ def check_warp(images: Any, matrices: Any) -> tuple[np.ndarray, np.ndarray]:
     if matrices.dtype.kind not in "iuf":
         raise TypeError(f"matrices must be real numbers, got {matrices.dtype}")
     check_shape(matrices, "matrices", (len(images), 2, 3))
-    if not np.isfinite(matrices).all():
-        raise ValueError("matrices must be finite")
+    if not (np.abs(matrices) <= MAX_MATRIX_ENTRY).all():
+        raise ValueError(f"matrices must be finite and at most {MAX_MATRIX_ENTRY:g}")
     position_dtype = np.float64 if images.dtype == np.float64 else np.float32
     return np.ascontiguousarray(images), np.ascontiguousarray(matrices, position_dtype)
 

@@ -54,7 +54,7 @@ def test_a_function_runs_once_and_is_replayed_on_other_inputs():
     for value in (3.0, -1.0):
         check_doubled(step, value)
     assert function.runs == 1
-    assert step.mismatch is None
+    assert step.invalid_reason is None
 
 
 def test_a_replay_returns_the_value_of_the_last_kernel_that_has_one():
@@ -110,7 +110,7 @@ def test_a_function_that_kernels_do_not_account_for_runs_every_time(function, re
     step = CapturedStep(counted)
     for value in range(3):
         np.testing.assert_array_equal(step(x + value, y), function(x + value, y))
-        assert reason in step.mismatch
+        assert reason in step.invalid_reason
     assert len(runs) == 4
 
 
@@ -151,7 +151,7 @@ def test_an_interrupted_capture_is_not_replayed():
     function.kernel = interrupt
     with pytest.raises(KeyboardInterrupt):
         step(np.ones((2, 3)))
-    assert step.mismatch == "the step was not captured"
+    assert step.invalid_reason == "the step was not captured"
     function.kernel = kernel
     for value in (3.0, 4.0):
         check_doubled(step, value)
@@ -255,3 +255,81 @@ def test_a_captured_training_step_allocates_nothing_large():
         tracemalloc.stop()
     activations = 64 * 4 * 8 * 8 * 4  # bytes of the first layer's output
     assert peak < activations / 4
+
+
+@pytest.mark.parametrize("label", [3, -1, 10**12])
+def test_a_replay_reads_no_memory_of_a_label_out_of_range(label):
+    images = np.arange(48, dtype=np.float32).reshape(16, 3, 1, 1)
+    mean, std = np.zeros(3, np.float32), np.ones(3, np.float32)
+    gradients = []
+
+    def function(images, labels):
+        x = BACKEND.normalize_images(images, mean, std, np.float32)
+        loss, n_correct, dlogits = BACKEND.softmax_cross_entropy(BACKEND.flatten(x), labels)
+        gradients.append(dlogits)
+        return loss, n_correct
+
+    labels = np.full(16, 2)
+    _, step = BACKEND.capture(function, images, labels)
+    want = np.array(gradients[0].data)
+    labels[0] = label
+    loss, n_correct = step(images, labels)
+    assert np.isnan(loss)
+    assert n_correct == 15
+    want[0, 2, 0] += 1 / 16  # the target of the first image
+    np.testing.assert_allclose(gradients[0].data, want, atol=1e-6)
+
+
+def rows_for_prediction(images):
+    """Return images (N, 3, 1, 1) as plain rows (N, 3), by kernels."""
+    mean, std = np.zeros(3, np.float32), np.ones(3, np.float32)
+    x = BACKEND.normalize_images(images, mean, std, np.float32, predict=True)
+    return BACKEND.flatten(x)
+
+
+def copied(*shape):
+    """Return an array that the checks of the backend copy."""
+    return np.ones((*shape, 2), np.float32)[..., 0]
+
+
+@pytest.mark.parametrize("copy", ["w", "b", "scale"])
+def test_a_copied_parameter_of_dense_prevents_a_replay(copy):
+    arguments = {"w": np.ones((3, 4), np.float32)}
+    arguments |= {name: np.ones(4, np.float32) for name in ("b", "scale")}
+
+    def function(x):
+        return BACKEND.dense(rows_for_prediction(x), **arguments)
+
+    x = np.ones((2, 3, 1, 1), np.float32)
+    assert BACKEND.capture(function, x)[1] is not None
+    arguments[copy] = copied(*arguments[copy].shape)
+    assert BACKEND.capture(function, x)[1] is None
+
+
+@pytest.mark.parametrize("position", range(5))
+def test_a_copied_vector_of_fold_batch_norm_prevents_a_replay(position):
+    vectors, w = list(np.ones((5, 4), np.float32)), np.ones((3, 4), np.float32)
+
+    def function(x):
+        scale, bias = BACKEND.fold_batch_norm(*vectors, 1e-5)
+        return BACKEND.dense(rows_for_prediction(x), w, bias, scale)
+
+    x = np.ones((2, 3, 1, 1), np.float32)
+    assert BACKEND.capture(function, x)[1] is not None
+    vectors[position] = copied(4)
+    assert BACKEND.capture(function, x)[1] is None
+
+
+@pytest.mark.parametrize("name", ["mean", "std"])
+@pytest.mark.parametrize("predict", [False, True])
+def test_a_converted_vector_of_normalize_images_prevents_a_replay(name, predict):
+    vectors = {"mean": np.zeros(3, np.float32), "std": np.ones(3, np.float32)}
+
+    def function(images):
+        x = BACKEND.normalize_images(images, **vectors, dtype=np.float32, predict=predict)
+        return BACKEND.to_array(x, output=True)
+
+    images = np.ones((1, 3, 2, 2), np.float32)
+    assert BACKEND.capture(function, images)[1] is not None
+    vectors[name] = np.ones(3)
+    assert BACKEND.capture(function, images)[1] is None

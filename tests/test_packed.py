@@ -8,6 +8,7 @@ import pytest
 
 import kernels
 from kernels.numba_backend import packed
+from kernels.numba_backend.packed import convolution
 
 N, C, H, W, F = 5, 3, 6, 6, 4
 VECTOR = np.full(C, 0.5)
@@ -123,3 +124,27 @@ def test_lower_packages_import_no_module_above_them(package):
     for path in sorted((FOLDER / package).glob("*.py")):
         for name in imported_names(path):
             assert not name.startswith(PACKAGE) or f"{name}.".startswith(prefixes), path
+
+
+@pytest.mark.parametrize("again", ["correlate", "correlate_grad"])
+def test_an_interrupted_kernel_leaves_no_padded_copy(monkeypatch, again):
+    images, dy = np.arange(N * C * H * W, dtype=float).reshape(IMAGES), np.ones((N, F, H, W))
+
+    def run(x, dy):
+        if again == "correlate":
+            return [packed.correlate(x, FILTERS, padding=1)]
+        return packed.correlate_grad(dy, x, FILTERS, padding=1)
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    x = packed.pack(images)
+    want = run(packed.pack(images), packed.pack(dy))
+    with monkeypatch.context() as patched:
+        patched.setattr(convolution, "empty", lambda shape, dtype: np.full(shape, np.nan, dtype))
+        patched.setattr(convolution, "launch", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run(x, packed.pack(dy))
+    for got, expected in zip(run(x, packed.pack(dy)), want, strict=True):
+        got, expected = getattr(got, "data", got), getattr(expected, "data", expected)
+        np.testing.assert_array_equal(got, expected)

@@ -55,7 +55,7 @@ def test_memory_layout_does_not_change_results(backend, change):
     assert_close(backend.leaky_relu(x, 0.01), NUMPY.leaky_relu(x, 0.01))
 
 
-X, W = np.zeros((2, 4, 6, 6)), np.zeros((4, 4, 3, 3))
+X, W, V = np.zeros((2, 4, 6, 6)), np.zeros((4, 4, 3, 3)), np.full(4, 0.5)
 
 
 @every_backend
@@ -113,6 +113,16 @@ X, W = np.zeros((2, 4, 6, 6)), np.zeros((4, 4, 3, 3))
         ("softmax_cross_entropy", (X[0, 0], np.full(6, -1)), ValueError, "labels must be 0 to 5"),
         ("softmax_cross_entropy", (X[0, 0], np.zeros(6)), TypeError, "labels must be integers"),
         ("leaky_relu", (X, 10**400), ValueError, "negative_slope must be finite"),
+        ("dropout_grad", (X, [1]), TypeError, "mask must be a NumPy array"),
+        ("normalize_images", (X, V, V, None), TypeError, "dtype must be float32 or float64, got N"),
+        (
+            "warp_images",
+            (X.astype("u1"), np.full((2, 2, 3), 1e300)),
+            ValueError,
+            "matrices must be finite",
+        ),
+        ("warp_images", (X, np.full((2, 2, 3), 1e308)), ValueError, "matrices must be finite"),
+        ("warp_images", (X, np.full((2, 2, 3), np.nan)), ValueError, "matrices must be finite"),
         ("set_threads", (0,), ValueError, "threads must be at least 1"),
         ("set_threads", (10**6,), ValueError, "threads must be 1 to"),
     ],
@@ -256,7 +266,6 @@ def test_huge_pool_is_fast(backend):
     assert_close(y, np.broadcast_to(x.max(axis=3, keepdims=True), x.shape))
 
 
-V = np.full(4, 0.5)
 GRADIENTS = {  # the arguments before `out`
     "correlate_grad": (X[:, :, :4, :4], X, W, 1, 0, 1, 1, True),
     "dense_grad": (X[0, 0, :, :4], X[0, 0], np.ones((6, 4)), True),
@@ -348,3 +357,35 @@ def test_momentum_step_rejects_nesterov_that_is_no_bool(backend, value):
         backend.momentum_step(p, g, velocity, 0.1, 0.9, value, 0.0)
     assert (p == 1).all()
     backend.momentum_step(p, g, velocity, 0.1, 0.9, np.True_, 0.0)
+
+
+@every_backend
+def test_out_must_not_share_memory_with_activations(backend):
+    x = np.ones((4, 4))
+    dy, w, memory = np.ones((4, 4)), np.ones((4, 4)), np.ones((4, 4, 1, 1))
+    for out in ((x, None), (None, x[0]), (dy, None), (None, dy[0])):
+        with pytest.raises(ValueError, match="shares memory"):
+            backend.dense_grad(dy, x, w, out=out)
+        with pytest.raises(ValueError, match="shares memory"):
+            backend.correlate_grad(
+                *(array.reshape(memory.shape) for array in (dy, x, w)),
+                out=tuple(o if o is None or o.ndim == 1 else o.reshape(memory.shape) for o in out),
+            )
+    for out in ((x[0], None), (None, dy[0])):
+        with pytest.raises(ValueError, match="shares memory"):
+            backend.batch_norm_grad(dy, x, V, V.copy(), V.copy(), 1e-5, out)
+        with pytest.raises(ValueError, match="shares memory"):
+            backend.batch_norm_relu_grad(dy, x, V, V, V, V, 1e-5, 0.1, out)
+
+
+@every_backend
+def test_flatten_of_an_empty_batch_for_prediction(backend):
+    images, vector = np.zeros((0, 4, 6, 6), np.uint8), np.ones(4)
+    x = backend.normalize_images(images, vector, vector, "float64", predict=True)
+    assert backend.to_array(backend.flatten(x)).shape == (0, 144)
+
+
+@every_backend
+def test_rows_without_features_come_back_from_the_backend(backend):
+    x = backend.from_array(np.ones((3, 0)))
+    assert backend.to_array(x).shape == (3, 0)

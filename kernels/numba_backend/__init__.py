@@ -21,11 +21,12 @@ from kernels.numba_backend import (
     packed,
     pooling,
 )
-from kernels.numba_backend import dense as products
+from kernels.numba_backend import dense as dense_kernels
 from kernels.numba_backend.channels_last import ChannelsLast
 from kernels.numba_backend.convolution import col2im, correlate_im2col, im2col
 from kernels.numba_backend.layouts import use_packed_layout
 from kernels.numba_backend.optimizers import adam_step, momentum_step, sgd_step
+from kernels.numba_backend.packed import checks
 from kernels.numba_backend.runtime.capture import capture, invalidate_capture, launch
 from kernels.numba_backend.runtime.process_guards import install_process_guards
 from kernels.numba_backend.runtime.threading_layer import set_threads
@@ -40,7 +41,8 @@ def dispatch_by_layout(on_arrays, on_packed, on_channels_last=None, capturable=F
     on_arrays, on_packed, on_channels_last : callable
         Functions with the same parameters. `on_channels_last` may return NotImplemented.
     capturable : bool
-        Whether `on_arrays` does all its work by `launch`, so that it may be captured.
+        Whether `on_arrays` runs all its kernels by `launch`. If False, a call on plain arrays
+        invalidates a capture.
     """
     first = next(iter(signature(on_arrays).parameters))
 
@@ -90,8 +92,8 @@ correlate = dispatch_by_layout(
     convolution.correlate, packed.correlate, channels_last.correlate, capturable=True
 )
 correlate_grad = dispatch_by_layout(convolution.correlate_grad, packed.correlate_grad)
-dense = dispatch_by_layout(products.dense, packed.dense, capturable=True)
-dense_grad = dispatch_by_layout(products.dense_grad, packed.dense_grad)
+dense = dispatch_by_layout(dense_kernels.dense, packed.dense, capturable=True)
+dense_grad = dispatch_by_layout(dense_kernels.dense_grad, packed.dense_grad)
 dropout = dispatch_by_layout(normalization.dropout, packed.dropout)
 dropout_grad = dispatch_by_layout(normalization.dropout_grad, packed.dropout_grad)
 flatten = dispatch_by_layout(
@@ -122,8 +124,9 @@ def update_running_stats(running_mean, running_variance, mean, variance, momentu
 
 
 def fold_batch_norm(b, gamma, beta, mean, variance, epsilon):
-    b, gamma, beta, mean, variance = validation.check_folding(
-        b, gamma, beta=beta, mean=mean, variance=variance
+    checked = validation.check_folding(b, gamma, beta=beta, mean=mean, variance=variance)
+    b, gamma, beta, mean, variance = map(
+        checks.check_capturable, checked, (b, gamma, beta, mean, variance)
     )
     scale, shift = np.empty_like(b), np.empty_like(b)
     launch(
@@ -150,7 +153,8 @@ def to_array(x, output=False):
 
 
 def normalize_images(images, mean, std, dtype, predict=False):
-    images, mean, std = validation.check_raw_images(images, mean, std, dtype)
+    images, *checked = validation.check_raw_images(images, mean, std, dtype)
+    mean, std = map(checks.check_capturable, checked, (mean, std))
     if images.dtype != np.uint8:
         images = images.astype(mean.dtype, copy=False)
     images = np.require(images, None, ["C", "A", "W"])  # Numba would compile again for others

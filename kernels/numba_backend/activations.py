@@ -1,45 +1,16 @@
 """Leaky ReLU, softmax and the loss on plain arrays."""
 
-import math
-
 import numpy as np
 
 from kernels import validation
 from kernels.numba_backend.runtime.capture import launch
-from kernels.numba_backend.runtime.compiler import serial
 from kernels.numba_backend.simd.activation_kernels import (
     leaky_relu_grad_kernel,
     leaky_relu_kernel,
+    softmax_cross_entropy_kernel,
     softmax_grad_kernel,
     softmax_kernel,
-    stays_largest,
 )
-
-
-@serial
-def _cross_entropy(logits, labels, smoothing, dlogits):
-    """Return the mean loss and the number of correct labels; write the gradient to dlogits."""
-    N, K = logits.shape
-    off_target = smoothing / K
-    loss, n_correct = 0.0, 0
-    for n in range(N):
-        best = 0
-        for k in range(1, K):
-            best = best if stays_largest(logits[n, best], logits[n, k]) else k
-        largest = logits[n, best]
-        total = 0.0
-        for k in range(K):
-            dlogits[n, k] = math.exp(logits[n, k] - largest)
-            total += dlogits[n, k]
-        for k in range(K):
-            dlogits[n, k] = (dlogits[n, k] / total - off_target) / N
-        dlogits[n, labels[n]] -= (1 - smoothing) / N
-        loss += math.log(total) - (1 - smoothing) * (logits[n, labels[n]] - largest)
-        if smoothing > 0:  # 0 * -inf would be NaN
-            for k in range(K):
-                loss -= off_target * (logits[n, k] - largest)
-        n_correct += best == labels[n]
-    return loss / N, n_correct
 
 
 def leaky_relu(x, negative_slope):
@@ -71,7 +42,7 @@ def softmax(x):
 
 def softmax_grad(dy, y):
     validation.check_logits(y, "y")
-    dy, y = validation.check_same_shape(dy, y)
+    dy, y = validation.check_same_shape(dy, y, "y")
     dx = np.empty_like(y)
     softmax_grad_kernel(dy, y, dx)
     return dx
@@ -82,5 +53,8 @@ def softmax_cross_entropy(logits, labels, smoothing=0.0):
     smoothing = validation.check_smoothing(smoothing)
     labels = validation.check_labels(labels, *logits.shape)
     dlogits = np.empty_like(logits)
-    loss, n_correct = _cross_entropy(logits, labels, smoothing, dlogits)
+    N, K = logits.shape
+    loss, n_correct = softmax_cross_entropy_kernel(
+        logits.reshape(N, K, 1, 1), labels, smoothing, dlogits.reshape(N, K, 1, 1)
+    )
     return loss, n_correct, dlogits

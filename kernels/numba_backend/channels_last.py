@@ -7,6 +7,7 @@ that neither borders nor odd widths leave lanes empty. Prediction keeps this lay
 layer. A layer that has no kernel here gets plain arrays.
 """
 
+import math
 from functools import lru_cache
 
 import numba
@@ -30,12 +31,12 @@ from kernels.numba_backend.simd.vectors import (
     VECTOR_BYTES,
     gather_strided,
     load,
-    logical_not,
     masked_store,
     splat,
     store,
     where,
 )
+from kernels.numba_backend.simd.windows import is_new_max
 
 
 class ChannelsLast:
@@ -99,11 +100,11 @@ def to_array(x: ChannelsLast) -> np.ndarray:
 
 
 def flatten(x: ChannelsLast) -> np.ndarray:
-    return to_array(x).reshape(x.shape[0], -1)
+    return to_array(x).reshape(x.shape[0], math.prod(x.shape[1:]))
 
 
 @serial
-def copy_zero_padded(x, pad_begin, first, last, padded):
+def copy_padded_rows(x, pad_begin, first, last, padded):
     """Write the rows from first to before last of the zero-padded images x (N, H, W, C)."""
     _, H, W, _ = x.shape
     height = padded.shape[1]
@@ -130,7 +131,7 @@ def _correlate(
     that another core has just written takes longer to fetch than to write again.
 
     The filters of a group fill whole vectors in packed_filters (workers, groups, terms, vectors).
-    In y (N, OH, OW, P) the groups lie side by side. The zeros behind the filters of one group are
+    In y (N, OH, OW, P) the groups lie side by side. The zeros after the filters of one group are
     overwritten by the next group.
     """
     N, OH, OW, P = y.shape
@@ -150,7 +151,7 @@ def _correlate(
         first, last = worker * N * OH // workers, (worker + 1) * N * OH // workers
         if first < last:
             end = (last - 1) // OH * H + (last - 1) % OH * sh + kernel_extent
-            copy_zero_padded(x, pad_begin, first // OH * H + first % OH * sh, end, padded)
+            copy_padded_rows(x, pad_begin, first // OH * H + first % OH * sh, end, padded)
             for g in range(groups):
                 transpose_padded(
                     w_flat, g * filters * terms, terms, filters, terms,
@@ -159,11 +160,11 @@ def _correlate(
         x_flat = padded.reshape(-1)
         for row in range(first, last):
             padded_row = (row // OH * H + row % OH * sh) * W
-            for right in range(0, OW, ROWS):
-                j = min(right, OW - ROWS)
+            for column_start in range(0, OW, ROWS):
+                j = min(column_start, OW - ROWS)
                 for g in range(groups):
-                    for above in range(0, columns, COLUMNS * L):
-                        f = min(above, columns - COLUMNS * L)
+                    for filter_start in range(0, columns, COLUMNS * L):
+                        f = min(filter_start, columns - COLUMNS * L)
                         outer_product_tile_of_columns(
                             weights, g * terms * columns + f, w_offsets, L,
                             x_flat, (padded_row + j * sw) * C + g * channels, x_offsets, sw * C,
@@ -199,7 +200,7 @@ def correlate(
     N, F, C = x.shape[0], len(w), x.data.shape[3]
     L, filters, workers = simd_width(x.dtype), F // groups, numba.get_num_threads()
     (OH, OW), T = window.output, w[0].size
-    columns = -(-filters // L) * L  # of a group, with the zeros behind its filters
+    columns = -(-filters // L) * L  # of a group, with the zeros after its filters
     P = -(-((groups - 1) * filters + columns) // L) * L
     y = ChannelsLast(empty((N, OH, OW, P), x.dtype), F)
     launch(
@@ -229,9 +230,7 @@ def _max_pool(x, y, size, stride, pad_begin):
                 for p in range(max(top, 0), min(top + size[0], H)):
                     for q in range(max(left, 0), min(left + size[1], W)):
                         pixel = load(x_flat, ((n * H + p) * W + q) * P + v)
-                        # NaN compares as not larger, but must be the result.
-                        is_new_max = logical_not(pixel <= largest) & (largest == largest)
-                        largest = where(is_new_max, pixel, largest)
+                        largest = where(is_new_max(pixel, largest), pixel, largest)
                 store(y_flat, (row * OW + j) * P + v, largest)
 
 

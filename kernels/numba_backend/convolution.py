@@ -14,7 +14,6 @@ from kernels.numba_backend.runtime.buffer_pool import empty
 from kernels.numba_backend.runtime.compiler import parallel
 from kernels.numba_backend.simd.copies import copy_row
 from kernels.numba_backend.simd.windows import valid_range
-from kernels.scalars import check_bool
 
 
 def correlate(
@@ -24,15 +23,14 @@ def correlate(
     arguments = (w, b, stride, padding, dilation, groups, scale, negative_slope)
     if use_packed_layout(len(x), x.dtype, training=False):
         return packed.unpack(packed.correlate(packed.pack(x), *arguments))
-    channels_behind = channels_last.ChannelsLast(x.transpose(0, 2, 3, 1), x.shape[1])
-    return channels_last.to_array(channels_last.correlate(channels_behind, *arguments))
+    x_channels_last = channels_last.ChannelsLast(x.transpose(0, 2, 3, 1), x.shape[1])
+    return channels_last.to_array(channels_last.correlate(x_channels_last, *arguments))
 
 
 def correlate_grad(dy, x, w, stride=1, padding=0, dilation=1, groups=1, need_dx=True, out=None):
-    x, w, window, groups = validation.check_correlation(x, w, stride, padding, dilation, groups)
-    dy = validation.check_output_grad(dy, len(x), len(w), window, x.dtype)
-    need_dx = check_bool(need_dx, "need_dx")
-    validation.check_out(out, (w.shape, w.shape[:1]), (w,))
+    dy, (x, w, _, groups) = validation.check_correlation_grad(
+        dy, x, w, stride, padding, dilation, groups, need_dx, out
+    )
     if len(x) == 0:
         return np.empty_like(x) if need_dx else None, np.zeros_like(w), np.zeros(len(w), w.dtype)
     dx, dw, db = packed.correlate_grad(

@@ -1,15 +1,16 @@
 """Matrix products and the fully connected layer on plain arrays.
 
-No product is left to BLAS. The threads of OpenBLAS wait busily after a product and compete with
-those of Numba: on 2 cores the kernel that followed a product took about 1 ms longer. In addition,
-a call of BLAS cannot be captured. On one thread of a Zen 3 processor this product reaches 0.6 to
-0.8 of the speed of OpenBLAS for 16 to 64 rows, the checks of a call included.
+No product is left to BLAS. OpenBLAS threads spin after a product and compete with Numba's for the
+cores: on 2 cores the kernel that followed a product took about 1 ms longer. In addition, a call of
+BLAS cannot be captured. On one thread of a Zen 3 processor this product reaches 0.6 to 0.8 of the
+speed of OpenBLAS for 16 to 64 rows, the checks of a call included.
 """
 
 import numpy as np
 from numba import prange
 
 from kernels import validation
+from kernels.numba_backend.packed import checks
 from kernels.numba_backend.packed.layout import simd_width
 from kernels.numba_backend.runtime.buffer_pool import allocate_outputs, empty
 from kernels.numba_backend.runtime.capture import launch
@@ -21,14 +22,14 @@ from kernels.numba_backend.simd.micro_kernels import (
 )
 from kernels.numba_backend.simd.tiled_matmul import scale_and_bias, strided_offsets
 from kernels.numba_backend.simd.vectors import VECTOR_BYTES, masked_load, store
-from kernels.scalars import check_bool
 
 MAX_VECTORS = 8  # of columns in a tile
 ROW_BLOCK = 64  # rows of a task
 MIN_PACKED_TILES = 5  # of rows: fewer read the columns of b too rarely for packing to pay
 # A long sum of few tasks is divided into parts, each of which reads whole rows of b: on 2 threads,
-# 1.6 MB of weights that were no longer in the second-level cache took 27 us, and 42 us by columns.
-# The parts do not depend on the number of threads, so that no bit of a result does.
+# 1.6 MB of weights that were no longer in the second-level cache took 27 us, and 42 us when divided
+# by columns instead. The parts do not depend on the number of threads, so that no bit of a result
+# does.
 MAX_PARTS, MIN_SIZE, MIN_TASKS = 8, 1 << 17, 64
 
 
@@ -40,7 +41,7 @@ def _matmul(
     """out[i] (N, M) = leaky ReLU of scale * (a[i % groups] (N, K) @ b[i] (K, M)) + bias.
 
     A task multiplies a block of rows of a by a panel of columns of b. It may pack the panel first:
-    the rows of a packed panel are neighbours in memory, and zeros fill the last vector. The last
+    the rows of a packed panel are neighbors in memory, and zeros fill the last vector. The last
     panel overlaps the one before it. The tasks write to sums (products * parts, N, M or more).
     These are out, or else they are added up at the end.
     """
@@ -129,8 +130,9 @@ def matmul(a, b, out, scale=None, bias=None, negative_slope=1.0):
 
 
 def dense(x, w, b=None, scale=None, negative_slope=1.0):
-    x, w = validation.check_dense(x, w)
-    scale, b = validation.check_scale_and_bias(scale, b, w.shape[1], x.dtype)
+    x, checked_w = validation.check_dense(x, w)
+    w = checks.check_capturable(checked_w, w)
+    scale, b = checks.check_scale_and_bias(scale, b, w.shape[1], x.dtype)
     negative_slope = validation.check_negative_slope(negative_slope, x.dtype)
     y = np.empty((len(x), w.shape[1]), x.dtype)
     matmul(x[None], w[None], y[None], scale, b, negative_slope)
@@ -138,11 +140,7 @@ def dense(x, w, b=None, scale=None, negative_slope=1.0):
 
 
 def dense_grad(dy, x, w, need_dx=True, out=None):
-    x, w = validation.check_dense(x, w)
-    dy = validation.check_matrix(dy, "dy", x.dtype)
-    validation.check_shape(dy, "dy", (len(x), w.shape[1]))
-    need_dx = check_bool(need_dx, "need_dx")
-    out = validation.check_out(out, (w.shape, w.shape[1:]), (w,))
+    dy, x, w = validation.check_dense_grad(dy, x, w, need_dx, out)
     dw, db = allocate_outputs(out, (w.shape, w.shape[1:]), w.dtype)
     matmul(x.T[None], dy[None], dw[None])
     db[:] = dy.sum(axis=0, dtype=np.float64)

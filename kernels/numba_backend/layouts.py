@@ -17,9 +17,9 @@ from kernels.numba_backend.packed.layout import simd_width
 #
 # Prediction of 6 images takes 0.9 of the time with packed images. Batch normalization, activations
 # and their gradients on plain arrays take 1.1 to 8 times as long when packed there, and so does
-# max_pool_grad: they stay plain. The gradients of a correlation have packed kernels only, which
-# take 0.15 to 0.6 of the time of the plain kernels that were here, from 16 images on, and 2 to 2.5
-# times theirs for one image of few channels.
+# max_pool_grad: they stay plain. The gradients of a correlation have packed kernels only. From 16
+# images on these take 0.15 to 0.6 of the time of plain kernels, and 2 to 2.5 times as long for one
+# image of few channels.
 
 
 def use_packed_layout(N: int, dtype: np.dtype, training: bool) -> bool:

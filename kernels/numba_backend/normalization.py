@@ -1,6 +1,6 @@
-"""Batch normalisation and dropout on plain arrays.
+"""Batch normalization and dropout on plain arrays.
 
-Every kernel gets its input as (N, C, S): the S pixels of a channel are neighbours. For rows of
+Every kernel gets its input as (N, C, S): the S pixels of a channel are neighbors. For rows of
 features S is 1.
 """
 
@@ -54,12 +54,12 @@ def _gradient_sums(dy, x, mean, sums):
     N, C, S = x.shape
     for row in prange(N * C):
         n, c = row // C, row % C
-        sum_dy, sum_dy_centred = 0.0, 0.0
+        sum_dy, sum_dy_centered = 0.0, 0.0
         for p in range(S):
             sum_dy += np.float64(dy[n, c, p])
-            sum_dy_centred += np.float64(dy[n, c, p] * (x[n, c, p] - mean[c]))
+            sum_dy_centered += np.float64(dy[n, c, p] * (x[n, c, p] - mean[c]))
         sums[0, n, c] = sum_dy
-        sums[1, n, c] = sum_dy_centred
+        sums[1, n, c] = sum_dy_centered
 
 
 @parallel
@@ -68,14 +68,13 @@ def _input_gradient(dy, x, mean, scale, shift, linear_coef, dx):
     for row in prange(N * C):
         n, c = row // C, row % C
         for p in range(S):
-            centred = x[n, c, p] - mean[c]
-            dx[n, c, p] = scale[c] * dy[n, c, p] - shift[c] - linear_coef[c] * centred
+            centered = x[n, c, p] - mean[c]
+            dx[n, c, p] = scale[c] * dy[n, c, p] - shift[c] - linear_coef[c] * centered
 
 
 def batch_norm(x, gamma, beta, epsilon):
-    x = validation.check_batch(validation.check_activations(x, "x"))
-    epsilon = validation.check_epsilon(epsilon)
-    gamma, beta = validation.check_channel_vectors(x, gamma=gamma, beta=beta)
+    x, epsilon, (gamma, beta) = validation.check_batch_norm(x, epsilon, gamma=gamma, beta=beta)
+    validation.check_batch(x)
     row_means, squared_deviations = np.empty((2, *x.shape[:2]))
     _moments(_rows(x), row_means, squared_deviations)
     # Chan, Golub, LeVeque (1983): the deviations within the rows and those between them.
@@ -87,13 +86,9 @@ def batch_norm(x, gamma, beta, epsilon):
 
 
 def batch_norm_grad(dy, x, gamma, mean, variance, epsilon, out=None):
-    dy, x = validation.check_same_shape(dy, x)
-    validation.check_batch(x)
-    epsilon = validation.check_epsilon(epsilon)
-    gamma, mean, variance = validation.check_channel_vectors(
-        x, gamma=gamma, mean=mean, variance=variance
+    dy, x, epsilon, (gamma, mean, variance) = validation.check_batch_norm_grad(
+        dy, x, epsilon, out, gamma=gamma, mean=mean, variance=variance
     )
-    validation.check_out(out, [gamma.shape] * 2, (gamma, mean, variance))
     sums = np.empty((2, *x.shape[:2]))
     _gradient_sums(_rows(dy), _rows(x), mean, sums)
     count = x.size // x.shape[1]
@@ -126,10 +121,8 @@ def update_running_stats_kernel(running_mean, running_variance, mean, variance, 
 
 
 def batch_norm_inference(x, gamma, beta, mean, variance, epsilon):
-    x = validation.check_activations(x, "x")
-    epsilon = validation.check_epsilon(epsilon)
-    gamma, beta, mean, variance = validation.check_channel_vectors(
-        x, gamma=gamma, beta=beta, mean=mean, variance=variance
+    x, epsilon, (gamma, beta, mean, variance) = validation.check_batch_norm(
+        x, epsilon, gamma=gamma, beta=beta, mean=mean, variance=variance
     )
     scale = gamma / np.sqrt(variance + x.dtype.type(epsilon))
     y = np.empty_like(x)
@@ -143,9 +136,11 @@ def batch_norm_relu(x, gamma, beta, epsilon, negative_slope):
 
 
 def batch_norm_relu_grad(dy, x, gamma, beta, mean, variance, epsilon, negative_slope, out=None):
+    validation.check_batch_norm_grad(
+        dy, x, epsilon, out, gamma=gamma, beta=beta, mean=mean, variance=variance
+    )
     y = batch_norm_inference(x, gamma, beta, mean, variance, epsilon)
     dy = leaky_relu_grad(dy, y, negative_slope)
-    validation.check_out(out, [gamma.shape] * 2, (beta,))
     return batch_norm_grad(dy, x, gamma, mean, variance, epsilon, out)
 
 
@@ -175,7 +170,7 @@ def dropout(x, rate, rng):
 
 
 def dropout_grad(dy, mask):
-    dy, mask = validation.check_same_shape(dy, mask)
+    dy, mask = validation.check_same_shape(dy, mask, "mask")
     dx = np.empty_like(dy)
     multiply_kernel(dy.reshape(-1), mask.reshape(-1), dx.reshape(-1))
     return dx

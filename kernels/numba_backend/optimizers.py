@@ -6,7 +6,6 @@ from numba import prange
 
 from kernels import validation
 from kernels.numba_backend.runtime.compiler import parallel
-from kernels.scalars import check_bool
 
 
 # A Python float would turn float32 arithmetic into float64: numbers are cast to the dtype first.
@@ -55,8 +54,7 @@ def sgd_step(p, g, learning_rate, l2):
 def momentum_step(p, g, velocity, learning_rate, momentum, nesterov, l2):
     validation.check_vectors(p=p, g=g, velocity=velocity)
     learning_rate, l2 = validation.check_sgd(learning_rate, l2)
-    momentum = validation.check_number(momentum, "momentum", 0, 1)
-    nesterov = check_bool(nesterov, "nesterov")
+    momentum, nesterov = validation.check_momentum(momentum, nesterov)
     _momentum(p, g, velocity, learning_rate, momentum, nesterov, l2)
 
 

@@ -9,18 +9,17 @@ from kernels.numba_backend.runtime.compiler import parallel
 from kernels.numba_backend.simd.vectors import (
     VECTOR_BYTES,
     gather_strided,
-    logical_not,
     masked_store,
     splat,
     splat_like,
     where,
 )
-from kernels.numba_backend.simd.windows import clip, valid_range
+from kernels.numba_backend.simd.windows import clip, is_new_max, valid_range
 
 
 @parallel
 def _max_pool(x, y, index, size, stride, pad_begin):
-    """Pool neighbouring windows in the lanes of a vector; padding counts as -inf."""
+    """Pool neighboring windows in the lanes of a vector; padding counts as -inf."""
     N, C, H, W = x.shape
     OH, OW = y.shape[2:]
     x_flat, y_flat, index_flat = x.reshape(-1), y.reshape(-1), index.reshape(-1)
@@ -38,15 +37,15 @@ def _max_pool(x, y, index, size, stride, pad_begin):
                         low, high = valid_range(left, stride[1], W, high)
                     x0 = (plane * H + p) * W + left
                     pixel = gather_strided(x_flat, x0, stride[1], low, high, lowest)
-                    # NaN compares as not larger, but must be the result.
-                    is_new_max = logical_not(pixel <= largest) & (largest == largest)
-                    largest = where(is_new_max, pixel, largest)
+                    is_larger = is_new_max(pixel, largest)
+                    largest = where(is_larger, pixel, largest)
                     tap_position = splat_like(np.int32(p * W + q - pad_begin[1]), lowest)
-                    position = where(is_new_max, tap_position, position)
+                    position = where(is_larger, tap_position, position)
             masked_store(y_flat, row * OW + j, largest, OW - j)
             masked_store(index_flat, row * OW + j, position, OW - j)
         for j in range(OW):
-            # Where all pixels are -inf, none was larger: the first, which may lie behind padding.
+            # If all pixels are -inf, no pixel was a new maximum: use the first pixel of the window
+            # that is not padding.
             first = top * W + max(j * stride[1] - pad_begin[1], 0)
             index_flat[row * OW + j] = max(index_flat[row * OW + j] + j * stride[1], first)
 
@@ -132,7 +131,7 @@ def avg_pool(x, pool_size, stride=None, padding=0):
 
 
 def avg_pool_grad(dy, x_shape, pool_size, stride=None, padding=0):
-    N, C, H, W = validation.check_image_shape(x_shape, "x_shape")
+    N, C, H, W = validation.check_nchw_shape(x_shape, "x_shape")
     window = validation.make_pool_window((H, W), pool_size, stride, padding)
     dy = validation.check_output_grad(dy, N, C, window)
     dx = np.empty((N, C, H, W), dy.dtype)

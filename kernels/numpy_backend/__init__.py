@@ -1,4 +1,4 @@
-"""The reference backend in pure NumPy: vectorised, and as simple as possible.
+"""The reference backend in pure NumPy: vectorized, and as simple as possible.
 
 `kernels.interface` documents the functions.
 """

@@ -46,7 +46,7 @@ def softmax(x):
 
 def softmax_grad(dy, y):
     check_logits(y, "y")
-    dy, y = check_same_shape(dy, y)
+    dy, y = check_same_shape(dy, y, "y")
     return y * (dy - (dy * y).sum(axis=1, keepdims=True))
 
 

@@ -1,4 +1,4 @@
-"""Batch normalisation, alone and together with ReLU and max pooling, and dropout."""
+"""Batch normalization, alone and together with ReLU and max pooling, and dropout."""
 
 import numpy as np
 
@@ -132,5 +132,5 @@ def dropout(x, rate, rng):
 
 
 def dropout_grad(dy, mask):
-    dy, mask = check_same_shape(dy, mask)
+    dy, mask = check_same_shape(dy, mask, "mask")
     return dy * mask

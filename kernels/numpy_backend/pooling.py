@@ -5,9 +5,9 @@ import numpy as np
 from kernels.geometry import Window
 from kernels.numpy_backend.convolution import pad, scatter_add_windows, sliding_windows
 from kernels.validation import (
-    check_image_shape,
     check_images,
     check_max_pool_grad,
+    check_nchw_shape,
     check_output_grad,
     make_pool_window,
 )
@@ -62,7 +62,7 @@ def avg_pool(x, pool_size, stride=None, padding=0):
 
 
 def avg_pool_grad(dy, x_shape, pool_size, stride=None, padding=0):
-    N, C, H, W = check_image_shape(x_shape, "x_shape")
+    N, C, H, W = check_nchw_shape(x_shape, "x_shape")
     window = make_pool_window((H, W), pool_size, stride, padding)
     dy = check_output_grad(dy, N, C, window)
     # Each pixel of a window gets an equal part of the gradient.

@@ -9,7 +9,7 @@ def warp_images(images, matrices):
     images, matrices = check_warp(images, matrices)
     H, W = images.shape[2:]
     center = (H - 1) / 2, (W - 1) / 2
-    # Coordinates of the output pixels from the centre: i is (H, 1) and j is (W,).
+    # Coordinates of the output pixels from the center: i is (H, 1) and j is (W,).
     i, j = (np.arange(H) - center[0])[:, None], np.arange(W) - center[1]
     # Position in the input of each output pixel, (N, H, W); outside it is that of the edge.
     y, x = (

@@ -10,7 +10,7 @@ import math
 from kernels import validation
 from kernels.geometry import Window, make_window
 from kernels.numba_backend.packed import checks, convolution, normalization, pooling
-from kernels.numba_backend.packed import dense as fully_connected
+from kernels.numba_backend.packed import dense as dense_kernels
 from kernels.numba_backend.packed.activations import (
     dropout,
     dropout_grad,
@@ -60,7 +60,7 @@ def max_pool(x, pool_size, stride=None, padding=0):
 
 def _check_pool_grad(dy, x_shape, pool_size, stride, padding) -> Window:
     """Return the window of a pooling of x, and check that dy has the shape of its output."""
-    x_shape = validation.check_image_shape(x_shape, "x_shape")
+    x_shape = validation.check_nchw_shape(x_shape, "x_shape")
     window = validation.make_pool_window(x_shape[2:], pool_size, stride, padding)
     validation.check_shape(dy, "dy", (*x_shape[:2], *window.output))
     return window
@@ -147,7 +147,7 @@ def dense(x, w, b=None, scale=None, negative_slope=1.0):
     w = checks.check_weights(w, x.shape[1], x.dtype)
     scale, b = checks.check_scale_and_bias(scale, b, w.shape[1], x.dtype)
     negative_slope = validation.check_negative_slope(negative_slope, x.dtype)
-    return fully_connected.dense(x, w, b, scale, negative_slope)
+    return dense_kernels.dense(x, w, b, scale, negative_slope)
 
 
 def dense_grad(dy, x, w, need_dx=True, out=None):
@@ -157,7 +157,7 @@ def dense_grad(dy, x, w, need_dx=True, out=None):
     validation.check_shape(dy, "dy", (x.shape[0], w.shape[1]))
     need_dx = check_bool(need_dx, "need_dx")
     out = validation.check_out(out, (w.shape, w.shape[1:]), (w,))
-    return fully_connected.dense_grad(dy, x, w, need_dx, out)
+    return dense_kernels.dense_grad(dy, x, w, need_dx, out)
 
 
 def flatten(x):
@@ -166,6 +166,6 @@ def flatten(x):
 
 
 def flatten_grad(dy, image_shape):
-    image_shape = validation.check_image(image_shape)
+    image_shape = validation.check_chw_shape(image_shape)
     validation.check_shape(dy, "dy", (dy.shape[0], math.prod(image_shape)))
     return dy.reshape(*image_shape)

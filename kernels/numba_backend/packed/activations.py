@@ -1,10 +1,8 @@
 """Activations, dropout and the loss on the packed layout.
 
 Whatever works on single pixels runs over the flat memory of a batch, padding lanes included, with
-the kernels that plain arrays use too. The loss reads its rows of logits across the lanes.
+the kernels that plain arrays use too.
 """
-
-import math
 
 import numpy as np
 
@@ -13,14 +11,13 @@ from kernels.numba_backend.packed import checks
 from kernels.numba_backend.packed.layout import PackedBatch, pack, unpack
 from kernels.numba_backend.runtime.buffer_pool import empty
 from kernels.numba_backend.runtime.capture import launch
-from kernels.numba_backend.runtime.compiler import serial
 from kernels.numba_backend.simd.activation_kernels import (
     leaky_relu_grad_kernel,
     leaky_relu_kernel,
     multiply_kernel,
+    softmax_cross_entropy_kernel,
     softmax_grad_kernel,
     softmax_kernel,
-    stays_largest,
 )
 from kernels.numpy_backend.normalization import dropout_mask
 
@@ -77,50 +74,12 @@ def softmax_grad(dy: PackedBatch, y: PackedBatch) -> PackedBatch:
     return pack(dx)
 
 
-# A classifier has few logits: waking threads for them would cost more than it saves.
-@serial
-def _softmax_cross_entropy(logits, labels, smoothing, dlogits):
-    """dlogits = (softmax(logits) - targets) / N; return the mean loss and n_correct.
-
-    logits and dlogits are (B, K, 1, L) with K classes. The target of the label is 1 - smoothing,
-    and smoothing / K is added to that of each class. Padding lanes of dlogits become 0.
-    """
-    B, K, _, L = logits.shape
-    N = labels.size
-    loss, n_correct, uniform = 0.0, 0, smoothing / K
-    for n in range(B * L):
-        b, lane = n // L, n % L
-        if n >= N:
-            for k in range(K):
-                dlogits[b, k, 0, lane] = 0
-            continue
-        argmax = 0
-        for k in range(1, K):
-            largest = logits[b, argmax, 0, lane]
-            argmax = argmax if stays_largest(largest, logits[b, k, 0, lane]) else k
-        largest = logits[b, argmax, 0, lane]
-        total = 0.0
-        for k in range(K):
-            exp_k = math.exp(logits[b, k, 0, lane] - largest)
-            dlogits[b, k, 0, lane] = exp_k
-            total += exp_k
-        for k in range(K):
-            dlogits[b, k, 0, lane] = (dlogits[b, k, 0, lane] / total - uniform) / N
-        dlogits[b, labels[n], 0, lane] -= (1 - smoothing) / N
-        loss += math.log(total) - (1 - smoothing) * (logits[b, labels[n], 0, lane] - largest)
-        if smoothing > 0:  # without smoothing, a logit of -inf would add 0 * -inf = NaN
-            for k in range(K):
-                loss -= uniform * (logits[b, k, 0, lane] - largest)
-        n_correct += argmax == labels[n]
-    return loss / N, n_correct
-
-
 def softmax_cross_entropy(logits: PackedBatch, labels, smoothing=0.0):
     checks.check_rows(logits, "logits")
     labels = validation.check_labels(labels, *logits.shape)
     smoothing = validation.check_smoothing(smoothing)
     dlogits = logits.like()
     loss, n_correct = launch(
-        _softmax_cross_entropy, logits.planes, labels, smoothing, dlogits.planes
+        softmax_cross_entropy_kernel, logits.planes, labels, smoothing, dlogits.planes
     )
     return loss, n_correct, dlogits

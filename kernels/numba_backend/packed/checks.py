@@ -54,9 +54,10 @@ def check_rows(value: PackedBatch, name: str) -> None:
 def check_capturable(checked: Any, value: Any) -> Any:
     """Return a checked parameter, and invalidate the capture if the check has copied it.
 
-    A captured step would read the copy again, and miss later changes of the parameter.
+    A captured step would read the copy again, and miss later changes of the parameter. None
+    stands for a constant, which does not change.
     """
-    if checked is not value:
+    if checked is not value and value is not None:
         invalidate_capture()
     return checked
 

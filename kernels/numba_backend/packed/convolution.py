@@ -2,7 +2,7 @@
 
 x (B, C, H, W, L) is copied once into zeros of the padded size. Each tap of each channel is then a
 constant offset from a window's first pixel, so the register tiles of `simd` read windows where they
-lie: rows of a tile are filters, its columns neighbouring windows, and the lanes are images.
+lie: rows of a tile are filters, its columns neighboring windows, and the lanes are images.
 
 The input gradient is the same product: dy, with zeros between its pixels where the stride left
 some out, correlated with the reversed filters. The weight gradient is a product with the images and
@@ -203,17 +203,18 @@ def _plan(B: int, w_shape: tuple, window: Window, groups: int, L: int) -> _Plan:
 
 
 def _get_padded(x: PackedBatch, shape, pad_begin, dilation):
-    """Return whether x must be copied yet, x, its padded copy, ``pad_begin`` and ``dilation``.
+    """Return (needs_copy, x, padded, pad_begin, dilation).
 
-    The copy is kept with x, for the kernels that run later. Without any padding it is x itself.
+    Without any padding the padded x is x itself. If ``needs_copy`` is true, the caller must fill
+    ``padded``. Only then may it keep the copy in ``x.padded``, for the kernels that run later: an
+    interrupted kernel must not leave a copy there that is only partly filled.
     """
     if x.images.shape == shape and pad_begin == (0, 0) and dilation == (1, 1):
         return False, x.images, x.images, pad_begin, dilation
-    key = shape, pad_begin, dilation
-    needs_copy = key not in x.padded
-    if needs_copy:
-        x.padded[key] = empty(shape, x.dtype)
-    return needs_copy, x.images, x.padded[key], pad_begin, dilation
+    padded = x.padded.get((shape, pad_begin, dilation))
+    if padded is not None:
+        return False, x.images, padded, pad_begin, dilation
+    return True, x.images, empty(shape, x.dtype), pad_begin, dilation
 
 
 def _padded_input(x: PackedBatch, plan: _Plan) -> np.ndarray:
@@ -221,7 +222,24 @@ def _padded_input(x: PackedBatch, plan: _Plan) -> np.ndarray:
     needs_copy, images, padded, pad_begin, dilation = _get_padded(x, *plan.x_padding)
     if needs_copy:
         launch(copy_zero_padded, images, padded, pad_begin, dilation)
+        x.padded[plan.x_padding] = padded
     return padded
+
+
+def _product(x: PackedBatch, x_padding, x_layout, w, w_layout, affine, slope, y_shape, y_layout):
+    """Return the product of w and the windows of x, by `_correlate`.
+
+    The layouts are attributes of `_Plan`, and ``affine`` is the scale and the bias.
+    """
+    y = x.like(*y_shape)
+    needs_copy, images, padded, pad_begin, dilation = _get_padded(x, *x_padding)
+    launch(
+        _correlate, needs_copy, images, padded, pad_begin, dilation, *x_layout, w, *w_layout,
+        *affine, x.dtype.type(slope), y.data, *y_layout,
+    )  # fmt: skip
+    if needs_copy:
+        x.padded[x_padding] = padded
+    return y
 
 
 def _use_winograd(window: Window, groups: int, w_shape: tuple) -> bool:
@@ -243,12 +261,10 @@ def correlate(
     if _use_winograd(window, groups, w.shape):
         return winograd.correlate(x, w, b, window, scale, negative_slope)
     plan = _plan(len(x.data), w.shape, window, groups, x.lanes)
-    y = x.like(*plan.y_shape)
-    launch(
-        _correlate, *_get_padded(x, *plan.x_padding), *plan.x, w, *plan.w,
-        *scale_and_bias(scale, b, len(w), x.dtype), x.dtype.type(negative_slope), y.data, *plan.y,
-    )  # fmt: skip
-    return y
+    affine = scale_and_bias(scale, b, len(w), x.dtype)
+    return _product(
+        x, plan.x_padding, plan.x, w, plan.w, affine, negative_slope, plan.y_shape, plan.y
+    )
 
 
 def input_gradient(dy: PackedBatch, w, window: Window, groups: int) -> PackedBatch:
@@ -256,12 +272,10 @@ def input_gradient(dy: PackedBatch, w, window: Window, groups: int) -> PackedBat
     if _use_winograd(window, groups, w.shape):
         return winograd.input_gradient(dy, w, window)
     plan = _plan(len(dy.data), w.shape, window, groups, dy.lanes)
-    dx = dy.like(*plan.dx_shape)
-    launch(
-        _correlate, *_get_padded(dy, *plan.dy_padding), *plan.dy, w, *plan.reversed_w,
-        *scale_and_bias(None, None, dx.shape[1], dy.dtype), dy.dtype.type(1), dx.data, *plan.dx,
-    )  # fmt: skip
-    return dx
+    affine = scale_and_bias(None, None, plan.dx_shape[0], dy.dtype)
+    return _product(
+        dy, plan.dy_padding, plan.dy, w, plan.reversed_w, affine, 1, plan.dx_shape, plan.dx
+    )
 
 
 def weight_gradient(

@@ -6,9 +6,12 @@ in each lane. So any number of channels, kernel size and stride fills the vector
 masks, and whatever works on single pixels is plain vector code.
 
 Where N is no multiple of L, the last block has padding lanes. In the forward pass they hold finite
-numbers without a meaning; in gradients they hold zeros, so that sums over a batch may include
-them.
+numbers without a meaning, such as the bias; in gradients they hold zeros, so that sums over a batch
+may include them. A gradient function relies on this: its dy must come from `pack`, from the loss or
+from a gradient function, not from a function of the forward pass.
 """
+
+import math
 
 import numpy as np
 from numba import prange
@@ -19,8 +22,8 @@ from kernels.numba_backend.runtime.compiler import parallel
 from kernels.numba_backend.simd.codegen import VECTOR_BYTES
 from kernels.numba_backend.simd.vectors import transpose
 
-PACK_PIXELS = 64  # pixels of each of L images that are packed at a time
-UNPACK_PIXELS = 16
+PACK_TILE_PIXELS = 64  # pixels of each of L images that are packed at a time
+UNPACK_TILE_PIXELS = 16
 
 
 def simd_width(dtype: np.dtype) -> int:
@@ -62,7 +65,7 @@ class PackedBatch:
         return self.data.shape[-1]
 
     def like(self, *shape: int) -> "PackedBatch":
-        """Return an uninitialised batch of as many images: of the same shape, or of another."""
+        """Return an uninitialized batch of as many images: of the same shape, or of another."""
         shape = shape or self.shape[1:]
         return PackedBatch(empty((len(self.data), *shape, self.lanes), self.dtype), self.shape[0])
 
@@ -77,7 +80,7 @@ class PackedBatch:
     @property
     def planes(self) -> np.ndarray:
         """The activations as (B, C, pixels, L)."""
-        return self.data.reshape(*self.data.shape[:2], -1, self.lanes)
+        return self.data.reshape(*self.data.shape[:2], math.prod(self.data.shape[2:-1]), self.lanes)
 
     @property
     def images(self) -> np.ndarray:
@@ -89,7 +92,7 @@ class PackedBatch:
 def _pack(x, mean, std, out):
     """out (B, C, S, L) = (x - mean) / std of x (N, C, ...) with S pixels; padding lanes are 0.
 
-    Squares of L images x L pixels are transposed in registers. The images are normalised into a
+    Squares of L images x L pixels are transposed in registers. The images are normalized into a
     buffer first, so that the vectors of a square lie close to each other in the cache.
     """
     B, C, S, L = out.shape
@@ -98,23 +101,23 @@ def _pack(x, mean, std, out):
     for task in prange(B * C):
         b, c = task // C, task % C
         channel_mean, scale = mean[c], mean.dtype.type(1) / std[c]
-        pack_buffer = np.empty(L * PACK_PIXELS, out.dtype)
-        for start in range(0, S, PACK_PIXELS):
-            count = min(PACK_PIXELS, S - start)
+        pack_buffer = np.empty(L * PACK_TILE_PIXELS, out.dtype)
+        for start in range(0, S, PACK_TILE_PIXELS):
+            count = min(PACK_TILE_PIXELS, S - start)
             for lane in range(L):
                 n = b * L + lane
                 for s in range(count if n < N else 0):
                     value = (pixels[n, c, start + s] - channel_mean) * scale
-                    pack_buffer[lane * PACK_PIXELS + s] = value
+                    pack_buffer[lane * PACK_TILE_PIXELS + s] = value
                 for s in range(0 if n < N else count):
-                    pack_buffer[lane * PACK_PIXELS + s] = 0
+                    pack_buffer[lane * PACK_TILE_PIXELS + s] = 0
             in_squares = count // L * L
             for s in range(0, in_squares, L):
-                transpose(pack_buffer, s, PACK_PIXELS, out_flat, (task * S + start + s) * L, L)
+                transpose(pack_buffer, s, PACK_TILE_PIXELS, out_flat, (task * S + start + s) * L, L)
             for s in range(in_squares, count):
                 for lane in range(L):
                     out_flat[(task * S + start + s) * L + lane] = pack_buffer[
-                        lane * PACK_PIXELS + s
+                        lane * PACK_TILE_PIXELS + s
                     ]
 
 
@@ -126,8 +129,8 @@ def _unpack(x, out):
     pixels = out.reshape(N, C, S)
     for task in prange(len(x) * C):
         b, c = task // C, task % C
-        for start in range(0, S, UNPACK_PIXELS):
-            stop = min(start + UNPACK_PIXELS, S)
+        for start in range(0, S, UNPACK_TILE_PIXELS):
+            stop = min(start + UNPACK_TILE_PIXELS, S)
             for lane in range(min(L, N - b * L)):
                 for s in range(start, stop):
                     pixels[b * L + lane, c, s] = x[b, c, s, lane]

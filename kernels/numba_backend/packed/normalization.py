@@ -1,6 +1,6 @@
-"""Batch normalisation on the packed layout, fused with the activation and pooling that follow it.
+"""Batch normalization on the packed layout, fused with the activation and pooling that follow it.
 
-Activations are large and a normalisation does little arithmetic with each: its time goes into
+Activations are large and a normalization does little arithmetic with each: its time goes into
 reading and writing them. So the activation, and a max pooling if one follows, run in the same
 sweep over memory, and the arrays between them are never written. All kernels take the negative
 slope of a leaky ReLU: 1 is no activation, 0 the plain ReLU.
@@ -120,10 +120,10 @@ def _sum_blocks(x, c, first, stop, N, valid_lanes, mean):
 def _moments(x, N, valid_lanes, means, squared_deviations):
     """means and squared_deviations (parts, C): the moments of each part of each channel of x.
 
-    A squared deviation is the sum of (x - mean)**2. The mean that is subtracted is rounded, so
-    what the rounding leaves in the sum of the deviations is taken out again: the corrected
-    two-pass algorithm of Chan, Golub, LeVeque (1983). Without it, a constant channel of 1000.1
-    had a variance.
+    A squared deviation is the sum of (x - mean)**2. The mean is rounded, so the deviations do not
+    sum to exactly 0. The residual is subtracted (corrected two-pass algorithm of Chan, Golub,
+    LeVeque (1983)). Without the correction a constant channel of value 1000.1 would get a non-zero
+    variance.
     """
     B, C, S, L = x.shape
     parts = len(means)
@@ -170,7 +170,7 @@ def _channel_scales(gamma, variance, epsilon):
 def _normalize(x, valid_lanes, mean, scale, beta, negative_slope, y):
     """y = leaky ReLU of (x - mean) * scale + beta.
 
-    Padding lanes become 0: otherwise each normalisation in turn would multiply what they hold.
+    Padding lanes become 0: otherwise each normalization in turn would multiply what they hold.
     """
     B, C, S, L = x.shape
     x_flat, y_flat = x.reshape(-1), y.reshape(-1)
@@ -406,7 +406,7 @@ def _batch_norm_relu_pool_grad(
 ):  # fmt: skip
     """dy (B, C, S, L) and dy_images (B * C, OH, OW, L) are the same memory.
 
-    Only the pixels that were a maximum have a gradient before the normalisation, so the sums run
+    Only the pixels that were a maximum have a gradient before the normalization, so the sums run
     over them alone: dy and x_at_max.
     """
     scale = _channel_scales(gamma, variance, epsilon)

@@ -61,10 +61,9 @@ def _transform_dy(a, b, zero):
 
 @inlined
 def _product_stride(rows, columns, L):
-    """Return the distance of two of the 16 matrices (rows, columns, L) of a transform.
+    """Return the stride between consecutive matrices (rows, columns, L) of a transform.
 
-    It is one vector more than a matrix takes: 16 stores 4 KiB apart would compete for the same
-    place in the cache.
+    One extra vector avoids cache-set conflicts between the 16 stores.
     """
     return (rows * columns + 1) * L
 

@@ -1,1 +1,1 @@
-"""What kernels run on: compiler and cache, threads, memory, and the capture of whole steps."""
+"""Runtime support for kernels: compiler, cache, threads, memory, and the capture of steps."""

@@ -3,9 +3,9 @@
 Memory that is fresh from the system costs a page fault for every 4 KiB when it is first written,
 and a page fault takes about as long as a kernel needs to fill the page. A training step needs
 arrays of the same sizes as the step before. The pool therefore keeps the memory of arrays that
-are no longer in use, and `empty` hands it out again. NumPy does not: it returns large arrays to
-the system. If the sizes change, the pool frees the blocks that have been unused for the longest
-time.
+are no longer in use, and `empty` hands it out again. NumPy instead returns the memory of large
+arrays to the system. If the sizes change, the pool frees the blocks that have been unused for the
+longest time.
 """
 
 import contextlib
@@ -17,23 +17,25 @@ from collections import deque
 
 import numpy as np
 
-ALIGNMENT = 64  # bytes of a cache line: access to a vector that straddles two costs twice as much
+# Bytes of a cache line. Access to a vector that lies in two cache lines costs twice as much.
+ALIGNMENT = 64
 # The pool may hold this many times the memory that is in use at once. A training step needs 1.14
 # to 1.83 times (networks tiny to large, 16 to 256 images): it does not use all sizes at once.
 MAX_CACHED_RATIO = 3
-MIN_CACHED_BYTES = 1 << 28  # which a pool may always hold
+MIN_CACHED_BYTES = 1 << 28  # A pool may always hold this many bytes.
 # The peak of memory in use at once decays by this share of each new block.
 PEAK_DECAY = 0.1
 
 _lock = threading.RLock()
-if hasattr(os, "register_at_fork"):  # no thread of a child would release the lock
+# A forked child has only the thread that forked. A lock that another thread held would stay locked.
+if hasattr(os, "register_at_fork"):
     os.register_at_fork(
         before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release
     )
 
 
 def allocate_block(size: int) -> memoryview:
-    """Return new uninitialised bytes that begin on a cache line."""
+    """Return new uninitialized bytes that begin on a cache line."""
     raw = np.empty(size + ALIGNMENT, np.uint8)
     start = -raw.ctypes.data % ALIGNMENT
     return memoryview(raw.data)[start : start + size]
@@ -85,21 +87,21 @@ class BufferPool:
     def __init__(self, min_cached: float = MIN_CACHED_BYTES) -> None:
         self._min_cached = min_cached
         self._returned_blocks: deque[memoryview] = deque()
-        # By size. Sizes, and the blocks of a size, are in the order in which they were returned.
+        # Free blocks by size. The sizes, and the blocks of a size, are in order of their return.
         self._free_blocks: dict[int, list[memoryview]] = {}
         self._blocks: dict[int, memoryview] = {}  # all blocks, by address
         self._total_bytes = self._free_bytes = 0
-        self._peak_bytes = 0.0  # of what was in use at once lately
+        self._peak_bytes = 0.0  # the recent peak of the bytes that were in use at once
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-        """Return an uninitialised array that begins on a cache line."""
+        """Return an uninitialized array that begins on a cache line."""
         count = math.prod(shape)
         size = max(count, 1) * dtype.itemsize
         with _lock:
             self._collect_returned()
             block = self._pop_free(size) if size in self._free_blocks else self._add_block(size)
             self._peak_bytes = max(self._total_bytes - self._free_bytes, self._peak_bytes)
-        base = np.frombuffer(block, dtype)  # every view of it keeps it, and so its lease, alive
+        base = np.frombuffer(block, dtype)  # every view keeps the base alive, and so its lease
         lease = _Lease(base, _end_lease)
         lease.block, lease.returned_blocks = block, self._returned_blocks
         _leases[id(lease)] = lease
@@ -135,7 +137,7 @@ class BufferPool:
         return block
 
     def unowned_view(self, array: np.ndarray) -> np.ndarray:
-        """Return a view of the array that does not keep its block from being handed out again.
+        """Return a view of the array that does not prevent the reuse of its block.
 
         An array whose memory is not this pool's is returned as it is.
         """
@@ -150,7 +152,7 @@ class BufferPool:
 
 
 class _ThreadState(threading.local):
-    pool: BufferPool | None = None  # that this thread allocates from
+    pool: BufferPool | None = None  # the pool of this thread; None: the shared pool
 
 
 shared_pool = BufferPool()
@@ -158,7 +160,7 @@ _state = _ThreadState()
 
 
 def empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Return an uninitialised array that begins on a cache line, from this thread's pool."""
+    """Return an uninitialized array that begins on a cache line, from this thread's pool."""
     return (_state.pool or shared_pool).empty(shape, dtype)
 
 

@@ -1,4 +1,4 @@
-"""Where compiled kernels are kept on disk, so that the next start does not compile them again.
+"""On-disk cache of compiled kernels, so that the next start does not compile them again.
 
 Numba's own cache (``cache=True``) is not enough here, for three reasons:
 
@@ -78,7 +78,7 @@ class _Locator(InTreeCacheLocator):
 
 
 class _CacheImpl(CompileResultCacheImpl):
-    """Serializes kernels as Numba does, and always takes our locator.
+    """Serializes kernels as Numba does, and always uses `_Locator`.
 
     Numba's constructor would let ``NUMBA_CACHE_LOCATOR_CLASSES`` choose another one.
     """

@@ -1,15 +1,16 @@
 """Capture the kernel calls of a step once, and replay them for every batch that follows.
 
 One step of a small network is about thirty kernel calls of 10 to 50 us each. Between two calls,
-Python looks up layers, checks shapes and allocates outputs; as the kernel before has filled the
-processor's caches with its numbers, this takes about as long as the kernels themselves. Yet its
-outcome is the same in every step on a batch of the same shape. `capture` therefore writes down
+Python looks up layers, checks shapes and allocates outputs. This takes about as long as the kernels
+themselves, because the numbers of a kernel displace Python's own data from the processor's caches.
+The outcome is the same in every step on a batch of the same shape. `capture` therefore records
 which kernels a step launches with which arrays, and `CapturedStep` repeats only these launches,
 in the same buffers. CUDA graphs and tinygrad's JIT do the same for a GPU.
 
 A replay sees new inputs, and numbers that were changed in place in the arrays that the kernels
-work in, such as parameters. It does not see anything else that the function did. A function whose
-result rests on more than the kernels it launched is therefore never replayed.
+use, such as parameters. It does not repeat anything else that the function did. A function whose
+result depends on other work than its kernels is therefore never replayed. Values are not checked
+in a replay: the caller must check them, such as the range of labels.
 """
 
 import math
@@ -31,7 +32,7 @@ TRIAL_LIMIT_SECONDS, N_TRIALS = 1.5e-4, 10
 
 
 class _ThreadState(threading.local):
-    graph: "_CallGraph | None" = None  # that this thread is capturing
+    graph: "_CallGraph | None" = None  # the graph that this thread captures now, if any
 
 
 _state = _ThreadState()
@@ -47,7 +48,7 @@ def launch(kernel: Callable, *args: Any) -> Any:
 
 
 def invalidate_capture(reason: str = "values were computed outside the launched kernels") -> None:
-    """Mark the capture that is under way in this thread, if any, as not to be replayed."""
+    """Mark the current capture of this thread, if any, as not replayable."""
     graph = _state.graph
     if graph is not None:
         graph.invalidate(reason)
@@ -64,14 +65,14 @@ class _CallGraph:
     ----------
     threads : int
         How many threads Numba used during the capture. Kernels divide their work by it.
-    mismatch : str or None
+    invalid_reason : str or None
         Why a replay would not return what the function returns; None if it would.
     """
 
     def __init__(self, inputs: tuple[np.ndarray, ...]):
         self.pool = BufferPool(min_cached=math.inf)  # the calls keep using its blocks
         self.threads = numba.get_num_threads()
-        self.mismatch: str | None = None
+        self.invalid_reason: str | None = None
         self._inputs = inputs  # until the capture ends
         self._launched_inputs: set[int] = set()
         self._signature = [(x.shape, x.dtype) for x in inputs]
@@ -84,7 +85,7 @@ class _CallGraph:
         self._seconds = {self.threads: math.inf, 1: math.inf}
 
     def invalidate(self, reason: str) -> None:
-        self.mismatch = self.mismatch or reason
+        self.invalid_reason = self.invalid_reason or reason
 
     def add(self, kernel: Callable, args: tuple[Any, ...], result: Any) -> None:
         """Add a call; its arguments that are inputs become slots for the inputs of a replay."""
@@ -103,7 +104,7 @@ class _CallGraph:
         self._calls.append((kernel, arguments))
 
     def end_capture(self, result: Any) -> None:
-        """Check that the calls account for what the function returned."""
+        """Invalidate the graph if its calls do not compute what the function returned."""
         for index in range(len(self._inputs)):
             if index not in self._launched_inputs:
                 self.invalidate(f"no kernel was launched with input {index} itself")
@@ -166,7 +167,7 @@ class CapturedStep:
     * *captured*: the call replays them, on inputs of the same shapes and dtypes. It captures them
       again after the number of threads has changed. It runs the function while another thread
       replays, because the buffers can serve one replay at a time;
-    * *invalid*: the call runs the function. `mismatch` says what prevents a replay.
+    * *invalid*: the call runs the function. `invalid_reason` says what prevents a replay.
 
     Parameters
     ----------
@@ -181,9 +182,9 @@ class CapturedStep:
         self._lock = threading.Lock()
 
     @property
-    def mismatch(self) -> str | None:
+    def invalid_reason(self) -> str | None:
         """What prevents a replay; None if nothing does."""
-        return "the step was not captured" if self._graph is None else self._graph.mismatch
+        return "the step was not captured" if self._graph is None else self._graph.invalid_reason
 
     def __call__(self, *inputs: np.ndarray) -> Any:
         if not self._lock.acquire(blocking=False):
@@ -192,7 +193,7 @@ class CapturedStep:
             graph = self._graph
             if graph is None:
                 return self._capture(inputs)
-            if graph.mismatch is not None:
+            if graph.invalid_reason is not None:
                 return self._function(*inputs)
             graph.check_inputs(inputs)
             # numba.get_num_threads would take 0.8 us to make sure that the threads are launched.
@@ -226,9 +227,9 @@ def capture(function: Callable, *inputs: np.ndarray) -> tuple[Any, CapturedStep 
     Parameters
     ----------
     function : callable
-        It must hand the inputs themselves to kernels, not views or copies, leave all work on
-        numbers to kernels that run through `launch`, and return an array that a kernel wrote or
-        what the last kernel with a value returned.
+        It must pass the inputs themselves to kernels, not views or copies of them. All its
+        arithmetic must be done by kernels that `launch` runs. It must return an array that a
+        kernel wrote, or the value that the last kernel with a value returned.
     inputs : arrays
 
     Returns
@@ -237,8 +238,8 @@ def capture(function: Callable, *inputs: np.ndarray) -> tuple[Any, CapturedStep 
         What the function returned.
     step : CapturedStep or None
         Does the same with other inputs of the same shapes and dtypes. None if a replay would not
-        return what the function returns; the function has run once all the same.
+        return what the function returns. The function has run once in both cases.
     """
     step = CapturedStep(function)
     result = step(*inputs)
-    return result, step if step.mismatch is None else None
+    return result, step if step.invalid_reason is None else None

@@ -1,4 +1,4 @@
-"""How Numba compiles the kernels: the options, and the decorators that every kernel has."""
+"""Compiler options and decorators of the kernels."""
 
 from typing import Any
 

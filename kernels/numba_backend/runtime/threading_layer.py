@@ -1,10 +1,11 @@
-"""Which threads run the parallel kernels, and how many of them.
+"""Selection of Numba's threading layer and number of threads.
 
 Numba can run a parallel loop on OpenMP, on TBB, or on a work queue of its own, its "threading
 layers". OpenMP is preferred, then TBB, then the work queue, which takes 130 us a call. Images/s
-of the small network at batch 10, 64 and 256 on 2 cores, alone and beside another process that
-keeps one core busy:
+of the small network on 2 cores, alone and beside another process that keeps one core busy:
 
+                            alone, by batch         beside a busy process
+                               10     64    256       10     64    256
     OpenMP by default       8,400 33,500 50,700      290    950    870
     spinning 5,000 rounds   8,600 33,700 49,000    1,700  9,300 16,100
     TBB                     5,700 28,000 46,000    7,300 23,800 29,600

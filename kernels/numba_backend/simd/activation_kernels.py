@@ -1,7 +1,7 @@
 """Kernels that do not depend on the layout of the images: activations, masks, rows of logits.
 
-Elementwise kernels take flat arrays of any layout. Softmax takes plain rows (N, K), to which the
-packed layout is converted first.
+Elementwise kernels take flat arrays of any layout, and the loss takes its logits in either
+layout. Softmax takes plain rows (N, K), to which the packed layout is converted first.
 """
 
 import math
@@ -47,7 +47,7 @@ def softmax_kernel(x, y):
     for n in range(N):
         largest = x[n, 0]
         for k in range(1, K):
-            # This comparison lets a NaN become the largest, so that the whole row becomes NaN.
+            # A NaN need not stay the largest: its exponential makes the total NaN in any case.
             largest = largest if largest >= x[n, k] else x[n, k]
         total = 0.0
         for k in range(K):
@@ -62,11 +62,11 @@ def softmax_grad_kernel(dy, y, dx):
     """dx (N, K) = y * (dy - the sum over the row of dy * y)."""
     N, K = y.shape
     for n in range(N):
-        mean = 0.0
+        dot = 0.0
         for k in range(K):
-            mean += dy[n, k] * y[n, k]
+            dot += dy[n, k] * y[n, k]
         for k in range(K):
-            dx[n, k] = y[n, k] * (dy[n, k] - mean)
+            dx[n, k] = y[n, k] * (dy[n, k] - dot)
 
 
 @inlined
@@ -76,3 +76,49 @@ def stays_largest(largest, number):
     It keeps the first of equal numbers, and the first NaN.
     """
     return largest >= number or largest != largest
+
+
+# A classifier has few logits: waking threads for them would cost more than it saves.
+@serial
+def softmax_cross_entropy_kernel(logits, labels, smoothing, dlogits):
+    """dlogits = (softmax(logits) - targets) / N; return the mean loss and n_correct.
+
+    logits and dlogits are (B, K, 1, L) with K classes; for plain rows (N, K) they are
+    (N, K, 1, 1). The target of the label is 1 - smoothing, and smoothing / K is added to that of
+    each class. Padding lanes of dlogits become 0.
+
+    A replay of a captured step does not check its labels. A label that is out of range therefore
+    makes the loss NaN and gets no target; as an index it would reach the memory of other arrays.
+    """
+    B, K, _, L = logits.shape
+    N = labels.size
+    loss, n_correct, uniform = 0.0, 0, smoothing / K
+    for n in range(B * L):
+        b, lane = n // L, n % L
+        if n >= N:
+            for k in range(K):
+                dlogits[b, k, 0, lane] = 0
+            continue
+        argmax = 0
+        for k in range(1, K):
+            largest = logits[b, argmax, 0, lane]
+            argmax = argmax if stays_largest(largest, logits[b, k, 0, lane]) else k
+        largest = logits[b, argmax, 0, lane]
+        total = 0.0
+        for k in range(K):
+            exp_k = math.exp(logits[b, k, 0, lane] - largest)
+            dlogits[b, k, 0, lane] = exp_k
+            total += exp_k
+        for k in range(K):
+            dlogits[b, k, 0, lane] = (dlogits[b, k, 0, lane] / total - uniform) / N
+        label = labels[n]
+        if not 0 <= label < K:
+            loss = math.nan
+            continue
+        dlogits[b, label, 0, lane] -= (1 - smoothing) / N
+        loss += math.log(total) - (1 - smoothing) * (logits[b, label, 0, lane] - largest)
+        if smoothing > 0:  # without smoothing, a logit of -inf would add 0 * -inf = NaN
+            for k in range(K):
+                loss -= uniform * (logits[b, k, 0, lane] - largest)
+        n_correct += argmax == label
+    return loss / N, n_correct

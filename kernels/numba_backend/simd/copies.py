@@ -13,7 +13,7 @@ from kernels.numba_backend.simd.vectors import (
 
 @inlined
 def copy_row(x, x0, step, out, out0, count):
-    """Copy numbers that are a step apart in x to neighbouring positions in out.
+    """Copy numbers that are a step apart in x to neighboring positions in out.
 
     Rows are copied by whole vectors, of which the last overlaps the one before it: rows are short,
     and the vector loop that LLVM makes of a plain loop takes longer to start.

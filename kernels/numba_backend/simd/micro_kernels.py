@@ -64,8 +64,8 @@ def outer_product_tile_shape(rows: int, columns: int) -> tuple[int, int]:
 
     def cycles(shape):
         # A term of a tile takes half a cycle for each multiply-add or scalar, one cycle for each
-        # vector from the second-level cache, and at least the four until a sum can be added to
-        # again.
+        # vector from the second-level cache, and at least four cycles, the latency of a fused
+        # multiply-add.
         ROWS, COLUMNS = shape
         tiles = -(-rows // ROWS) * -(-columns // COLUMNS)
         return tiles * max(ROWS * COLUMNS / 2, ROWS / 2 + COLUMNS, 4)
@@ -75,7 +75,10 @@ def outer_product_tile_shape(rows: int, columns: int) -> tuple[int, int]:
 
 
 def dot_tile_shape(rows: int, columns: int) -> tuple[int, int]:
-    """Return the shape in DOT_TILES that computes the fewest rows twice; of equals, the first."""
+    """Return the shape in DOT_TILES that computes the fewest rows twice.
+
+    Ties go to the first shape.
+    """
     low = [shape for shape in DOT_TILES if shape[0] <= rows]
     fitting = [shape for shape in low if 1 < shape[1] <= columns]
     single_column = [shape for shape in low if shape[1] == 1]
@@ -153,7 +156,7 @@ class _Loop:
 
 
 def _stack_slots(builder, vector, count):
-    """Return pointers to uninitialised vectors on the stack."""
+    """Return pointers to uninitialized vectors on the stack."""
     slots = cgutils.alloca_once(builder, ir.ArrayType(vector, count))
     return [builder.gep(slots, [ir.IntType(32)(0), ir.IntType(32)(i)]) for i in range(count)]
 

@@ -4,7 +4,7 @@
     value = deviation * scale + beta
     store(y, offset, where(value > zero, value, value * negative_slope))
 
-LLVM vectorises a plain loop over the lanes only where it can prove that no arrays overlap and
+LLVM vectorizes a plain loop over the lanes only where it can prove that no arrays overlap and
 that the loop is long, and it then uses registers of half the width. Here a vector is a value that
 stays in its register. All offsets count elements from the beginning of a flat array.
 """
