@@ -563,18 +563,6 @@ class Backend(Protocol):
         ``negative_slope`` as in `batch_norm_relu`.
         """
 
-    def batch_norm_relu_inference(
-        self,
-        x: Array,
-        gamma: Array,
-        beta: Array,
-        mean: Array,
-        variance: Array,
-        epsilon: float,
-        negative_slope: float,
-    ) -> Array:
-        """Apply `batch_norm_inference` and then `leaky_relu`."""
-
     def batch_norm_relu_pool(
         self,
         x: Array,

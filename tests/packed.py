@@ -20,7 +20,6 @@ ACTIVATIONS = {
     "batch_norm_inference": [0],
     "batch_norm_relu": [0],
     "batch_norm_relu_grad": [0, 1],
-    "batch_norm_relu_inference": [0],
     "correlate": [0],
     "correlate_grad": [0, 1],
     "dense": [0],

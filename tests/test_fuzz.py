@@ -247,9 +247,6 @@ ARGUMENTS = {
         d.floats(*d.x_or_rows.shape), d.x_or_rows,
         d.gamma, d.beta, d.channel, d.variance, 1e-5, 0.1,
     ],
-    "batch_norm_relu_inference": lambda d: [
-        d.x_or_rows, d.gamma, d.beta, d.channel, d.variance, 1e-5, 0.1,
-    ],
     "batch_norm_relu_pool": lambda d: [d.x, d.gamma, d.beta, 1e-5, 0.1, d.fused_pool],
     "batch_norm_relu_pool_grad": lambda d: [
         d.floats(*d.fused_pool_index.shape), d.x, d.fused_pool_index,

@@ -76,7 +76,6 @@ def arguments(backend, function, activations=lambda x: x):
             "dy": x, "x": x, **gamma, **beta, **stats, **epsilon, **slope,
             "out": tuple(np.zeros((2, 4), "f4")),
         },
-        "batch_norm_relu_inference": {"x": x, **gamma, **beta, **stats, **epsilon, **slope},
         "batch_norm_relu_pool": {"x": x, **gamma, **beta, **epsilon, **slope, "pool_size": 2},
         "batch_norm_relu_pool_grad": {
             "dy": pooled, "x": x,

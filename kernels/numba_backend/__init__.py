@@ -79,9 +79,6 @@ batch_norm_relu = dispatch_by_layout(normalization.batch_norm_relu, packed.batch
 batch_norm_relu_grad = dispatch_by_layout(
     normalization.batch_norm_relu_grad, packed.batch_norm_relu_grad
 )
-batch_norm_relu_inference = dispatch_by_layout(
-    normalization.batch_norm_relu_inference, packed.batch_norm_relu_inference
-)
 batch_norm_relu_pool = dispatch_by_layout(
     normalization.batch_norm_relu_pool, packed.batch_norm_relu_pool
 )

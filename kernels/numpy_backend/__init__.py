@@ -26,7 +26,6 @@ from kernels.numpy_backend.normalization import (
     batch_norm_inference,
     batch_norm_relu,
     batch_norm_relu_grad,
-    batch_norm_relu_inference,
     batch_norm_relu_pool,
     batch_norm_relu_pool_grad,
     dropout,

@@ -102,10 +102,6 @@ def batch_norm_relu_grad(dy, x, gamma, beta, mean, variance, epsilon, negative_s
     return _normalize_grad(dy, x, gamma, mean, variance, epsilon)
 
 
-def batch_norm_relu_inference(x, gamma, beta, mean, variance, epsilon, negative_slope):
-    return leaky_relu(batch_norm_inference(x, gamma, beta, mean, variance, epsilon), negative_slope)
-
-
 def batch_norm_relu_pool(x, gamma, beta, epsilon, negative_slope, pool_size):
     y, mean, variance = batch_norm_relu(x, gamma, beta, epsilon, negative_slope)
     y, index = max_pool(y, pool_size)

@@ -86,12 +86,6 @@ def batch_norm_relu(x, gamma, beta, epsilon, negative_slope):
     return normalization.batch_norm_relu(x, gamma, beta, epsilon, negative_slope)
 
 
-def batch_norm_relu_inference(x, gamma, beta, mean, variance, epsilon, negative_slope):
-    vectors = checks.check_vectors(x, gamma=gamma, beta=beta, mean=mean, variance=variance)
-    epsilon, negative_slope = checks.check_scalars(epsilon, negative_slope, x.dtype)
-    return normalization.batch_norm_relu_inference(x, *vectors, epsilon, negative_slope)
-
-
 def batch_norm_relu_grad(dy, x, gamma, beta, mean, variance, epsilon, negative_slope, out=None):
     checks.check_same_shape(dy=dy, x=x)
     vectors = checks.check_vectors(x, gamma=gamma, beta=beta, mean=mean, variance=variance)
@@ -106,7 +100,8 @@ def batch_norm(x, gamma, beta, epsilon):
 
 
 def batch_norm_inference(x, gamma, beta, mean, variance, epsilon):
-    return batch_norm_relu_inference(x, gamma, beta, mean, variance, epsilon, 1)
+    vectors = checks.check_vectors(x, gamma=gamma, beta=beta, mean=mean, variance=variance)
+    return normalization.batch_norm_inference(x, *vectors, validation.check_epsilon(epsilon))
 
 
 def batch_norm_grad(dy, x, gamma, mean, variance, epsilon, out=None):

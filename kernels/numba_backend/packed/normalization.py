@@ -362,11 +362,9 @@ def _batch_norm_relu(
 
 
 @serial
-def _batch_norm_relu_inference(
-    x, valid_lanes, gamma, beta, mean, variance, epsilon, negative_slope, y
-):
-    scale = _channel_scales(gamma, variance, epsilon)
-    _normalize(x, valid_lanes, mean, scale, beta, negative_slope, y)
+def _batch_norm_inference(x, valid_lanes, gamma, beta, mean, variance, epsilon, y):
+    scale, no_activation = _channel_scales(gamma, variance, epsilon), x.dtype.type(1)
+    _normalize(x, valid_lanes, mean, scale, beta, no_activation, y)
 
 
 @serial
@@ -442,13 +440,11 @@ def batch_norm_relu(x: PackedBatch, gamma, beta, epsilon, negative_slope):
     return y, mean, variance
 
 
-def batch_norm_relu_inference(
-    x: PackedBatch, gamma, beta, mean, variance, epsilon, negative_slope
-) -> PackedBatch:
-    y, real = x.like(), x.dtype.type
+def batch_norm_inference(x: PackedBatch, gamma, beta, mean, variance, epsilon) -> PackedBatch:
+    y = x.like()
     launch(
-        _batch_norm_relu_inference, x.planes, _valid_lanes_of(x), gamma, beta, mean, variance,
-        real(epsilon), real(negative_slope), y.planes,
+        _batch_norm_inference, x.planes, _valid_lanes_of(x), gamma, beta, mean, variance,
+        x.dtype.type(epsilon), y.planes,
     )  # fmt: skip
     return y
 
