@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import layers
 import training
 from kernels import BACKENDS, get_backend
-from tests.cases import fits
+from tests.cases import window_or_none
 from tests.packed import ACTIVATIONS, LANES
 from training import Model
 
@@ -138,7 +138,7 @@ class Drawn:
         )
         self.kernel = draw(st.integers(1, 4)), draw(st.integers(1, 4))
         self.stride, self.padding = draw(st.integers(1, 3)), draw(st.sampled_from([0, 1, "same"]))
-        if fits((self.H, self.W), self.kernel, self.stride, self.padding) is None:
+        if window_or_none((self.H, self.W), self.kernel, self.stride, self.padding) is None:
             self.kernel = (1, 1)
 
     def floats(self, *shape):
@@ -169,7 +169,7 @@ class Drawn:
     @cached_property
     def dy(self):
         """The gradient of what a correlation of x with w returns."""
-        window = fits((self.H, self.W), self.kernel, self.stride, self.padding)
+        window = window_or_none((self.H, self.W), self.kernel, self.stride, self.padding)
         return self.floats(self.N, self.F, *window.output)
 
     @cached_property
