@@ -782,7 +782,7 @@ class Backend(Protocol):
         ----------
         images : (N, C, H, W) of uint8, float32 or float64
         matrices : (N, 2, 3)
-            One matrix for each image, of numbers from -1e30 to 1e30.
+            One matrix for each image, of numbers that are finite in float32.
 
         Returns
         -------

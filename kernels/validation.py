@@ -17,9 +17,9 @@ from kernels.geometry import Window, make_window
 from kernels.scalars import check_bool, check_int, check_number
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
-# A position in an image is a sum of products of these numbers and coordinates. Up to this limit it
-# is finite in float32. A float64, so that NumPy does not convert the limit to float16.
-MAX_MATRIX_ENTRY = np.float64(1e30)
+# Positions in an image may be computed in float32. This limit is a float64, so that a comparison
+# with an array of float16 does not convert it to float16.
+MAX_MATRIX_ENTRY = np.float64(np.finfo(np.float32).max)
 
 
 def standardize_dtype(value: Any) -> np.dtype:
@@ -582,7 +582,7 @@ def check_warp(images: Any, matrices: Any) -> tuple[np.ndarray, np.ndarray]:
         raise TypeError(f"matrices must be real numbers, got {matrices.dtype}")
     check_shape(matrices, "matrices", (len(images), 2, 3))
     if not (np.abs(matrices) <= MAX_MATRIX_ENTRY).all():
-        raise ValueError(f"matrices must be finite and at most {MAX_MATRIX_ENTRY:g}")
+        raise ValueError("matrices must be finite in float32")
     position_dtype = np.float64 if images.dtype == np.float64 else np.float32
     return np.ascontiguousarray(images), np.ascontiguousarray(matrices, position_dtype)
 
