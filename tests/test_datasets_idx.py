@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training.datasets import load_dataset, load_file
+from training.datasets import load_dataset, load_images
 from training.errors import InputError
+from training.input_format import InputFormat, default_class_names
 
 IMAGES = np.arange(4 * 3 * 2, dtype=np.uint8).reshape(4, 3, 2) + 100
 LABELS = np.array([0, 1, 2, 1], np.uint8)
@@ -41,7 +42,7 @@ def write(folder: Path, images=IMAGES, labels=LABELS, name=NAME, labels_name=LAB
 )
 def test_reads(tmp_path, name, labels_name):
     path = write(tmp_path, name=name, labels_name=labels_name)
-    read = load_file(path)
+    read = load_images(path)
     assert read.images.dtype == np.uint8
     np.testing.assert_array_equal(read.images, IMAGES[:, np.newaxis])
     assert read.labels.dtype == np.int64
@@ -53,16 +54,19 @@ def test_reads(tmp_path, name, labels_name):
 def test_reads_channels(tmp_path):
     images = IMAGES.reshape(4, 2, 1, 3)
     path = write(tmp_path, images, name="a-images-idx4-ubyte", labels_name="a-labels-idx1-ubyte")
-    np.testing.assert_array_equal(load_file(path, image_shape=(2, 1, 3)).images, images)
+    np.testing.assert_array_equal(load_images(path, image_shape=(2, 1, 3)).images, images)
 
 
 def test_gzip_is_recognized_by_content(tmp_path):
     path = write(tmp_path, gzip.compress(idx(IMAGES)), gzip.compress(idx(LABELS)))
-    np.testing.assert_array_equal(load_file(path).labels, LABELS)
+    np.testing.assert_array_equal(load_images(path).labels, LABELS)
+
+
+FIVE_CLASSES = InputFormat((1, 2, 3), default_class_names(5))
 
 
 def test_test_file_need_not_have_every_class(tmp_path):
-    assert load_file(write(tmp_path, labels=LABELS + 1), n_classes=5).n_classes == 5
+    assert load_images(write(tmp_path, labels=LABELS + 1), like=FIVE_CLASSES).n_classes == 5
 
 
 GOOD = idx(IMAGES)
@@ -90,7 +94,7 @@ def test_rejects(tmp_path, packed, images, labels, file, remedy):
     path = write(tmp_path, images, labels, NAME + packed, LABELS_NAME + packed)
     named = path if file == "images" else tmp_path / (LABELS_NAME + packed)
     with pytest.raises(InputError, match=rf"^{named}: .*{remedy}"):
-        load_file(path)
+        load_images(path)
 
 
 @pytest.mark.parametrize("packed", ["", ".gz"])
@@ -100,7 +104,7 @@ def test_header_that_claims_much_allocates_little(tmp_path, packed):
     tracemalloc.start()
     try:
         with pytest.raises(InputError, match="only 99"):
-            load_file(path)
+            load_images(path)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -112,7 +116,7 @@ def test_bomb_is_not_decompressed(tmp_path):
     tracemalloc.start()
     try:
         with pytest.raises(InputError, match="holds more"):
-            load_file(path)
+            load_images(path)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -122,7 +126,7 @@ def test_bomb_is_not_decompressed(tmp_path):
 def test_rejects_cut_gzip(tmp_path):
     path = write(tmp_path, gzip.compress(GOOD)[:-9])
     with pytest.raises(InputError, match=f"^{path}: its gzip data.*download"):
-        load_file(path)
+        load_images(path)
 
 
 def test_rejects_missing_labels(tmp_path):
@@ -130,25 +134,25 @@ def test_rejects_missing_labels(tmp_path):
     labels = tmp_path / LABELS_NAME
     labels.unlink()
     with pytest.raises(InputError, match=f"^{labels}: no such file: put the labels of {NAME}"):
-        load_file(path)
+        load_images(path)
 
 
 def test_rejects_name_without_labels_file(tmp_path):
     path = write(tmp_path, name="pictures")
     with pytest.raises(InputError, match=f"^{path}: .*name the two files"):
-        load_file(path)
+        load_images(path)
 
 
 def test_rejects_another_image_shape(tmp_path):
     path = write(tmp_path)
     with pytest.raises(InputError, match=f"^{path}: holds.* 1,3,2, and --image_shape is 1,2,3"):
-        load_file(path, image_shape=(1, 2, 3))
+        load_images(path, image_shape=(1, 2, 3))
 
 
 def test_rejects_label_of_no_class(tmp_path):
     path = write(tmp_path)
     with pytest.raises(InputError, match=r"labels-idx1-ubyte: image 3 has label 2.* 0 to 1"):
-        load_file(path, n_classes=2)
+        load_images(path, like=InputFormat((1, 2, 3), ("0", "1")))
 
 
 def mnist_directory() -> Path | None:

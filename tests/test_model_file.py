@@ -18,7 +18,8 @@ from kernels import BACKENDS
 from layers import BatchNorm, Conv, Dense, Dropout, Flatten, GlobalAvgPool, LeakyRelu, MaxPool, Relu
 from tests.networks import digits, small_network
 from training import Adam, AdamW, InputError, Model, OneCycle, Reporter, TrainingState
-from training.datasets import load_file, load_predict_inputs
+from training.datasets import load_images, load_predict_inputs
+from training.input_format import InputFormat
 from training.input_stats import InputStats
 from training.saving import model_file
 
@@ -212,6 +213,9 @@ def test_loads_or_rejects_files_with_changed_bytes(files, tmp_path, long_mode):
     assert n_loaded < n_files
 
 
+FORMAT_8X8 = InputFormat((1, 8, 8), ("0", "1"))
+
+
 def raise_timeout(*_):
     raise TimeoutError("waits for the pipe")
 
@@ -222,10 +226,10 @@ def raise_timeout(*_):
     [
         Model.load,
         TrainingState.open,
-        load_file,
-        lambda path: load_predict_inputs(path, (1, 8, 8), InputStats()),
+        load_images,
+        lambda path: load_predict_inputs(path, FORMAT_8X8, InputStats()),
         lambda path: load_predict_inputs(
-            path.rename(path.with_suffix(".png")), (1, 8, 8), InputStats()
+            path.rename(path.with_suffix(".png")), FORMAT_8X8, InputStats()
         ),
     ],
 )

@@ -8,6 +8,7 @@ from PIL import Image
 
 from training import InputError, Model
 from training.datasets import load_predict_inputs
+from training.input_format import InputFormat, default_class_names
 from training.input_stats import InputStats, border_pixels
 
 DARK = InputStats(0, 255, 3)  # white on black, as MNIST
@@ -29,8 +30,9 @@ def save(path, array, mode=None):
     return path
 
 
-def load(path, shape=SHAPE, input_stats=DARK, **options):
-    names, images, labels = load_predict_inputs(path, shape, input_stats, **options)
+def load(path, shape=SHAPE, input_stats=DARK, n_classes=10, **options):
+    input_format = InputFormat(shape, default_class_names(n_classes))
+    names, images, labels = load_predict_inputs(path, input_format, input_stats, **options)
     assert images.shape == (len(names), *shape)
     return names, images, labels
 
@@ -193,10 +195,10 @@ def test_rows_of_pixels(tmp_path, labelled, side):
 
 def test_rows_of_a_given_shape(tmp_path):
     (tmp_path / "a.csv").write_text(",".join(["7"] * 16))
-    _, images, _ = load(tmp_path / "a.csv", csv_shape=(1, 2, 8))
+    _, images, _ = load(tmp_path / "a.csv", image_shape=(1, 2, 8))
     np.testing.assert_allclose(images, 7)
     with pytest.raises(InputError, match="has 16 cells a line, and an image of 1,3,8 has 24"):
-        load(tmp_path / "a.csv", csv_shape=(1, 3, 8))
+        load(tmp_path / "a.csv", image_shape=(1, 3, 8))
 
 
 def test_statistics_of_the_training_images():

@@ -39,6 +39,10 @@ class Model(Network):
         Each channel is normalized by them; 0 and 1 until `fit_normalization`.
     input_stats : InputStats
         The range of the images that `fit_normalization` was given.
+    class_names : tuple of str
+        The name of each class: "0", "1" and so on, until others are assigned.
+    resize : "pad", "crop" or "stretch"
+        How images of other proportions are brought to the model's size.
 
     Notes
     -----

@@ -1,7 +1,7 @@
 """A network: layers in a row, the loss behind them, and one training step."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,6 +17,7 @@ from kernels.validation import (
 )
 from layers import LAYER_TYPES, BatchNorm, Layer, Softmax, fold, fuse
 from training.errors import DivergedError, InputError
+from training.input_format import InputFormat, check_class_names, default_class_names
 from training.input_stats import InputStats, check_finite_pixels
 from training.optimizers import Optimizer
 from training.parameters import Parameters
@@ -65,6 +66,8 @@ class Network:
         self.mean = np.zeros(C, self.dtype)
         self.std = np.ones(C, self.dtype)
         self.input_stats = InputStats()
+        self.resize = "pad"
+        self._class_names: tuple[str, ...] | None = None
 
     @exclusive
     def add(self: Self, layer: Layer, load_array: Callable | None = None) -> Self:
@@ -104,7 +107,7 @@ class Network:
         layer.in_model = True
         layer.need_dx = bool(self.layers)
         self.layers.append(layer)
-        self.optimizer = self.parameters = None
+        self.optimizer = self.parameters = self._class_names = None
         self._plan()
         return self
 
@@ -138,6 +141,22 @@ class Network:
                 "add Flatten() and Dense(classes) at its end"
             )
         return self.output_shape[0]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The name of each class: "0", "1" and so on, until others are assigned."""
+        if self._class_names is None:
+            return default_class_names(self.classes)
+        return self._class_names
+
+    @class_names.setter
+    def class_names(self, names: Sequence[str]) -> None:
+        self._class_names = check_class_names(names, self.classes)
+
+    @property
+    def input_format(self) -> InputFormat:
+        """What the model expects of images and labels: see `training.datasets.load_images`."""
+        return InputFormat(self.input_shape, self.class_names, self.resize)
 
     @exclusive
     def compile(self: Self, optimizer: Optimizer, label_smoothing: float = 0.0) -> Self:

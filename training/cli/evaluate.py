@@ -6,7 +6,7 @@ from training.cli.arguments import DEFAULT_MODEL
 from training.cli.input_data import check_classes, check_shape, load_named
 from training.cli.model_setup import set_threads
 from training.cli.summary import summarize
-from training.datasets import load_file
+from training.datasets import load_images
 from training.model import Model
 
 
@@ -16,7 +16,7 @@ def evaluate(args: argparse.Namespace) -> None:
     model = Model.load(path, args.backend, args.dtype)
     set_threads(model, args)
     if args.test_data is not None:
-        data = load_file(args.test_data, args.image_shape, model.classes, model.input_shape)
+        data = load_images(args.test_data, image_shape=args.image_shape, like=model.input_format)
     else:
         _, data = load_named(args.dataset, args.data_dir)
     check_shape(data, model.input_shape, path)

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from training.datasets import Dataset, DownloadError, load_dataset, load_file
+from training.datasets import Dataset, DownloadError, load_dataset, load_images
 from training.errors import InputError
 
 
@@ -32,9 +32,9 @@ def load_data(args: argparse.Namespace) -> tuple[Dataset, Dataset | None]:
     if args.train_data is None:
         train, test = load_named(args.dataset, args.data_dir)
     else:
-        train, test = load_file(args.train_data, args.image_shape), None
+        train, test = load_images(args.train_data, image_shape=args.image_shape), None
     if args.test_data is not None:
-        test = load_file(args.test_data, args.image_shape, train.n_classes)
+        test = load_images(args.test_data, image_shape=args.image_shape, like=train.input_format)
         check_shape(test, train.images.shape[1:], train.source)
     return train, test
 

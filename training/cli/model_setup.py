@@ -30,7 +30,7 @@ def get_model(args: argparse.Namespace, data: Dataset) -> Model:
     shape = data.images.shape[1:]
     path = run_path(args.to_path) if args.resume else args.from_path
     if path is None:
-        return build_model(
+        model = build_model(
             args.architecture,
             shape,
             data.n_classes,
@@ -38,6 +38,8 @@ def get_model(args: argparse.Namespace, data: Dataset) -> Model:
             dtype=args.dtype or "float32",
             seed=args.seed or 0,
         )
+        model.class_names, model.resize = data.class_names, data.resize
+        return model
     model = Model.load(path, args.backend, args.dtype)
     check_shape(data, model.input_shape, path)
     check_classes(data, model.classes, path, "train a new model, without --from_path")

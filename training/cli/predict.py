@@ -17,7 +17,7 @@ def predict(args: argparse.Namespace) -> None:
     if args.output is not None:
         check_output(args.output, [args.predict, path])
     names, images, labels = load_predict_inputs(
-        args.predict, model.input_shape, model.input_stats, args.image_shape, model.classes
+        args.predict, model.input_format, model.input_stats, args.image_shape
     )
     probabilities = model.predict_proba(images)
     predicted = probabilities.argmax(axis=1)

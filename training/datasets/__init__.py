@@ -2,7 +2,8 @@
 
 from training.datasets.dataset import Dataset
 from training.datasets.download import DownloadError
-from training.datasets.load import DATASET_NAMES, load_dataset, load_file
+from training.datasets.load import load_images
+from training.datasets.named import DATASET_NAMES, load_dataset
 from training.datasets.predict_inputs import load_predict_inputs
 
 __all__ = [
@@ -10,6 +11,6 @@ __all__ = [
     "Dataset",
     "DownloadError",
     "load_dataset",
-    "load_file",
+    "load_images",
     "load_predict_inputs",
 ]

@@ -7,6 +7,7 @@ import numpy as np
 
 from training.datasets.dataset import Dataset
 from training.errors import InputError
+from training.input_format import default_class_names
 
 PATH = Path(__file__).resolve().parents[2] / "data" / "mnist_5k.npz"
 N_TRAIN = 4000
@@ -37,7 +38,8 @@ def load_mnist_5k() -> tuple[Dataset, Dataset]:
         raise InputError(
             f"{PATH}: {reason}: restore it with git, or make it with data/make_mnist_5k.py"
         ) from None
+    class_names = default_class_names(10)
     return (
-        Dataset(images[:N_TRAIN], labels[:N_TRAIN], 10, str(PATH)),
-        Dataset(images[N_TRAIN:], labels[N_TRAIN:], 10, str(PATH)),
+        Dataset(images[:N_TRAIN], labels[:N_TRAIN], class_names, str(PATH)),
+        Dataset(images[N_TRAIN:], labels[N_TRAIN:], class_names, str(PATH)),
     )

@@ -12,7 +12,7 @@ from typing import NamedTuple, TextIO
 
 import numpy as np
 
-from training.datasets.dataset import Dataset, count_classes
+from training.datasets.dataset import Dataset, ReadOptions, encode_numbers
 from training.datasets.gzip_file import open_maybe_gzip
 from training.errors import InputError
 
@@ -33,12 +33,7 @@ class Layout(NamedTuple):
     n_labels: int = 1  # 0 if the lines hold only pixels
 
 
-def read_csv(
-    path: Path,
-    image_shape: tuple[int, int, int] | None = None,
-    n_classes: int | None = None,
-    model_shape: tuple[int, int, int] | None = None,
-) -> Dataset:
+def read_csv(path: Path, options: ReadOptions) -> Dataset:
     """Read labels and pixels from a CSV file.
 
     Parameters
@@ -47,12 +42,8 @@ def read_csv(
         Text in UTF-8, gzip-compressed or not. The first line is a header if its first cell is not
         a number and the other cells are names: at least half of them are not numbers, or they
         count up from 0 or 1.
-    image_shape : (C, H, W), optional
-        Shape of an image. By default, images are square and have one channel.
-    n_classes : int, optional
-        See `training.datasets.dataset.count_classes`.
-    model_shape : (C, H, W), optional
-        See `training.datasets.load_file`.
+    options : ReadOptions
+        By default, images are square and have one channel, or the shape that a model expects.
 
     Returns
     -------
@@ -65,31 +56,23 @@ def read_csv(
         The file is not such a table. The message names the line and the column of a bad cell.
     """
     layout = _inspect(path)
-    shape = _image_shape(path, layout.n_columns - 1, image_shape, model_shape)
-    images, labels = _read(path, layout, n_classes)
-    n_classes = count_classes(str(path), labels, n_classes)
-    return Dataset(images.reshape(-1, *shape), labels, n_classes, str(path))
+    like = options.like
+    shape = _image_shape(path, layout.n_columns - 1, options.image_shape, like and like.shape)
+    images, numbers = _read(path, layout, len(like.class_names) if like else None)
+    labels, class_names = encode_numbers(str(path), numbers, like and like.class_names)
+    return Dataset(images.reshape(-1, *shape), labels, class_names, str(path))
 
 
-def read_pixels(
-    path: Path,
-    image_shape: tuple[int, int, int],
-    is_shape_known: bool = False,
-    n_classes: int | None = None,
-) -> tuple[np.ndarray, np.ndarray | None]:
+def read_pixels(path: Path, options: ReadOptions) -> tuple[np.ndarray, np.ndarray | None]:
     """Read images (N, C, H, W) for prediction, and their labels if the file has labels.
 
     Parameters
     ----------
     path : Path
         As for `read_csv`, but the label at the start of each line may be missing.
-    image_shape : (C, H, W)
-        The expected shape of an image. If the number of pixels differs from it, the images are
-        taken as square with one channel, unless `is_shape_known`.
-    is_shape_known : bool
-        Whether the images have exactly the shape `image_shape`.
-    n_classes : int, optional
-        Number of classes, to check the labels against.
+    options : ReadOptions
+        If the number of pixels differs from that of the images that the model expects, they are
+        taken as square with one channel, unless `image_shape` says otherwise.
 
     Returns
     -------
@@ -101,15 +84,17 @@ def read_pixels(
     InputError
         As for `read_csv`.
     """
+    assert options.like is not None
     layout = _inspect(path)
+    image_shape = options.image_shape or options.like.shape
     n_pixels = math.prod(image_shape)
     for n_labels in (0, 1):
         if layout.n_columns - n_labels == n_pixels:
-            return _read_images(path, layout, image_shape, n_labels, n_classes)
+            return _read_images(path, layout, image_shape, n_labels, options)
     for n_labels in (0, 1):
         side = math.isqrt(layout.n_columns - n_labels)
-        if side**2 == layout.n_columns - n_labels and not is_shape_known:
-            return _read_images(path, layout, (1, side, side), n_labels, n_classes)
+        if side**2 == layout.n_columns - n_labels and options.image_shape is None:
+            return _read_images(path, layout, (1, side, side), n_labels, options)
     raise InputError(
         f"{path}: has {layout.n_columns} cells a line, and an image of "
         f"{','.join(map(str, image_shape))} has {n_pixels} pixels: give the shape of the images "
@@ -122,10 +107,10 @@ def _read_images(
     layout: Layout,
     image_shape: tuple[int, int, int],
     n_labels: int,
-    n_classes: int | None,
+    options: ReadOptions,
 ) -> tuple[np.ndarray, np.ndarray | None]:
     if n_labels:
-        data = read_csv(path, image_shape, n_classes)
+        data = read_csv(path, options._replace(image_shape=image_shape))
         return data.images, data.labels
     images, _ = _read(path, layout._replace(n_labels=0), None)
     return images.reshape(-1, *image_shape), None

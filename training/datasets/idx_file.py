@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from training.datasets.dataset import Dataset, count_classes
+from training.datasets.dataset import Dataset, ReadOptions, encode_numbers
 from training.datasets.gzip_file import open_maybe_gzip
 from training.errors import InputError
 
@@ -15,11 +15,7 @@ IMAGES_MAGICS = (0x803, 0x804)
 BLOCK_BYTES = 1 << 20
 
 
-def read_idx(
-    path: Path,
-    image_shape: tuple[int, int, int] | None = None,
-    n_classes: int | None = None,
-) -> Dataset:
+def read_idx(path: Path, options: ReadOptions) -> Dataset:
     """Read an IDX file of images, and the labels from the IDX file beside it.
 
     Parameters
@@ -28,10 +24,8 @@ def read_idx(
         The images: unsigned bytes in three (N, H, W) or four (N, C, H, W) dimensions, gzip-
         compressed or not. The two files have the same name, but for ``images-idx3`` in this one
         and ``labels-idx1`` in that of the labels.
-    image_shape : (C, H, W), optional
-        The only shape of an image that is accepted.
-    n_classes : int, optional
-        See `training.datasets.dataset.count_classes`.
+    options : ReadOptions
+        Its `image_shape` is the only shape of an image that is accepted.
 
     Raises
     ------
@@ -47,19 +41,21 @@ def read_idx(
     images = _read_bytes(path, IMAGES_MAGICS, "images")
     if images.ndim == 3:
         images = images[:, np.newaxis]
+    image_shape, like = options.image_shape, options.like
     if image_shape is not None and images.shape[1:] != tuple(image_shape):
         raise InputError(
             f"{path}: holds images of C,H,W = {_join(images.shape[1:], ',')}, and "
             f"--image_shape is {_join(image_shape, ',')}: an IDX file needs no --image_shape"
         )
     labels_path = _labels_path(path)
-    labels = _read_bytes(labels_path, (LABELS_MAGIC,), "labels").astype(np.int64)
-    if len(labels) != len(images):
+    numbers = _read_bytes(labels_path, (LABELS_MAGIC,), "labels")
+    if len(numbers) != len(images):
         raise InputError(
-            f"{labels_path}: holds {len(labels)} labels for the {len(images)} images of {path}: "
+            f"{labels_path}: holds {len(numbers)} labels for the {len(images)} images of {path}: "
             "the two files must come from the same data set"
         )
-    return Dataset(images, labels, count_classes(str(labels_path), labels, n_classes), str(path))
+    labels, class_names = encode_numbers(str(labels_path), numbers, like and like.class_names)
+    return Dataset(images, labels, class_names, str(path))
 
 
 def _labels_path(path: Path) -> Path:

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 
 from training.datasets.csv_file import read_pixels
+from training.datasets.dataset import ReadOptions
 from training.datasets.gzip_file import open_maybe_gzip
 from training.errors import InputError
+from training.input_format import InputFormat
 from training.input_stats import InputStats, border_pixels
 from training.saving.atomic_file import reject_special_files
 
@@ -26,10 +28,9 @@ MAX_DARK, MIN_LIGHT = 0.25, 0.75
 
 def load_predict_inputs(
     path: Path,
-    image_shape: tuple[int, int, int],
+    input_format: InputFormat,
     input_stats: InputStats,
-    csv_shape: tuple[int, int, int] | None = None,
-    n_classes: int | None = None,
+    image_shape: tuple[int, int, int] | None = None,
 ) -> tuple[list[str], np.ndarray, np.ndarray | None]:
     """Load images in the shape and on the scale of a model's training images.
 
@@ -42,14 +43,12 @@ def load_predict_inputs(
     path : Path
         A picture, a folder of pictures, or a CSV file of pixels, with or without a label at the
         start of each line.
-    image_shape : (C, H, W)
-        Shape of the images that the model was trained on.
+    input_format : InputFormat
+        Form of the images that the model was trained on.
     input_stats : InputStats
         Statistics of the images that the model was trained on.
-    csv_shape : (C, H, W), optional
-        Shape of the images in a CSV file, if it is not `image_shape`.
-    n_classes : int, optional
-        Number of classes, to check the labels of a CSV file against.
+    image_shape : (C, H, W), optional
+        Shape of the images in a CSV file, if it is not that of the training images.
 
     Returns
     -------
@@ -64,26 +63,25 @@ def load_predict_inputs(
     InputError
         A file is not an image or not such a table. The message names the file.
     """
+    shape = input_format.shape
     if path.is_dir():
         files = _find_pictures(path)
     elif path.suffix.lower() in SUFFIXES:
         files = [path]
     else:
         check_text(path)
-        images, labels = read_pixels(
-            path, csv_shape or image_shape, csv_shape is not None, n_classes
-        )
-        if images.shape[1:] != tuple(image_shape):
+        images, labels = read_pixels(path, ReadOptions(image_shape=image_shape, like=input_format))
+        if images.shape[1:] != shape:
             check_pillow(path)
-            if images.shape[1] != image_shape[0]:
+            if images.shape[1] != shape[0]:
                 raise InputError(
                     f"{path}: its images have {images.shape[1]} channels; the model expects "
-                    f"{image_shape[0]}"
+                    f"{shape[0]}"
                 )
-            images = np.stack([_fit(image.astype(np.float32), image_shape) for image in images])
+            images = np.stack([_fit(image.astype(np.float32), shape) for image in images])
         return [str(row) for row in range(1, len(images) + 1)], images, labels
     check_pillow(path)
-    pictures = np.stack([_fit(_read(file, image_shape[0]), image_shape) for file in files])
+    pictures = np.stack([_fit(_read(file, shape[0]), shape) for file in files])
     for picture in pictures:
         is_light = border_pixels(picture).mean() >= 0.5
         level = input_stats.background_level

@@ -13,6 +13,7 @@ from kernels.scalars import check_int, check_number
 from kernels.validation import standardize_dtype
 from layers import LAYER_TYPES
 from training.errors import InputError
+from training.input_format import check_resize
 from training.input_stats import InputStats
 from training.network import Network
 from training.saving import atomic_file
@@ -127,6 +128,8 @@ def to_document(model: Network, encoded: list[dict[str, Any]] | None = None) -> 
         "version": VERSION,
         "input_shape": list(model.input_shape),
         "classes": model.classes,
+        "class_names": list(model.class_names),
+        "resize": model.resize,
         "dtype": model.dtype.name,
         "seed": model.seed,
         "normalization": {
@@ -255,6 +258,9 @@ def _from_document(
         _add(model, entry)
     if model.classes != check_int(document["classes"], "classes", 1):
         raise ValueError(f"its last layer has {model.classes} classes, not {document['classes']}")
+    if "class_names" in document:  # older files have none
+        model.class_names = document["class_names"]
+    model.resize = check_resize(document.get("resize", model.resize))
     if not (model.std > 0).all():
         raise ValueError("normalization std must be above 0")
     stats = document["normalization"].get("pixels")

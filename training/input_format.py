@@ -1,0 +1,51 @@
+"""What a model expects of the images that it is given, as its training images decide it."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+RESIZE_RULES = ("pad", "crop", "stretch")
+
+
+def default_class_names(n_classes: int) -> tuple[str, ...]:
+    """Return the names of classes that have none: "0", "1", "2"."""
+    return tuple(map(str, range(n_classes)))
+
+
+def check_class_names(names: Any, n_classes: int) -> tuple[str, ...]:
+    """Return the names of so many classes; raise TypeError or ValueError for anything else."""
+    if isinstance(names, str) or not isinstance(names, Sequence):
+        raise TypeError(f"class_names must be a sequence of names, got {names!r}")
+    names = tuple(names)
+    for name in names:
+        if not isinstance(name, str) or not name.isprintable() or not name:
+            raise ValueError(f"class_names must be printable text, got {name!r}")
+    if len(set(names)) < len(names):
+        raise ValueError(f"class_names has {max(names, key=names.count)!r} twice")
+    if len(names) != n_classes:
+        raise ValueError(f"class_names has {len(names)} names for {n_classes} classes")
+    return names
+
+
+def check_resize(rule: Any) -> str:
+    """Return the name of a rule for resizing; raise ValueError for another name."""
+    if rule not in RESIZE_RULES:
+        raise ValueError(f"resize must be one of {', '.join(RESIZE_RULES)}, got {rule!r}")
+    return rule
+
+
+class InputFormat(NamedTuple):
+    """The form of the images of a model, and the names of their classes.
+
+    Attributes
+    ----------
+    shape : (C, H, W)
+        Shape of an image.
+    class_names : tuple of str
+        The name of each class, in the order of the model's outputs.
+    resize : "pad", "crop" or "stretch"
+        How an image of other proportions is brought to H rows and W columns.
+    """
+
+    shape: tuple[int, int, int]
+    class_names: tuple[str, ...]
+    resize: str = "pad"
