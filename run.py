@@ -24,6 +24,7 @@ from training.cli import arguments
 from training.cli.evaluate import evaluate
 from training.cli.find_lr import find_lr
 from training.cli.predict import predict
+from training.cli.show_data import show_data
 from training.cli.train import train
 
 
@@ -133,6 +134,8 @@ def main(argv=None):
             predict(args)
         elif args.find_lr:
             find_lr(args)
+        elif args.show_data:
+            show_data(args)
         else:
             train(args, EPOCHS)
     except KeyboardInterrupt as interrupt:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training.datasets import DATASET_NAMES, DownloadError, download, load, load_dataset
+from training.datasets import DATASET_NAMES, DownloadError, download, load_dataset, named
 from training.errors import InputError
 
 SHAPE = (20, 1, 2, 2)
@@ -46,12 +46,12 @@ def cache(tmp_path, monkeypatch):
     folder = tmp_path / "cache"
     checksums = tuple(hashlib.sha256(data).hexdigest() for data in contents(7))
     monkeypatch.setattr(download, "cache_directory", lambda: folder)
-    monkeypatch.setattr(load, "cache_directory", lambda: folder)
+    monkeypatch.setattr(named, "cache_directory", lambda: folder)
     for name in download.MIRRORS:
         monkeypatch.setitem(download.MIRRORS, name, ())
         monkeypatch.setitem(download.CHECKSUMS, name, checksums)
-    monkeypatch.setattr(load, "TRAIN_SHAPE", SHAPE)
-    monkeypatch.setattr(load, "TEST_SHAPE", SHAPE)
+    monkeypatch.setattr(named, "TRAIN_SHAPE", SHAPE)
+    monkeypatch.setattr(named, "TEST_SHAPE", SHAPE)
     monkeypatch.delenv("CNN_DATA_DIR", raising=False)
     for variable in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(variable, raising=False)
@@ -220,7 +220,7 @@ def test_incomplete_folder_is_ignored(cache, tmp_path):
 @pytest.mark.parametrize("part", ["TRAIN_SHAPE", "TEST_SHAPE"])
 def test_rejects_file_of_another_shape(tmp_path, monkeypatch, part):
     folder = place(tmp_path / "data", 1)
-    monkeypatch.setattr(load, part, (30, 1, 2, 2))
+    monkeypatch.setattr(named, part, (30, 1, 2, 2))
     file = folder / download.FILES[0 if part == "TRAIN_SHAPE" else 2]
     with pytest.raises(InputError, match=rf"^{file}: .*\(20, 1, 2, 2\).*\(30, .*move the file"):
         load_dataset("mnist", data_dir=folder)

@@ -9,7 +9,8 @@ from typing import Any, NoReturn, TypeVar
 from training.augmentation import AUGMENTERS
 from training.cli.architectures import find_architecture
 from training.cli.output_paths import run_path
-from training.datasets import DATASET_NAMES
+from training.datasets import COLORS, DATASET_NAMES
+from training.input_format import RESIZE_RULES
 from training.saving.training_state import TrainingState
 from training.schedules import SCHEDULES
 
@@ -66,6 +67,18 @@ def image_shape(text: str) -> tuple[int, int, int]:
     return C, H, W
 
 
+def image_size(text: str) -> tuple[int, int]:
+    """Read the size of an image, for argparse: one number for a square, or H,W."""
+    try:
+        sizes = [positive_int(size) for size in text.split(",")]
+        H, W = sizes * 2 if len(sizes) == 1 else sizes
+    except (ValueError, argparse.ArgumentTypeError):
+        raise argparse.ArgumentTypeError(
+            f"must be N or H,W such as 32 or 48,64, got {text[:40]!r}"
+        ) from None
+    return H, W
+
+
 class Parser(argparse.ArgumentParser):
     """A parser that reports a wrong argument in one line, without the list of all flags."""
 
@@ -114,6 +127,12 @@ def make_parser(architectures: Iterable[str]) -> Parser:
         "started with",
     )
 
+    action.add_argument(
+        "--show_data",
+        action="store_true",
+        help="describe the training images and draw some of each class, as they are and augmented",
+    )
+
     data = parser.add_argument_group("data")
     data.add_argument(
         "--dataset",
@@ -130,15 +149,16 @@ def make_parser(architectures: Iterable[str]) -> Parser:
     data.add_argument(
         "--train_data",
         type=Path,
-        metavar="FILE",
-        help="your own training images: a CSV file with a label and then the pixels on each line, "
-        "or the images file of an IDX pair; either may be gzip-compressed",
+        metavar="PATH",
+        help="your own training images: a folder with a subfolder of pictures for each class; a "
+        ".npz file of arrays; a Parquet file of pictures; a CSV file with a label and then the "
+        "pixels on each line; or the images file of an IDX pair",
     )
     data.add_argument(
         "--test_data",
         type=Path,
-        metavar="FILE",
-        help="your own test images, in the same form as --train_data",
+        metavar="PATH",
+        help="your own test images, in any of the forms of --train_data",
     )
     data.add_argument(
         "--image_shape",
@@ -146,6 +166,30 @@ def make_parser(architectures: Iterable[str]) -> Parser:
         metavar="C,H,W",
         help="channels, rows and columns of the images in a CSV file (default: one channel, "
         "square)",
+    )
+    data.add_argument(
+        "--image_size",
+        type=image_size,
+        metavar="N or H,W",
+        help="bring all images to this size (default: as they are if all are alike, else a square "
+        "of at most 64 pixels a side)",
+    )
+    data.add_argument(
+        "--color",
+        choices=COLORS,
+        help="make all images grey, or give all three channels (default: grey if all are)",
+    )
+    data.add_argument(
+        "--resize",
+        choices=RESIZE_RULES,
+        help="how an image of other proportions is brought to the size: pad it with the color of "
+        "its border, crop its center, or stretch it (default: pad)",
+    )
+    data.add_argument(
+        "--label_column",
+        metavar="NAME",
+        help="name, or position from 1, of the column of labels in a CSV file (default: the one "
+        "called label or class, else the first)",
     )
     data.add_argument(
         "--output",
@@ -355,12 +399,18 @@ def _parse_flags(parser: Parser, flags: Iterable[str], argv: list[str]) -> dict[
     return {flag: value for flag, value in vars(namespace).items() if value is not None}
 
 
+DATA_FLAGS = (
+    *("dataset", "data_dir", "train_data"),
+    *("image_shape", "image_size", "color", "resize", "label_column"),
+)
 # The flags that these actions use. Any other flag is an error, because it would be ignored.
 ALLOWED_FLAGS = {
-    "test": {"dataset", "data_dir", "test_data", "image_shape", "no_plots"},
-    "predict": {"image_shape", "output"},
+    "test": {"dataset", "data_dir", "test_data", "image_shape", "label_column", "no_plots"},
+    "predict": {"image_shape", "label_column", "output"},
+    "show_data": {*DATA_FLAGS, "test_data", "to_path", "augment", "validation_split", "seed"},
     "find_lr": {
-        *("dataset", "data_dir", "train_data", "image_shape", "to_path", "arch", "no_plots"),
+        *DATA_FLAGS,
+        *("to_path", "arch", "no_plots"),
         *("batch_size", "weight_decay", "label_smoothing", "clip_norm", "augment"),
         *("validation_split", "seed"),
     },
@@ -390,6 +440,11 @@ def _check_conflicts(parser: Parser, args: argparse.Namespace, typed: Mapping[st
         parser.error("--output is for the labels of --predict")
     if args.image_shape and not (args.train_data or args.test_data or args.predict):
         parser.error("--image_shape is for a CSV file, of --train_data, --test_data or --predict")
+    for flag in ("image_size", "color", "resize"):
+        if getattr(args, flag) and args.from_path:
+            parser.error(f"--{flag} is for a new model: the model in --from_path has its own")
+    if args.label_column and not (args.train_data or args.test_data or args.predict):
+        parser.error("--label_column is for a CSV file: name it with --train_data or --test_data")
     if args.data_dir and args.dataset == "mnist-5k":
         parser.error("--data_dir has no effect on mnist-5k, which is part of the program")
     if args.data_dir and (args.train_data or (args.test and args.test_data)):
@@ -408,6 +463,10 @@ RESUMED_FLAGS = (
     "train_data",
     "test_data",
     "image_shape",
+    "image_size",
+    "color",
+    "resize",
+    "label_column",
     "epochs",
     "batch_size",
     "learning_rate",

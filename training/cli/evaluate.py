@@ -3,10 +3,9 @@
 import argparse
 
 from training.cli.arguments import DEFAULT_MODEL
-from training.cli.input_data import check_classes, check_shape, load_named
+from training.cli.input_data import check_classes, check_shape, load_named, read_images
 from training.cli.model_setup import set_threads
 from training.cli.summary import summarize
-from training.datasets import load_images
 from training.model import Model
 
 
@@ -16,7 +15,7 @@ def evaluate(args: argparse.Namespace) -> None:
     model = Model.load(path, args.backend, args.dtype)
     set_threads(model, args)
     if args.test_data is not None:
-        data = load_images(args.test_data, image_shape=args.image_shape, like=model.input_format)
+        data = read_images(args, args.test_data, model.input_format, part="test")
     else:
         _, data = load_named(args.dataset, args.data_dir)
     check_shape(data, model.input_shape, path)

@@ -16,7 +16,7 @@ def find_lr(args: argparse.Namespace) -> None:
     path = sibling_path(args.to_path, "find_lr.png")
     if not args.no_plots:
         prepare_folder(path)
-    data, _ = load_data(args)
+    data = load_data(args)
     model, (images, labels), _ = prepare(args, data)
     rates, losses, best = find_learning_rate(
         model, images, labels, args.batch_size, AUGMENTERS[args.augment]()

@@ -1,10 +1,12 @@
 """The images that the flags name."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from training.datasets import Dataset, DownloadError, load_dataset, load_images
 from training.errors import InputError
+from training.input_format import InputFormat
 
 
 def load_named(name: str | None, data_dir: Path | None) -> tuple[Dataset, Dataset]:
@@ -26,17 +28,41 @@ def load_named(name: str | None, data_dir: Path | None) -> tuple[Dataset, Datase
         return load_dataset("mnist-5k")
 
 
-def load_data(args: argparse.Namespace) -> tuple[Dataset, Dataset | None]:
-    """Return the training images and the test images; None if there are no test images."""
-    test: Dataset | None
+def load_data(args: argparse.Namespace, like: InputFormat | None = None) -> Dataset:
+    """Return the training images; its `test` is the test images, or None if there are none.
+
+    Parameters
+    ----------
+    args : argparse.Namespace
+    like : InputFormat, optional
+        What a saved model expects of them.
+    """
     if args.train_data is None:
         train, test = load_named(args.dataset, args.data_dir)
+        train = replace(train, test=test)
     else:
-        train, test = load_images(args.train_data, image_shape=args.image_shape), None
+        train = read_images(args, args.train_data, like)
     if args.test_data is not None:
-        test = load_images(args.test_data, image_shape=args.image_shape, like=train.input_format)
+        test = read_images(args, args.test_data, train.input_format, part="test")
         check_shape(test, train.images.shape[1:], train.source)
-    return train, test
+        train = replace(train, test=test)
+    return train
+
+
+def read_images(
+    args: argparse.Namespace, path: Path, like: InputFormat | None, part: str = "training"
+) -> Dataset:
+    """Return the images of a path, read as the flags say; see `load_images`."""
+    return load_images(
+        path,
+        args.image_size,
+        color=args.color,
+        resize=args.resize,
+        image_shape=args.image_shape,
+        label_column=args.label_column,
+        like=like,
+        part=part,
+    )
 
 
 def check_shape(data: Dataset, shape: tuple[int, ...], owner: str | Path) -> None:

@@ -25,40 +25,55 @@ def set_threads(model: Model, args: argparse.Namespace) -> None:
             raise InputError(f"--threads {args.threads}: {error}") from None
 
 
-def get_model(args: argparse.Namespace, data: Dataset) -> Model:
-    """Return the model to train: a new one, or a saved one that accepts these images."""
-    shape = data.images.shape[1:]
+def load_saved(args: argparse.Namespace) -> Model | None:
+    """Return the saved model to train further, or of the run to resume; None for a new model."""
     path = run_path(args.to_path) if args.resume else args.from_path
-    if path is None:
-        model = build_model(
-            args.architecture,
-            shape,
-            data.n_classes,
-            backend=args.backend,
-            dtype=args.dtype or "float32",
-            seed=args.seed or 0,
-        )
-        model.class_names, model.resize = data.class_names, data.resize
-        return model
-    model = Model.load(path, args.backend, args.dtype)
-    check_shape(data, model.input_shape, path)
-    check_classes(data, model.classes, path, "train a new model, without --from_path")
+    return None if path is None else Model.load(path, args.backend, args.dtype)
+
+
+def build_new(args: argparse.Namespace, data: Dataset) -> Model:
+    """Return a new model for the images."""
+    C, H, W = data.images.shape[1:]
+    model = build_model(
+        args.architecture,
+        (C, H, W),
+        data.n_classes,
+        backend=args.backend,
+        dtype=args.dtype or "float32",
+        seed=args.seed or 0,
+    )
+    model.class_names, model.resize = data.class_names, data.resize
     return model
 
 
 def prepare(
-    args: argparse.Namespace, data: Dataset
+    args: argparse.Namespace, data: Dataset, saved: Model | None = None
 ) -> tuple[Model, ImagesAndLabels, ImagesAndLabels]:
-    """Return a compiled model, and its training and validation images with their labels."""
-    model = get_model(args, data)
+    """Return a compiled model, and its training and validation images with their labels.
+
+    Parameters
+    ----------
+    args : argparse.Namespace
+    data : Dataset
+        Its `validation` part is the validation images; None: they are split off.
+    saved : Model, optional
+        The model to train further; None: a new one is built.
+    """
+    model = build_new(args, data) if saved is None else saved
+    if saved is not None:
+        owner = run_path(args.to_path) if args.resume else args.from_path
+        check_shape(data, model.input_shape, owner)
+        check_classes(data, model.classes, owner, "train a new model, without --from_path")
     set_threads(model, args)
+    training, validation = (data.images, data.labels), data.validation
     try:
-        training, validation = split_validation(
-            data.images, data.labels, args.validation_split, model.seed
-        )
-        if args.from_path is None and not args.resume:
+        if validation is None:
+            training, held_out = split_validation(*training, args.validation_split, model.seed)
+        else:
+            held_out = validation.images, validation.labels
+        if saved is None:
             model.fit_normalization(training[0])
     except ValueError as error:
         raise InputError(f"{data.source}: {error}") from None
     optimizer = AdamW(args.learning_rate, weight_decay=args.weight_decay, clip_norm=args.clip_norm)
-    return model.compile(optimizer, args.label_smoothing), training, validation
+    return model.compile(optimizer, args.label_smoothing), training, held_out

@@ -17,7 +17,7 @@ def predict(args: argparse.Namespace) -> None:
     if args.output is not None:
         check_output(args.output, [args.predict, path])
     names, images, labels = load_predict_inputs(
-        args.predict, model.input_format, model.input_stats, args.image_shape
+        args.predict, model.input_format, model.input_stats, args.image_shape, args.label_column
     )
     probabilities = model.predict_proba(images)
     predicted = probabilities.argmax(axis=1)

@@ -10,10 +10,11 @@ import filelock
 from training.augmentation import AUGMENTERS
 from training.cli import arguments
 from training.cli.input_data import load_data
-from training.cli.model_setup import prepare
+from training.cli.model_setup import load_saved, prepare
 from training.cli.output_paths import LOG_NAME, prepare_training, run_path, sibling_path
 from training.cli.summary import summarize
 from training.errors import InputError
+from training.reporting.data_account import describe
 from training.reporting.reporter import Reporter
 from training.saving.atomic_file import remove_leftovers
 from training.saving.training_state import TrainingState
@@ -60,8 +61,9 @@ def train(args: argparse.Namespace, epochs: Mapping[Callable, int]) -> None:
 
 def _train_locked(args: argparse.Namespace, epochs: Mapping[Callable, int]) -> None:
     start = time.perf_counter()
-    data, test = load_data(args)
-    model, training, validation = prepare(args, data)
+    saved = load_saved(args)
+    data = load_data(args, saved.input_format if saved else None)
+    model, training, validation = prepare(args, data, saved)
     if args.epochs is None:
         args.epochs = _default_epochs(args, epochs, len(training[0]))
     with Reporter(
@@ -72,6 +74,8 @@ def _train_locked(args: argparse.Namespace, epochs: Mapping[Callable, int]) -> N
     ) as reporter:
         state = _open_state(args, reporter)
         n_epochs_before, had_model = len(model.history.get("loss", [])), args.to_path.exists()
+        for line in describe(data):
+            reporter.line(line)
         print(model)
         reporter.line(
             f"training on {len(training[0]):,} images of {data.source}, validating on "
@@ -101,10 +105,10 @@ def _train_locked(args: argparse.Namespace, epochs: Mapping[Callable, int]) -> N
                 result = f"no epoch had ended; {args.to_path} is the model at that moment"
             reporter.line(f"stopped; {result}" + ("; --resume continues" if state.saved else ""))
             raise
-        if test is None:
+        if data.test is None:
             name, (images, labels) = "validation", validation
         else:
-            name, images, labels = "test", test.images, test.labels
+            name, images, labels = "test", data.test.images, data.test.labels
         summarize(
             model,
             images,

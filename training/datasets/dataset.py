@@ -9,6 +9,7 @@ import numpy as np
 from training.errors import InputError
 from training.input_format import InputFormat
 
+COLORS = ("grey", "rgb")
 MAX_LISTED = 10  # classes that a message names; of more, it names the first ones
 
 

@@ -19,6 +19,7 @@ def load_images(
     image_shape: tuple[int, int, int] | None = None,
     label_column: str | None = None,
     like: InputFormat | None = None,
+    part: str = "training",
 ) -> Dataset:
     """Load images from a CSV or IDX file. Its content decides the format, not its name.
 
@@ -41,6 +42,9 @@ def load_images(
     like : InputFormat, optional
         What the model expects that the images are for; see `Model.input_format`. Without it they
         are training images: they decide the classes, of which there must be two or more.
+
+    part : "training" or "test"
+        The part to return of a source that is already split into parts.
 
     Returns
     -------

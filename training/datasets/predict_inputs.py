@@ -31,6 +31,7 @@ def load_predict_inputs(
     input_format: InputFormat,
     input_stats: InputStats,
     image_shape: tuple[int, int, int] | None = None,
+    label_column: str | None = None,
 ) -> tuple[list[str], np.ndarray, np.ndarray | None]:
     """Load images in the shape and on the scale of a model's training images.
 
@@ -49,6 +50,8 @@ def load_predict_inputs(
         Statistics of the images that the model was trained on.
     image_shape : (C, H, W), optional
         Shape of the images in a CSV file, if it is not that of the training images.
+    label_column : str, optional
+        Name, or position from 1, of the column of labels in a CSV file.
 
     Returns
     -------
@@ -70,7 +73,9 @@ def load_predict_inputs(
         files = [path]
     else:
         check_text(path)
-        images, labels = read_pixels(path, ReadOptions(image_shape=image_shape, like=input_format))
+        images, labels = read_pixels(
+            path, ReadOptions(None, None, None, image_shape, label_column, input_format)
+        )
         if images.shape[1:] != shape:
             check_pillow(path)
             if images.shape[1] != shape[0]:

@@ -12,6 +12,8 @@ from training.evaluation import confusion_matrix, worst_mistakes
 from training.network import Network
 
 MAX_LABELED_CLASSES = 30  # up to so many, the confusion matrix shows each class and count
+N_EXAMPLES = 10  # images of each class that `examples` shows
+MAX_NAME = 60  # characters of a class name; longer ones are cut
 INSTALL = "pip install matplotlib"
 NAMES = ("curves", "confusion", "mistakes", "filters")
 
@@ -102,6 +104,51 @@ def _show(axes: Any, image: np.ndarray) -> None:
     else:
         axes.imshow(image[0], cmap="gray")
     axes.set_axis_off()
+
+
+def choose_examples(
+    labels: np.ndarray, n_classes: int, rng: np.random.Generator
+) -> list[np.ndarray]:
+    """Return the indices of a few random images of each class; of many classes, of the first."""
+    return [
+        rng.permutation(np.flatnonzero(labels == label))[:N_EXAMPLES]
+        for label in range(min(n_classes, MAX_LABELED_CLASSES))
+    ]
+
+
+def examples(
+    examples: list[np.ndarray],
+    images: np.ndarray,
+    augmented: np.ndarray,
+    class_names: tuple[str, ...],
+    path: Path,
+) -> None:
+    """Plot images of each class, each above its augmented copy.
+
+    Parameters
+    ----------
+    examples : list of ndarray
+        What `choose_examples` returned.
+    images, augmented : (N, C, H, W)
+        The images of these indices, one class after the other.
+    class_names : tuple of str
+    path : path
+    """
+    rows = 2 * len(examples)
+    figure = _figure(0.8 * N_EXAMPLES, 0.95 * rows)
+    grid = figure.subplots(rows, N_EXAMPLES, squeeze=False)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    start = 0
+    for label, indices in enumerate(examples):
+        name = class_names[label]
+        shown_name = name if len(name) <= MAX_NAME else name[: MAX_NAME - 3] + "..."
+        grid[2 * label, 0].set_title(shown_name, loc="left", fontsize=9)
+        for column in range(len(indices)):
+            for row, shown in enumerate((images, augmented)):
+                _show(grid[2 * label + row, column], shown[start + column])
+        start += len(indices)
+    _save(figure, path)
 
 
 def mistakes(

@@ -1,0 +1,106 @@
+"""A short account of images and labels, printed before a training."""
+
+import numpy as np
+
+from training.datasets import Dataset
+
+MAX_LISTED_CLASSES = 30  # of more classes, only the smallest and the largest one are named
+
+
+def describe(train: Dataset) -> list[str]:
+    """Return what the user should know of the data, one line each.
+
+    Parameters
+    ----------
+    train : Dataset
+        The training images, with the validation and test images if there are any.
+
+    Returns
+    -------
+    list of str
+        The source, number and size of the images, their classes, and their pixels; then the notes
+        of the readers; then warnings, which begin with "warning: ".
+    """
+    parts = {"training": train, "validation": train.validation, "test": train.test}
+    known = {name: data for name, data in parts.items() if data is not None}
+    lines = [_images(name, data) for name, data in known.items()]
+    lines += [f"classes: {_classes(train)}", f"pixels: {_pixels(train.images)}"]
+    lines += dict.fromkeys(note for data in known.values() for note in data.notes)
+    for name, data in known.items():
+        lines += _warn_of_constant_images(name, data.images)
+    hashes = {name: _hash(data.images) for name, data in known.items()}
+    lines += _warn_of_repeated_images(hashes["training"])
+    for name in ("validation", "test"):
+        if name in known:
+            lines += _warn_of_shared_images(name, hashes["training"], hashes[name])
+    return lines
+
+
+def _images(name: str, data: Dataset) -> str:
+    N, C, H, W = data.images.shape
+    color = {1: "grey", 3: "rgb"}.get(C, f"{C} channels")
+    return f"{name} images: {N:,} of {H}x{W} pixels, {color}, from {data.source}"
+
+
+def _classes(data: Dataset) -> str:
+    counts = np.bincount(data.labels, minlength=data.n_classes)
+    if data.n_classes <= MAX_LISTED_CLASSES:
+        return ", ".join(
+            f"{name} ({count:,})" if count else f"{name} (no images)"
+            for name, count in zip(data.class_names, counts, strict=True)
+        )
+    least, most = counts.argmin(), counts.argmax()
+    return (
+        f"{data.n_classes:,}, of {counts[least]:,} ({data.class_names[least]}) to "
+        f"{counts[most]:,} images ({data.class_names[most]})"
+    )
+
+
+def _pixels(images: np.ndarray) -> str:
+    total = squares = 0.0
+    for start in range(0, len(images), 1024):  # in parts, to need little memory
+        part = images[start : start + 1024].astype(np.float64)
+        total += part.sum()
+        squares += np.square(part).sum()
+    mean = total / images.size
+    deviation = np.sqrt(max(squares / images.size - mean**2, 0))
+    return f"{images.min():g} to {images.max():g}, mean {mean:.4g}, deviation {deviation:.4g}"
+
+
+def _warn_of_constant_images(name: str, images: np.ndarray) -> list[str]:
+    pixels = images.reshape(len(images), -1)
+    constant = np.flatnonzero(pixels.min(axis=1) == pixels.max(axis=1))
+    if not len(constant):
+        return []
+    return [
+        f"warning: {len(constant):,} of the {name} images have pixels that are all equal, "
+        f"such as image {constant[0] + 1}"
+    ]
+
+
+def _hash(images: np.ndarray) -> np.ndarray:
+    """Return a hash of each image; equal images have equal ones.
+
+    It takes 0.2 s for 50,000 images of 3 KB. By chance, two of a million different images have
+    the same hash once in 30 million data sets.
+    """
+    return np.array([hash(image.tobytes()) for image in images], np.int64)
+
+
+def _warn_of_repeated_images(hashes: np.ndarray) -> list[str]:
+    n_repeated = len(hashes) - len(np.unique(hashes))
+    if n_repeated == len(hashes) - 1:
+        return ["warning: all training images are alike"]
+    if not n_repeated:
+        return []
+    return [f"{n_repeated:,} of the training images repeat an earlier one"]
+
+
+def _warn_of_shared_images(name: str, training: np.ndarray, hashes: np.ndarray) -> list[str]:
+    shared = np.flatnonzero(np.isin(hashes, training))
+    if not len(shared):
+        return []
+    return [
+        f"warning: {len(shared):,} of the {name} images are also training images, such as image "
+        f"{shared[0] + 1}: the {name} accuracy is too high"
+    ]
