@@ -103,6 +103,12 @@ ARCHITECTURES = {"tiny": tiny, "small": small, "wide": wide, "large": large}
 EPOCHS = {tiny: 5, large: 9}  # if not 15: a few seconds, and about five minutes on MNIST
 
 
+def default_network(input_shape):
+    """Return the function that builds the default network for images (C, H, W)."""
+    C, H, W = input_shape
+    return large if C > 1 and min(H, W) >= 16 else small
+
+
 class TerminatedError(KeyboardInterrupt):
     """Raised by SIGTERM, which ends a run as Ctrl-C does."""
 
@@ -133,11 +139,11 @@ def main(argv=None):
         elif args.predict is not None:
             predict(args)
         elif args.find_lr:
-            find_lr(args)
+            find_lr(args, default_network)
         elif args.show_data:
             show_data(args)
         else:
-            train(args, EPOCHS)
+            train(args, EPOCHS, default_network)
     except KeyboardInterrupt as interrupt:
         return 143 if isinstance(interrupt, TerminatedError) else 130
     except BrokenPipeError:

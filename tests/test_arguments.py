@@ -13,13 +13,19 @@ ACTIONS = [a for a in make_parser(run.ARCHITECTURES)._actions if a.nargs is None
 ACTIONS += [action for action in make_parser(run.ARCHITECTURES)._actions if action.choices]
 PATHS = {"--data_dir", "--train_data", "--test_data", "--from_path", "--predict"}
 WRITTEN = {"--to_path", "--output", "--tensorboard"}
-RIGHT = {"--seed": {"0"}, "--weight_decay": {"0"}, "--label_smoothing": {"0"}}
+TEXTS = {"--label_column"}  # any text may be right
+RIGHT = {
+    "--seed": {"0": 0},
+    "--weight_decay": {"0": 0},
+    "--label_smoothing": {"0": 0},
+    "--image_size": {"1,2": (1, 2)},
+}
 
 
 def flags(kind):
     names = {action.option_strings[0] for action in ACTIONS}
-    assert names > PATHS | WRITTEN
-    return sorted(PATHS if kind == "paths" else names - PATHS - WRITTEN)
+    assert names > PATHS | WRITTEN | TEXTS
+    return sorted(PATHS if kind == "paths" else names - PATHS - WRITTEN - TEXTS)
 
 
 def run_main(capsys, arguments):
@@ -39,7 +45,7 @@ def test_rejects_wrong_values(capsys, flag):
     for value in WRONG:
         if value in RIGHT.get(flag, ()):
             args = arguments.parse([f"{flag}={value}"], run.ARCHITECTURES)
-            assert getattr(args, flag[2:]) == 0
+            assert getattr(args, flag[2:]) == RIGHT[flag][value]
         else:
             code, message = run_main(capsys, [f"{flag}={value}"])
             assert code == 2, value
@@ -94,6 +100,11 @@ def test_help_explains_every_flag(capsys):
         "--threads",
         "--dtype",
         "--image_shape",
+        "--image_size",
+        "--color",
+        "--resize",
+        "--label_column",
+        "--show_data",
         "--validation_split",
     ]:
         assert flag in text

@@ -15,7 +15,6 @@ from training.saving.training_state import TrainingState
 from training.schedules import SCHEDULES
 
 DEFAULT_MODEL = Path("models") / "model.json"
-DEFAULT_ARCHITECTURE = "small"
 MAX_MESSAGE = 300  # characters; a longer message repeats what was typed, and is cut
 
 Number = TypeVar("Number", int, float)
@@ -50,6 +49,7 @@ def number_type(
 
 positive_int = number_type(int, lambda n: 1 <= n < 2**31, "a whole number from 1 to 2147483647")
 seed = number_type(int, lambda n: 0 <= n < 2**31, "a whole number from 0 to 2147483647")
+side = number_type(int, lambda n: 1 <= n <= 4096, "a whole number from 1 to 4096")
 positive_float = number_type(float, lambda x: 0 < x <= 10, "a number above 0 and at most 10")
 fraction = number_type(float, lambda x: 0 < x < 1, "a number between 0 and 1")
 non_negative_float = number_type(float, lambda x: 0 <= x <= 10, "a number from 0 to 10")
@@ -70,11 +70,11 @@ def image_shape(text: str) -> tuple[int, int, int]:
 def image_size(text: str) -> tuple[int, int]:
     """Read the size of an image, for argparse: one number for a square, or H,W."""
     try:
-        sizes = [positive_int(size) for size in text.split(",")]
+        sizes = [side(size) for size in text.split(",")]
         H, W = sizes * 2 if len(sizes) == 1 else sizes
     except (ValueError, argparse.ArgumentTypeError):
         raise argparse.ArgumentTypeError(
-            f"must be N or H,W such as 32 or 48,64, got {text[:40]!r}"
+            f"must be N or H,W such as 32 or 48,64, at most 4096, got {text[:40]!r}"
         ) from None
     return H, W
 
@@ -211,7 +211,7 @@ def make_parser(architectures: Iterable[str]) -> Parser:
         metavar="NAME",
         help=f"the network: {', '.join(architectures)}, or path/to/file.py:function for your own "
         "function with the parameters of those in run.py "
-        f"(default: {DEFAULT_ARCHITECTURE})",
+        "(default: chosen by the size and the channels of the images)",
     )
     model.add_argument("--no_plots", action="store_true", help="save no plots beside the model")
     model.add_argument(
@@ -357,7 +357,7 @@ def parse(argv: list[str] | None, architectures: Mapping[str, Callable]) -> argp
     Returns
     -------
     argparse.Namespace
-        One attribute per flag, and `architecture`, an `Architecture`.
+        One attribute per flag, and `architecture`, an `Architecture`, or None without `--arch`.
 
     Raises
     ------
@@ -384,9 +384,10 @@ def parse(argv: list[str] | None, architectures: Mapping[str, Callable]) -> argp
         saved_argv = [f"--{flag}={saved[flag]}" for flag in RESUMED_FLAGS if flag in saved]
         args = argparse.Namespace(**defaults | _parse_flags(parser, flags, saved_argv) | typed)
         _check_conflicts(parser, args, typed)
-    name = DEFAULT_ARCHITECTURE if args.arch is None else args.arch
     try:
-        args.architecture = find_architecture(name, architectures)
+        args.architecture = (
+            None if args.arch is None else find_architecture(args.arch, architectures)
+        )
     except ValueError as error:
         parser.error(f"argument --arch: {error}")
     return args
@@ -500,5 +501,5 @@ def settings(args: argparse.Namespace) -> dict[str, str]:
     texts = {flag: _as_text(getattr(args, flag)) for flag in RESUMED_FLAGS + IMMUTABLE_FLAGS}
     set_texts = {flag: text for flag, text in texts.items() if text is not None}
     if args.from_path is None and not args.resume:
-        return {"arch": DEFAULT_ARCHITECTURE, "seed": "0", "dtype": "float32"} | set_texts
+        return {"seed": "0", "dtype": "float32"} | set_texts
     return set_texts

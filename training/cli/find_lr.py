@@ -4,20 +4,20 @@ import argparse
 
 from training.augmentation import AUGMENTERS
 from training.cli.input_data import load_data
-from training.cli.model_setup import prepare
+from training.cli.model_setup import ChooseNetwork, prepare
 from training.cli.output_paths import prepare_folder, sibling_path
 from training.cli.summary import plots_wanted
 from training.lr_finder import find_learning_rate
 from training.reporting import plots
 
 
-def find_lr(args: argparse.Namespace) -> None:
+def find_lr(args: argparse.Namespace, choose: ChooseNetwork) -> None:
     """Print a good learning rate for a new model, and plot the losses that it follows from."""
     path = sibling_path(args.to_path, "find_lr.png")
     if not args.no_plots:
         prepare_folder(path)
     data = load_data(args)
-    model, (images, labels), _ = prepare(args, data)
+    model, (images, labels), _ = prepare(args, data, choose)
     rates, losses, best = find_learning_rate(
         model, images, labels, args.batch_size, AUGMENTERS[args.augment]()
     )

@@ -1,10 +1,11 @@
 """The model that the flags name: new or loaded, on the chosen threads, compiled."""
 
 import argparse
+from collections.abc import Callable
 
 import numpy as np
 
-from training.cli.architectures import build_model
+from training.cli.architectures import Architecture, build_model
 from training.cli.input_data import check_classes, check_shape
 from training.cli.output_paths import run_path
 from training.datasets import Dataset
@@ -14,6 +15,7 @@ from training.optimizers import AdamW
 from training.trainer import split_validation
 
 ImagesAndLabels = tuple[np.ndarray, np.ndarray]
+ChooseNetwork = Callable[[tuple[int, int, int]], Callable]
 
 
 def set_threads(model: Model, args: argparse.Namespace) -> None:
@@ -31,9 +33,12 @@ def load_saved(args: argparse.Namespace) -> Model | None:
     return None if path is None else Model.load(path, args.backend, args.dtype)
 
 
-def build_new(args: argparse.Namespace, data: Dataset) -> Model:
-    """Return a new model for the images."""
+def build_new(args: argparse.Namespace, data: Dataset, choose: ChooseNetwork) -> Model:
+    """Return a new model for the images; without --arch, choose its network."""
     C, H, W = data.images.shape[1:]
+    if args.architecture is None:
+        build = choose((C, H, W))
+        args.arch, args.architecture = build.__name__, Architecture(build.__name__, build, True)
     model = build_model(
         args.architecture,
         (C, H, W),
@@ -47,7 +52,7 @@ def build_new(args: argparse.Namespace, data: Dataset) -> Model:
 
 
 def prepare(
-    args: argparse.Namespace, data: Dataset, saved: Model | None = None
+    args: argparse.Namespace, data: Dataset, choose: ChooseNetwork, saved: Model | None = None
 ) -> tuple[Model, ImagesAndLabels, ImagesAndLabels]:
     """Return a compiled model, and its training and validation images with their labels.
 
@@ -56,10 +61,12 @@ def prepare(
     args : argparse.Namespace
     data : Dataset
         Its `validation` part is the validation images; None: they are split off.
+    choose : callable
+        Returns the function that builds a network for images of a shape (C, H, W).
     saved : Model, optional
         The model to train further; None: a new one is built.
     """
-    model = build_new(args, data) if saved is None else saved
+    model = build_new(args, data, choose) if saved is None else saved
     if saved is not None:
         owner = run_path(args.to_path) if args.resume else args.from_path
         check_shape(data, model.input_shape, owner)

@@ -10,7 +10,7 @@ import filelock
 from training.augmentation import AUGMENTERS
 from training.cli import arguments
 from training.cli.input_data import load_data
-from training.cli.model_setup import load_saved, prepare
+from training.cli.model_setup import ChooseNetwork, load_saved, prepare
 from training.cli.output_paths import LOG_NAME, prepare_training, run_path, sibling_path
 from training.cli.summary import summarize
 from training.errors import InputError
@@ -26,7 +26,7 @@ DEFAULT_EPOCHS = 15
 MIN_STEPS = 3000
 
 
-def train(args: argparse.Namespace, epochs: Mapping[Callable, int]) -> None:
+def train(args: argparse.Namespace, epochs: Mapping[Callable, int], choose: ChooseNetwork) -> None:
     """Train a model, and save the best one.
 
     Parameters
@@ -35,6 +35,8 @@ def train(args: argparse.Namespace, epochs: Mapping[Callable, int]) -> None:
     epochs : dict of callable to int
         The default number of epochs of a network, by the function that builds it, if it is not
         `DEFAULT_EPOCHS`.
+    choose : callable
+        Returns the function that builds a network for images of a shape (C, H, W).
 
     Raises
     ------
@@ -52,18 +54,21 @@ def train(args: argparse.Namespace, epochs: Mapping[Callable, int]) -> None:
         with lock:
             for path in (args.to_path, state_path, history_path):
                 remove_leftovers(path)
-            _train_locked(args, epochs)
+            _train_locked(args, epochs, choose)
     except filelock.Timeout:
         raise InputError(
             f"--to_path {args.to_path}: another run is writing there: wait for it, or name another"
         ) from None
 
 
-def _train_locked(args: argparse.Namespace, epochs: Mapping[Callable, int]) -> None:
+def _train_locked(
+    args: argparse.Namespace, epochs: Mapping[Callable, int], choose: ChooseNetwork
+) -> None:
     start = time.perf_counter()
     saved = load_saved(args)
+    has_default_network = saved is None and args.arch is None
     data = load_data(args, saved.input_format if saved else None)
-    model, training, validation = prepare(args, data, saved)
+    model, training, validation = prepare(args, data, choose, saved)
     if args.epochs is None:
         args.epochs = _default_epochs(args, epochs, len(training[0]))
     with Reporter(
@@ -76,6 +81,8 @@ def _train_locked(args: argparse.Namespace, epochs: Mapping[Callable, int]) -> N
         n_epochs_before, had_model = len(model.history.get("loss", [])), args.to_path.exists()
         for line in describe(data):
             reporter.line(line)
+        if has_default_network:
+            reporter.line(f"network: --arch {args.arch}, the default for such images")
         print(model)
         reporter.line(
             f"training on {len(training[0]):,} images of {data.source}, validating on "
@@ -140,5 +147,6 @@ def _open_state(args: argparse.Namespace, reporter: Reporter) -> TrainingState:
 def _default_epochs(args: argparse.Namespace, epochs: Mapping[Callable, int], n_images: int) -> int:
     """Return the number of epochs if --epochs does not set it."""
     n_steps = math.ceil(n_images * args.augmenter_ratio / args.batch_size)
-    n_epochs = epochs.get(args.architecture.build, DEFAULT_EPOCHS)
+    build = args.architecture and args.architecture.build
+    n_epochs = epochs.get(build, DEFAULT_EPOCHS)
     return max(n_epochs, math.ceil(MIN_STEPS / n_steps))
