@@ -115,18 +115,18 @@ def normalizations(layer: BatchNorm, x: PackedBatch, dy: PackedBatch) -> Iterato
     """Yield BatchNorm with the activation that follows it, as a model runs it."""
     gamma, beta = layer.params["gamma"], layer.params["beta"]
     mean, variance = layer.running_stats
-    shape, count, negative_slope = (
+    shape, count, activation = (
         join_sizes(*layer.input_shape),
         math.prod(x.shape),
-        LeakyRelu.negative_slope,
+        LeakyRelu().activation,
     )
 
     def forward():
-        return BACKEND.batch_norm_relu(x, gamma, beta, layer.epsilon, negative_slope)
+        return BACKEND.batch_norm_activation(x, gamma, beta, layer.epsilon, activation)
 
     def backward():
-        return BACKEND.batch_norm_relu_grad(
-            dy, x, gamma, beta, mean, variance, layer.epsilon, negative_slope
+        return BACKEND.batch_norm_activation_grad(
+            dy, x, gamma, beta, mean, variance, layer.epsilon, activation
         )
 
     yield Kernel("batch_norm_relu", shape, forward, 9 * count, 2 * n_bytes(x.shape))

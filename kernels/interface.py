@@ -17,9 +17,9 @@ Inside a model, arrays of activations are opaque to the layers, but for their ``
 ``dtype``: a backend may keep activations in a memory layout of its own between `from_array` or
 `normalize_images` and `to_array`.
 
-A gradient dy of such activations must be the result of `from_array`, of `softmax_cross_entropy` or
-of a function whose name ends in ``_grad``. The output of another function may hold other values in
-its padding, which a gradient function would add to its sums.
+A gradient dy of such activations must be the result of `from_array`, of `softmax_cross_entropy`, of
+a function whose name ends in ``_grad``, or of `add` of two of these. The output of another function
+may hold other values in its padding, which a gradient function would add to its sums.
 
 Examples
 --------
@@ -35,6 +35,8 @@ array([[[[ 5.,  7.],
 from typing import Any, Protocol
 
 import numpy as np
+
+from kernels.activations import Activation
 
 Array = np.ndarray
 Shape = tuple[int, ...]
@@ -75,7 +77,7 @@ class Backend(Protocol):
         dilation: Any = 1,
         groups: int = 1,
         scale: Array | None = None,
-        negative_slope: float = 1.0,
+        activation: Activation | None = None,
     ) -> Array:
         """Return the cross-correlation of images with filters: the "convolution" of networks.
 
@@ -96,8 +98,8 @@ class Backend(Protocol):
             Number of groups. Filter f only sees the channels of group f // (F / groups).
         scale : (F,), optional
             Factor of each filter's sum, applied before the bias is added. None: 1.
-        negative_slope : float
-            Factor of negative results, as in `leaky_relu`. 1 changes nothing.
+        activation : one of `kernels.activations`, optional
+            Function that is applied to the results, as by `activate`.
 
         Returns
         -------
@@ -346,7 +348,7 @@ class Backend(Protocol):
         w: Array,
         b: Array | None = None,
         scale: Array | None = None,
-        negative_slope: float = 1.0,
+        activation: Activation | None = None,
     ) -> Array:
         """Return scale * (x @ w) + b.
 
@@ -358,8 +360,8 @@ class Backend(Protocol):
             None: 0.
         scale : (units,), optional
             None: 1.
-        negative_slope : float
-            Factor of negative results, as in `leaky_relu`. 1 changes nothing.
+        activation : one of `kernels.activations`, optional
+            Function that is applied to the results, as by `activate`.
 
         Returns
         -------
@@ -526,17 +528,17 @@ class Backend(Protocol):
         scale, bias : (C,)
         """
 
-    def batch_norm_relu(
-        self, x: Array, gamma: Array, beta: Array, epsilon: float, negative_slope: float
+    def batch_norm_activation(
+        self, x: Array, gamma: Array, beta: Array, epsilon: float, activation: Activation | None
     ) -> tuple[Array, Array, Array]:
-        """Apply `batch_norm` and then `leaky_relu`.
+        """Apply `batch_norm` and then `activate`.
 
         Parameters
         ----------
         x, gamma, beta, epsilon
             As in `batch_norm`.
-        negative_slope : float
-            As in `leaky_relu`.
+        activation : one of `kernels.activations`, or None
+            None: no activation.
 
         Returns
         -------
@@ -545,7 +547,7 @@ class Backend(Protocol):
             Statistics of the batch.
         """
 
-    def batch_norm_relu_grad(
+    def batch_norm_activation_grad(
         self,
         dy: Array,
         x: Array,
@@ -554,43 +556,43 @@ class Backend(Protocol):
         mean: Array,
         variance: Array,
         epsilon: float,
-        negative_slope: float,
+        activation: Activation | None,
         out: tuple[Array | None, ...] | None = None,
     ) -> tuple[Array, Array, Array]:
-        """Return the gradients of `batch_norm_relu`.
+        """Return the gradients of `batch_norm_activation`.
 
         The parameters and results are those of `batch_norm_grad`, with ``beta`` and
-        ``negative_slope`` as in `batch_norm_relu`.
+        ``activation`` as in `batch_norm_activation`.
         """
 
-    def batch_norm_relu_pool(
+    def batch_norm_activation_pool(
         self,
         x: Array,
         gamma: Array,
         beta: Array,
         epsilon: float,
-        negative_slope: float,
+        activation: Activation | None,
         pool_size: Any,
     ) -> tuple[Array, Any, Array, Array]:
-        """Apply `batch_norm_relu` and then `max_pool` with the pool size as its stride.
+        """Apply `batch_norm_activation` and then `max_pool` with the pool size as its stride.
 
         Parameters
         ----------
         x : (N, C, H, W)
-        gamma, beta, epsilon, negative_slope
-            As in `batch_norm_relu`.
+        gamma, beta, epsilon, activation
+            As in `batch_norm_activation`.
         pool_size : int or pair of int
 
         Returns
         -------
         y : (N, C, OH, OW)
         index : object
-            What `batch_norm_relu_pool_grad` needs to know about the largest pixels.
+            What `batch_norm_activation_pool_grad` needs to know about the largest pixels.
         mean, variance : (C,)
             Statistics of the batch.
         """
 
-    def batch_norm_relu_pool_grad(
+    def batch_norm_activation_pool_grad(
         self,
         dy: Array,
         x: Array,
@@ -600,14 +602,14 @@ class Backend(Protocol):
         mean: Array,
         variance: Array,
         epsilon: float,
-        negative_slope: float,
+        activation: Activation | None,
         pool_size: Any,
         out: tuple[Array | None, ...] | None = None,
     ) -> tuple[Array, Array, Array]:
-        """Return the gradients of `batch_norm_relu_pool`.
+        """Return the gradients of `batch_norm_activation_pool`.
 
-        The parameters and results are those of `batch_norm_relu_grad`, with ``index`` as returned
-        by `batch_norm_relu_pool`.
+        The parameters and results are those of `batch_norm_activation_grad`, with ``index`` as
+        returned by `batch_norm_activation_pool`.
         """
 
     def dropout(self, x: Array, rate: float, rng: np.random.Generator) -> tuple[Array, Array]:
@@ -635,8 +637,72 @@ class Backend(Protocol):
         """Return the gradient of `dropout` with respect to x: dy * mask."""
 
     # -- activations and loss ------------------------------------------------------------------
+    def activate(self, x: Array, activation: Activation | None) -> Array:
+        """Return an activation function of each number.
+
+        Parameters
+        ----------
+        x : (N, C, H, W) or (N, features)
+        activation : one of `kernels.activations`, or None
+            None: the identity.
+
+        Returns
+        -------
+        y : same shape as x
+
+        References
+        ----------
+        Hendrycks, Gimpel: Gaussian error linear units (2016), on GELU and SiLU.
+        Ramachandran, Zoph, Le: Searching for activation functions (2017), on SiLU.
+
+        Examples
+        --------
+        >>> from kernels.activations import Silu
+        >>> backend.activate(np.array([[0.0, 100.0]]), Silu())
+        array([[  0., 100.]])
+        """
+
+    def activate_grad(self, dy: Array, x: Array, activation: Activation | None) -> Array:
+        """Return the gradient of `activate` with respect to x.
+
+        Parameters
+        ----------
+        dy : same shape as x
+            Gradient of the loss with respect to the output.
+        x, activation
+            As in `activate`.
+
+        Returns
+        -------
+        dx : same shape as x
+        """
+
+    def add(self, x: Array, other: Array, activation: Activation | None = None) -> Array:
+        """Return the activation of x + other.
+
+        Without an activation, the sum of two gradients is a gradient again.
+
+        Parameters
+        ----------
+        x, other : (N, C, H, W) or (N, features)
+            Of the same shape.
+        activation : one of `kernels.activations`, optional
+            Function that is applied to the results, as by `activate`.
+
+        Returns
+        -------
+        y : same shape as x
+
+        Examples
+        --------
+        >>> backend.add(np.array([[1.0, 2.0]]), np.array([[3.0, 4.0]]))
+        array([[4., 6.]])
+        """
+
     def leaky_relu(self, x: Array, negative_slope: float) -> Array:
         """Return x where it is positive, and negative_slope * x elsewhere.
+
+        This is `activate` with `kernels.activations.LeakyRelu`.
 
         Parameters
         ----------

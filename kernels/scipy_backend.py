@@ -10,12 +10,12 @@ from scipy.signal import convolve2d, correlate2d
 
 from kernels.interface import FUNCTIONS
 from kernels.numpy_backend import *  # noqa: F403 - what this module does not define itself
-from kernels.numpy_backend.activations import apply_activation
+from kernels.numpy_backend.activations import scale_and_activate
 from kernels.numpy_backend.convolution import pad
 from kernels.validation import (
+    check_activation,
     check_correlation,
     check_correlation_grad,
-    check_negative_slope,
     check_scale_and_bias,
     check_warp,
 )
@@ -44,19 +44,17 @@ def _connections(F, C, groups):
             yield f, k, group_begin + k
 
 
-def correlate(
-    x, w, b=None, stride=1, padding=0, dilation=1, groups=1, scale=None, negative_slope=1.0
-):
+def correlate(x, w, b=None, stride=1, padding=0, dilation=1, groups=1, scale=None, activation=None):
     x, w, window, groups = check_correlation(x, w, stride, padding, dilation, groups)
     scale, b = check_scale_and_bias(scale, b, len(w), x.dtype)
-    negative_slope = check_negative_slope(negative_slope, x.dtype)
+    activation = check_activation(activation, x.dtype)
     sh, sw = window.stride
     padded, dilated_w = pad(_as_float64(x), window), _dilate(_as_float64(w), window.dilation)
     y = np.zeros((len(x), len(w), *window.output))
     for n in range(len(x)):
         for f, k, c in _connections(len(w), x.shape[1], groups):
             y[n, f] += correlate2d(padded[n, c], dilated_w[f, k], mode="valid")[::sh, ::sw]
-    y = apply_activation(y.transpose(0, 2, 3, 1).astype(x.dtype), scale, b, negative_slope)
+    y = scale_and_activate(y.transpose(0, 2, 3, 1).astype(x.dtype), scale, b, activation)
     return np.ascontiguousarray(y.transpose(0, 3, 1, 2))
 
 

@@ -5,6 +5,7 @@ check again. The numba kernels run without bounds checks, so that every argument
 checks must be safe to run.
 """
 
+import math
 import weakref
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
@@ -13,10 +14,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from kernels.activations import IDENTITY, Activation
 from kernels.geometry import Window, make_window
 from kernels.scalars import check_bool, check_int, check_number
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+MIN_MAX_VALUE = 1e-30  # of a clipped ReLU; it is above 0 in float32 as well
 # Positions in an image may be computed in float32. This limit is a float64, so that a comparison
 # with an array of float16 does not convert it to float16.
 MAX_MATRIX_ENTRY = np.float64(np.finfo(np.float32).max)
@@ -274,12 +277,19 @@ def check_smoothing(value: Any) -> float:
     return check_number(value, "smoothing", 0, 1)
 
 
-def check_negative_slope(value: Any, dtype: np.dtype) -> Any:
-    """Return a checked negative slope as a number of this dtype."""
-    checked = dtype.type(check_number(value, "negative_slope"))
-    if not np.isfinite(checked):
-        raise ValueError(f"negative_slope must be finite in {dtype}, got {value!r}")
-    return checked
+def check_activation(value: Any, dtype: np.dtype) -> Activation:
+    """Return a checked activation, whose numbers have this dtype; the identity for None."""
+    if value is None:
+        value = IDENTITY
+    if not isinstance(value, Activation):
+        raise TypeError(f"activation must be None or one of kernels.activations, got {value!r}")
+    numbers = []
+    for name, number in value._asdict().items():
+        minimum = MIN_MAX_VALUE if name == "max_value" else -math.inf
+        numbers.append(dtype.type(check_number(number, name, minimum)))
+        if not np.isfinite(numbers[-1]):
+            raise ValueError(f"{name} must be finite in {dtype}, got {number!r}")
+    return type(value)(*numbers)
 
 
 def check_epsilon(value: Any) -> float:
@@ -446,14 +456,16 @@ def check_chw_shape(value: Any) -> tuple[int, int, int]:
     return C, H, W
 
 
-def check_same_shape(dy: Any, x: Any, name: str = "x") -> tuple[np.ndarray, np.ndarray]:
+def check_same_shape(
+    dy: Any, x: Any, name: str = "x", dy_name: str = "dy"
+) -> tuple[np.ndarray, np.ndarray]:
     """Return a checked gradient and checked activations of the same shape and dtype.
 
-    ``name`` is that of the activations, for error messages.
+    The names are those of the arguments, for error messages.
     """
     x = check_activations(x, name)
-    dy = check_activations(dy, "dy", x.dtype)
-    check_shape(dy, "dy", x.shape)
+    dy = check_activations(dy, dy_name, x.dtype)
+    check_shape(dy, dy_name, x.shape)
     return dy, x
 
 

@@ -1,12 +1,13 @@
 """The layers of a network: their shapes and parameters, forward and backward."""
 
-from layers.activations import LeakyRelu, Relu, Softmax
-from layers.base import Layer, ShapeError
+from layers.activations import Gelu, LeakyRelu, Relu, Sigmoid, Silu, Softmax, Tanh
+from layers.base import Layer, LoadArray, ShapeError, walk
 from layers.conv import Conv
 from layers.dense import Dense, Flatten
 from layers.fusion import fold, fuse
 from layers.normalization import BatchNorm, Dropout
-from layers.pooling import AvgPool, GlobalAvgPool, MaxPool
+from layers.pooling import AvgPool, GlobalAvgPool, GlobalMaxPool, MaxPool
+from layers.residual import Residual
 
 LAYER_TYPES: dict[str, type[Layer]] = {
     layer.__name__: layer
@@ -22,6 +23,12 @@ LAYER_TYPES: dict[str, type[Layer]] = {
         MaxPool,
         AvgPool,
         GlobalAvgPool,
+        GlobalMaxPool,
+        Sigmoid,
+        Tanh,
+        Silu,
+        Gelu,
+        Residual,
     )
 }
 
@@ -33,13 +40,21 @@ __all__ = [
     "Dense",
     "Dropout",
     "Flatten",
+    "Gelu",
     "GlobalAvgPool",
+    "GlobalMaxPool",
     "Layer",
     "LeakyRelu",
+    "LoadArray",
     "MaxPool",
     "Relu",
+    "Residual",
     "ShapeError",
+    "Sigmoid",
+    "Silu",
     "Softmax",
+    "Tanh",
     "fold",
     "fuse",
+    "walk",
 ]

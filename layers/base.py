@@ -1,7 +1,7 @@
 """The base class of all layers."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -81,7 +81,7 @@ class Layer(ABC):
         self.buffers: dict[str, np.ndarray] = {}
         self._context: Any = None  # what `_forward` returned for `_backward`
         self._has_context = False
-        self._load_array: Callable[[str, Shape], np.ndarray] | None = None
+        self._load_array: LoadArray | None = None
 
     def build(
         self,
@@ -89,7 +89,7 @@ class Layer(ABC):
         backend: str | Backend = "numba",
         dtype: str | np.dtype = "float32",
         rng: np.random.Generator | int | None = None,
-        load_array: Callable[[str, Shape], np.ndarray] | None = None,
+        load_array: "LoadArray | None" = None,
     ) -> "Layer":
         """Infer the output shape from the input shape and create the parameters.
 
@@ -103,9 +103,10 @@ class Layer(ABC):
         rng : numpy.random.Generator or seed, optional
             For the initial parameters and dropout. None: a random seed.
         load_array : callable, optional
-            ``load_array(name, shape)`` returns the values of each parameter and buffer, instead of
-            its initializer. A file may declare a layer of any size. Because this is called before
-            an array of that size is allocated, it can reject the file first.
+            ``load_array(layer, name, shape)`` returns the values of each parameter and buffer of
+            this layer and of those inside it, instead of the initializer. A file may declare a
+            layer of any size. Because this is called before an array of that size is allocated, it
+            can reject the file first.
 
         Returns
         -------
@@ -245,7 +246,10 @@ class Layer(ABC):
         self.buffers[name] = self._create_array(name, shape, initialize)
 
     def _create_array(self, name: str, shape: Shape, initialize: Callable) -> np.ndarray:
-        value = initialize(shape) if self._load_array is None else self._load_array(name, shape)
+        if self._load_array is None:
+            value = initialize(shape)
+        else:
+            value = self._load_array(self, name, shape)
         return np.array(value, self.dtype, order="C")
 
     def set_grads(self, **grads: np.ndarray) -> None:
@@ -275,9 +279,29 @@ class Layer(ABC):
             np.copyto(target, arrays[name], casting="same_kind")
 
     @property
+    def paths(self) -> dict[str, list["Layer"]]:
+        """The layers inside this one, if any, as lists of layers that run one after the other.
+
+        The keys are prefixes of the names of these layers.
+        """
+        return {}
+
+    @property
     def size(self) -> int:
-        """Number of learned parameters."""
-        return sum(value.size for value in self.params.values())
+        """Number of learned parameters, with those of the layers inside."""
+        return sum(value.size for layer in walk([self]) for value in layer.params.values())
+
+
+def walk(layers: Iterable[Layer]) -> Iterator[Layer]:
+    """Yield each layer, followed by the layers inside it."""
+    for layer in layers:
+        yield layer
+        for path in layer.paths.values():
+            yield from walk(path)
+
+
+# Returns the values of an array of a layer, given the layer and the name and shape of the array.
+LoadArray = Callable[[Layer, str, Shape], np.ndarray]
 
 
 def expect_image(shape: Shape) -> Shape:

@@ -97,7 +97,7 @@ class Conv(Layer):
     def _forward(self, x, training):
         return self.apply(x, self.params.get("bias")), x
 
-    def apply(self, x, bias, scale=None, negative_slope=1.0):
+    def apply(self, x, bias, scale=None, activation=None):
         """Return the correlation with the weights, scaled, biased and activated.
 
         Parameters
@@ -105,12 +105,12 @@ class Conv(Layer):
         x : (N, C, H, W)
         bias, scale : (filters,), optional
             Used instead of the bias of the layer. None: 0 and 1.
-        negative_slope : float
-            Factor of negative results. 1 is no activation.
+        activation : one of `kernels.activations`, optional
+            Function that is applied to the results.
         """
         weights = self.params["weights"]
         return self.backend.correlate(
-            x, weights, bias, **self._window_args, scale=scale, negative_slope=negative_slope
+            x, weights, bias, **self._window_args, scale=scale, activation=activation
         )
 
     def _backward(self, dy, x):

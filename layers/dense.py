@@ -62,7 +62,7 @@ class Dense(Layer):
     def _forward(self, x, training):
         return self.apply(x, self.params.get("bias")), x
 
-    def apply(self, x, bias, scale=None, negative_slope=1.0):
+    def apply(self, x, bias, scale=None, activation=None):
         """Return scale * (x @ weights) + bias, activated.
 
         Parameters
@@ -70,10 +70,10 @@ class Dense(Layer):
         x : (N, features)
         bias, scale : (units,), optional
             Used instead of the bias of the layer. None: 0 and 1.
-        negative_slope : float
-            Factor of negative results. 1 is no activation.
+        activation : one of `kernels.activations`, optional
+            Function that is applied to the results.
         """
-        return self.backend.dense(x, self.params["weights"], bias, scale, negative_slope)
+        return self.backend.dense(x, self.params["weights"], bias, scale, activation)
 
     def _backward(self, dy, x):
         dx, dw, db = self.backend.dense_grad(

@@ -5,30 +5,37 @@ number. A kernel that computes a BatchNorm, its activation and its max pooling t
 writes them once, where three kernels do three times. The results are the same.
 """
 
+from typing import Any
+
 import numpy as np
 
-from layers.activations import LeakyRelu, Relu
+from kernels import activations
+from layers.activations import Activation, Gelu, LeakyRelu, Relu, Sigmoid, Silu, Tanh
 from layers.base import Layer
 from layers.conv import Conv
 from layers.dense import Dense
 from layers.normalization import BatchNorm, Dropout
 from layers.pooling import MaxPool
+from layers.residual import Residual
+
+# Only these types: a class of a user that derives from one of them may compute something else.
+ACTIVATIONS = (Relu, LeakyRelu, Sigmoid, Tanh, Silu, Gelu)
 
 
-class BatchNormRelu(Layer):
-    """A BatchNorm and the ReLU or leaky ReLU after it, for training.
+class BatchNormActivation(Layer):
+    """A BatchNorm and the activation after it, for training.
 
     The parameters, gradients and running statistics are those of the BatchNorm.
 
     Parameters
     ----------
     norm : BatchNorm
-    relu : LeakyRelu or Relu
+    layer : Activation
     """
 
-    def __init__(self, norm: BatchNorm, relu: LeakyRelu):
-        super().__init__(f"{norm.name} with {relu.name}")
-        self.norm, self.negative_slope = norm, relu.negative_slope
+    def __init__(self, norm: BatchNorm, layer: Activation):
+        super().__init__(f"{norm.name} with {layer.name}")
+        self.norm, self.activation = norm, layer.activation
         self.backend = norm.backend
         self.input_shape = norm.input_shape
         self.built = True
@@ -39,8 +46,8 @@ class BatchNormRelu(Layer):
 
     def _forward(self, x, training):
         norm = self.norm
-        y, mean, variance = self.backend.batch_norm_relu(
-            x, *self._gamma_and_beta, norm.epsilon, self.negative_slope
+        y, mean, variance = self.backend.batch_norm_activation(
+            x, *self._gamma_and_beta, norm.epsilon, self.activation
         )
         norm.update_running_stats(mean, variance)
         return y, (x, mean, variance)
@@ -48,32 +55,32 @@ class BatchNormRelu(Layer):
     def _backward(self, dy, context):
         x, mean, variance = context
         norm, out = self.norm, self.norm.grad_buffers("gamma", "beta")
-        dx, dgamma, dbeta = self.backend.batch_norm_relu_grad(
-            dy, x, *self._gamma_and_beta, mean, variance, norm.epsilon, self.negative_slope, out
+        dx, dgamma, dbeta = self.backend.batch_norm_activation_grad(
+            dy, x, *self._gamma_and_beta, mean, variance, norm.epsilon, self.activation, out
         )
         norm.set_grads(gamma=dgamma, beta=dbeta)
         return dx
 
 
-class BatchNormReluPool(BatchNormRelu):
-    """A BatchNorm, the ReLU after it and the max pooling after that, for training.
+class BatchNormActivationPool(BatchNormActivation):
+    """A BatchNorm, the activation after it and the max pooling after that, for training.
 
     Parameters
     ----------
-    norm_relu : BatchNormRelu
+    norm_activation : BatchNormActivation
     pool : MaxPool
         Its windows must not overlap: see `MaxPool.is_non_overlapping`.
     """
 
-    def __init__(self, norm_relu: BatchNormRelu, pool: MaxPool):
-        super().__init__(norm_relu.norm, norm_relu)  # type: ignore[arg-type]
-        self.name = f"{norm_relu.name} and {pool.name}"
+    def __init__(self, norm_activation: BatchNormActivation, pool: MaxPool):
+        super().__init__(norm_activation.norm, norm_activation)  # type: ignore[arg-type]
+        self.name = f"{norm_activation.name} and {pool.name}"
         self._pool = pool
 
     def _forward(self, x, training):
         norm = self.norm
-        y, index, mean, variance = self.backend.batch_norm_relu_pool(
-            x, *self._gamma_and_beta, norm.epsilon, self.negative_slope, self._pool.pool_size
+        y, index, mean, variance = self.backend.batch_norm_activation_pool(
+            x, *self._gamma_and_beta, norm.epsilon, self.activation, self._pool.pool_size
         )
         norm.update_running_stats(mean, variance)
         return y, (x, index, mean, variance)
@@ -81,7 +88,7 @@ class BatchNormReluPool(BatchNormRelu):
     def _backward(self, dy, context):
         x, index, mean, variance = context
         norm, out = self.norm, self.norm.grad_buffers("gamma", "beta")
-        dx, dgamma, dbeta = self.backend.batch_norm_relu_pool_grad(
+        dx, dgamma, dbeta = self.backend.batch_norm_activation_pool_grad(
             dy,
             x,
             index,
@@ -89,7 +96,7 @@ class BatchNormReluPool(BatchNormRelu):
             mean,
             variance,
             norm.epsilon,
-            self.negative_slope,
+            self.activation,
             self._pool.pool_size,
             out,
         )
@@ -98,25 +105,27 @@ class BatchNormReluPool(BatchNormRelu):
 
 
 class Folded(Layer):
-    """A Conv or Dense with the BatchNorm and the ReLU after it, for prediction.
+    """A Conv or Dense with the BatchNorm and the activation after it, for prediction.
 
     In prediction, a BatchNorm is a scale and a shift of each channel. The kernel of the Conv or
-    Dense applies them and the ReLU to its sums. The weights are not copied, so that a change of
-    any parameter has its effect at once.
+    Dense applies them and the activation to its sums. The weights are not copied, so that a change
+    of any parameter has its effect at once.
 
     Parameters
     ----------
     layer : Conv or Dense
     norm : BatchNorm, optional
-    negative_slope : float
-        Negative slope of the ReLU; 1 stands for no activation.
+    activation : one of `kernels.activations`, optional
     """
 
     def __init__(
-        self, layer: Conv | Dense, norm: BatchNorm | None = None, negative_slope: float = 1.0
+        self,
+        layer: Conv | Dense,
+        norm: BatchNorm | None = None,
+        activation: activations.Activation | None = None,
     ):
         super().__init__(layer.name)
-        self.layer, self.norm, self.negative_slope = layer, norm, negative_slope
+        self.layer, self.norm, self.activation = layer, norm, activation
         self.backend = layer.backend
         self.input_shape = layer.input_shape
         self.built = True
@@ -128,7 +137,7 @@ class Folded(Layer):
             scale, bias = self.backend.fold_batch_norm(
                 bias, gamma, beta, *self.norm.running_stats, self.norm.epsilon
             )
-        return self.layer.apply(x, bias, scale, self.negative_slope), None
+        return self.layer.apply(x, bias, scale, self.activation), None
 
     def _backward(self, dy, context):
         raise RuntimeError("a folded layer can only predict, it has no gradients")
@@ -137,7 +146,8 @@ class Folded(Layer):
 def fold(layers: list[Layer]) -> list[Layer]:
     """Return a plan for prediction, which gives the same results as the layers.
 
-    A Conv or Dense is combined with the BatchNorm and the ReLU after it, and Dropout is left out.
+    A Conv or Dense is combined with the BatchNorm and the activation after it, a Residual with the
+    activation after it, and Dropout is left out.
 
     Parameters
     ----------
@@ -158,17 +168,19 @@ def fold(layers: list[Layer]) -> list[Layer]:
     """
     plan: list[Layer] = []
     for layer in layers:
-        previous = plan[-1] if plan else None
+        previous: Any = plan[-1] if plan else None
         if type(layer) is Dropout:
             continue
         if type(layer) in (Conv, Dense):
             plan.append(Folded(layer))  # type: ignore[arg-type]
-        elif type(previous) is not Folded or previous.negative_slope != 1:
+        elif type(layer) is Residual:
+            plan.append(layer.with_paths(fold))
+        elif type(previous) not in (Folded, Residual) or previous.activation is not None:
             plan.append(layer)
-        elif type(layer) is BatchNorm and previous.norm is None:
+        elif type(layer) in ACTIVATIONS:
+            previous.activation = layer.activation  # type: ignore[attr-defined]
+        elif type(layer) is BatchNorm and type(previous) is Folded and previous.norm is None:
             previous.norm = layer
-        elif type(layer) in (Relu, LeakyRelu):
-            previous.negative_slope = layer.negative_slope  # type: ignore[attr-defined]
         else:
             plan.append(layer)
     return plan
@@ -177,7 +189,7 @@ def fold(layers: list[Layer]) -> list[Layer]:
 def fuse(layers: list[Layer]) -> list[Layer]:
     """Return a plan for training, which gives the same results and gradients as the layers.
 
-    A BatchNorm is combined with the ReLU after it, and with a max pooling after that if the
+    A BatchNorm is combined with the activation after it, and with a max pooling after that if the
     windows do not overlap.
 
     Parameters
@@ -194,17 +206,21 @@ def fuse(layers: list[Layer]) -> list[Layer]:
     >>> norm, relu, pool = BatchNorm(), Relu(), MaxPool(2)
     >>> layers = [layer.build((4, 6, 6), backend="numpy") for layer in (norm, relu, pool)]
     >>> [type(layer).__name__ for layer in fuse(layers)]
-    ['BatchNormReluPool']
+    ['BatchNormActivationPool']
     """
     plan: list[Layer] = []
     for layer in layers:
         previous = plan[-1] if plan else None
-        if type(layer) in (Relu, LeakyRelu) and type(previous) is BatchNorm:
-            plan[-1] = BatchNormRelu(previous, layer)  # type: ignore[arg-type]
+        if type(layer) is Residual:
+            plan.append(layer.with_paths(fuse))
+        elif type(layer) in ACTIVATIONS and type(previous) is BatchNorm:
+            plan[-1] = BatchNormActivation(previous, layer)  # type: ignore[arg-type]
         elif (
-            type(layer) is MaxPool and type(previous) is BatchNormRelu and layer.is_non_overlapping
+            type(layer) is MaxPool
+            and type(previous) is BatchNormActivation
+            and layer.is_non_overlapping
         ):
-            plan[-1] = BatchNormReluPool(previous, layer)
+            plan[-1] = BatchNormActivationPool(previous, layer)
         else:
             plan.append(layer)
     return plan

@@ -106,6 +106,32 @@ class AvgPool(_Pool):
         return self.backend.avg_pool_grad(dy, x_shape, *self._window_args)
 
 
+class GlobalMaxPool(Layer):
+    """Return the largest pixel of each channel: images (C, H, W) become rows (C,).
+
+    Of equal pixels, the first gets the gradient.
+
+    Examples
+    --------
+    >>> GlobalMaxPool().forward(np.arange(8.0).reshape(1, 2, 2, 2))
+    array([[3., 7.]])
+    """
+
+    def _build(self, input_shape):
+        C, H, W = expect_image(input_shape)
+        self._image_size = (H, W)
+        return (C,)
+
+    def _forward(self, x, training):
+        y, index = self.backend.max_pool(x, self._image_size)
+        return self.backend.flatten(y), (index, x.shape)
+
+    def _backward(self, dy, context):
+        index, x_shape = context
+        dy = self.backend.flatten_grad(dy, (self.input_shape[0], 1, 1))
+        return self.backend.max_pool_grad(dy, index, x_shape, self._image_size)
+
+
 class GlobalAvgPool(Layer):
     """Return the mean of each channel: images (C, H, W) become rows (C,).
 

@@ -5,10 +5,25 @@ from typing import Any, NamedTuple
 import numpy as np
 from hypothesis import strategies as st
 
+from kernels.activations import ClippedRelu, Gelu, LeakyRelu, Sigmoid, Silu, Tanh
 from kernels.geometry import Window, make_window
 
 # Largest difference that is allowed, divided by the largest value.
 TOLERANCE = {np.dtype(np.float64): 1e-10, np.dtype(np.float32): 1e-4}
+
+
+ACTIVATIONS = [
+    LeakyRelu(0.0),
+    LeakyRelu(0.01),
+    ClippedRelu(0.5),
+    Sigmoid(),
+    Tanh(),
+    Silu(),
+    Gelu(),
+]
+# Kernels are compiled for each type of activation, which takes longer than all examples. Those that
+# only apply an activation at their end are tested with two types.
+FUSED_ACTIVATIONS = [LeakyRelu(0.0), LeakyRelu(0.01), Silu()]
 
 
 def assert_close(got, want):

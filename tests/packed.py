@@ -13,13 +13,16 @@ from kernels.numba_backend import packed
 
 # The positions of the arguments that are activations.
 ACTIVATIONS = {
+    "activate": [0],
+    "activate_grad": [0, 1],
+    "add": [0, 1],
     "avg_pool": [0],
     "avg_pool_grad": [0],
     "batch_norm": [0],
     "batch_norm_grad": [0, 1],
     "batch_norm_inference": [0],
-    "batch_norm_relu": [0],
-    "batch_norm_relu_grad": [0, 1],
+    "batch_norm_activation": [0],
+    "batch_norm_activation_grad": [0, 1],
     "correlate": [0],
     "correlate_grad": [0, 1],
     "dense": [0],
@@ -38,8 +41,8 @@ ACTIVATIONS = {
 WITH_INDEX = {
     "max_pool": [0],
     "max_pool_grad": [0],
-    "batch_norm_relu_pool": [0],
-    "batch_norm_relu_pool_grad": [0, 1],
+    "batch_norm_activation_pool": [0],
+    "batch_norm_activation_pool_grad": [0, 1],
 }
 
 
@@ -53,7 +56,7 @@ def _unpack(value):
 
 def _on_plain_arrays(name, positions):
     function = getattr(numba_backend, name)
-    parameters = list(inspect.signature(getattr(packed, name)).parameters)
+    parameters = list(inspect.signature(function).parameters)
     names = {parameters[position] for position in positions}
 
     def call(*args, **kwargs):

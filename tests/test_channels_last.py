@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from kernels import get_backend
 from kernels.numba_backend.channels_last import ChannelsLast, normalize_images
-from kernels.numba_backend.packed import simd_width
+from kernels.numba_backend.packed import pack, simd_width
 from layers import (
     AvgPool,
     BatchNorm,
@@ -20,7 +20,7 @@ from layers import (
     Relu,
     Softmax,
 )
-from tests.cases import assert_close, correlations, dtypes, pools
+from tests.cases import FUSED_ACTIVATIONS, assert_close, correlations, dtypes, pools
 from training import SGD, Model
 
 NUMBA, NUMPY = get_backend("numba"), get_backend("numpy")
@@ -37,17 +37,17 @@ def channels_last(x: np.ndarray) -> ChannelsLast:
 
 @given(
     case=correlations(max_batch=3, max_kernel=5, max_image=20, max_channels=20),
-    negative_slope=st.sampled_from([1.0, 0.0, 0.01]),
+    activation=st.sampled_from([None, *FUSED_ACTIVATIONS]),
     with_scale=st.booleans(),
 )
-def test_correlate_agrees_with_numpy(case, negative_slope, with_scale):
+def test_correlate_agrees_with_numpy(case, activation, with_scale):
     rng = np.random.default_rng(0)
     scale = rng.standard_normal(len(case.w)).astype(case.w.dtype) if with_scale else None
     arguments = {
         **case.sliding,
         "groups": case.groups,
         "scale": scale,
-        "negative_slope": negative_slope,
+        "activation": activation,
     }
     want = NUMPY.correlate(case.x, case.w, case.b, **arguments)
     got = NUMBA.correlate(channels_last(case.x), case.w, case.b, **arguments)
@@ -70,6 +70,28 @@ def test_max_pool_and_flatten_agree_with_numpy(case):
     assert index is None
     np.testing.assert_array_equal(NUMBA.to_array(got), want)
     np.testing.assert_array_equal(NUMBA.flatten(channels_last(x)), x.reshape(len(x), -1))
+
+
+@given(
+    shape=st.tuples(st.integers(1, 3), *[st.integers(1, 20)] * 3),
+    dtype=dtypes,
+    activation=st.sampled_from(FUSED_ACTIVATIONS),
+)
+def test_activate_and_add_agree_with_numpy(shape, dtype, activation):
+    x, other = np.random.default_rng(0).standard_normal((2, *shape)).astype(dtype)
+    got = NUMBA.activate(channels_last(x), activation)
+    assert isinstance(got, ChannelsLast)
+    assert_close(NUMBA.to_array(got), NUMPY.activate(x, activation))
+    got = NUMBA.add(channels_last(x), channels_last(other), activation)
+    assert isinstance(got, ChannelsLast)
+    assert_close(NUMBA.to_array(got), NUMPY.add(x, other, activation))
+    # The same images in other layouts: without padding, plain, and packed.
+    unpadded = ChannelsLast(np.ascontiguousarray(other.transpose(0, 2, 3, 1)), shape[1])
+    for each in (unpadded, other, pack(other)):
+        got = NUMBA.to_array(NUMBA.add(channels_last(x), each, activation))
+        assert_close(got, NUMPY.add(x, other, activation))
+        got = NUMBA.to_array(NUMBA.add(each, channels_last(x), activation))
+        assert_close(got, NUMPY.add(x, other, activation))
 
 
 @given(

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 import layers
 import training
 from kernels import BACKENDS, get_backend
+from kernels.activations import LeakyRelu, Silu
 from tests.cases import window_or_none
 from tests.packed import ACTIVATIONS, LANES
 from training import Model
@@ -191,8 +192,12 @@ class Drawn:
 
     @cached_property
     def fused_pool_index(self):
-        arguments = self.x, self.gamma, self.beta, 1e-5, 0.1, self.fused_pool
-        return NUMPY.batch_norm_relu_pool(*arguments)[1]
+        arguments = self.x, self.gamma, self.beta, 1e-5, self.activation, self.fused_pool
+        return NUMPY.batch_norm_activation_pool(*arguments)[1]
+
+    @cached_property
+    def activation(self):
+        return self.draw(st.sampled_from([None, LeakyRelu(0.1), Silu()]))
 
     @cached_property
     def gamma(self):
@@ -224,7 +229,7 @@ class Drawn:
 
 # Correct positional arguments of each function, in the order of kernels/interface.py.
 ARGUMENTS = {
-    "correlate": lambda d: [d.x, d.w, d.unit, d.stride, d.padding, 1, 1, d.unit, 0.1],
+    "correlate": lambda d: [d.x, d.w, d.unit, d.stride, d.padding, 1, 1, d.unit, d.activation],
     "correlate_grad": lambda d: [d.dy, d.x, d.w, d.stride, d.padding, 1, 1, True, None],
     "correlate_im2col": lambda d: [d.x, d.w, d.unit, d.stride, d.padding, 1, 1],
     "im2col": lambda d: [d.x, d.kernel, d.stride, d.padding, 1],
@@ -242,19 +247,21 @@ ARGUMENTS = {
     "batch_norm_inference": lambda d: [
         d.x_or_rows, d.gamma, d.beta, d.channel, d.variance, 1e-5,
     ],
-    "batch_norm_relu": lambda d: [d.x_or_rows, d.gamma, d.beta, 1e-5, 0.1],
-    "batch_norm_relu_grad": lambda d: [
+    "batch_norm_activation": lambda d: [d.x_or_rows, d.gamma, d.beta, 1e-5, d.activation],
+    "batch_norm_activation_grad": lambda d: [
         d.floats(*d.x_or_rows.shape), d.x_or_rows,
-        d.gamma, d.beta, d.channel, d.variance, 1e-5, 0.1,
+        d.gamma, d.beta, d.channel, d.variance, 1e-5, d.activation,
     ],
-    "batch_norm_relu_pool": lambda d: [d.x, d.gamma, d.beta, 1e-5, 0.1, d.fused_pool],
-    "batch_norm_relu_pool_grad": lambda d: [
+    "batch_norm_activation_pool": lambda d: [
+        d.x, d.gamma, d.beta, 1e-5, d.activation, d.fused_pool,
+    ],
+    "batch_norm_activation_pool_grad": lambda d: [
         d.floats(*d.fused_pool_index.shape), d.x, d.fused_pool_index,
-        d.gamma, d.beta, d.channel, d.variance, 1e-5, 0.1, d.fused_pool,
+        d.gamma, d.beta, d.channel, d.variance, 1e-5, d.activation, d.fused_pool,
     ],
     "update_running_stats": lambda d: [d.channel, d.channel, d.channel, d.variance, 0.9],
     "fold_batch_norm": lambda d: [d.channel, d.gamma, d.beta, d.channel, d.variance, 1e-5],
-    "dense": lambda d: [d.rows, d.floats(d.rows.shape[1], d.F), d.unit, d.unit, 0.1],
+    "dense": lambda d: [d.rows, d.floats(d.rows.shape[1], d.F), d.unit, d.unit, d.activation],
     "dense_grad": lambda d: [
         d.floats(d.N, d.F), d.rows, d.floats(d.rows.shape[1], d.F), True, None,
     ],
@@ -262,6 +269,9 @@ ARGUMENTS = {
     "flatten_grad": lambda d: [d.rows, (d.C, d.H, d.W)],
     "dropout": lambda d: [d.x, 0.3, np.random.default_rng(1)],
     "dropout_grad": lambda d: [d.x, d.floats(*d.x.shape)],
+    "activate": lambda d: [d.x, d.activation],
+    "activate_grad": lambda d: [d.floats(*d.x.shape), d.x, d.activation],
+    "add": lambda d: [d.x, d.floats(*d.x.shape), d.activation],
     "leaky_relu": lambda d: [d.x, 0.1],
     "leaky_relu_grad": lambda d: [d.x, d.floats(*d.x.shape), 0.1],
     "softmax": lambda d: [d.rows],

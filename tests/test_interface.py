@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import kernels
-from kernels import BACKENDS, geometry, get_backend, interface
+from kernels import BACKENDS, activations, geometry, get_backend, interface
+from kernels.activations import Silu
 from kernels.interface import Backend
 
 N = 16  # one whole block of images in the packed layout of the numba backend
@@ -20,28 +21,31 @@ def numbers(*shape):
     return np.random.default_rng(len(shape)).uniform(0.5, 1.5, shape).astype(np.float32)
 
 
-def arguments(backend, function, activations=lambda x: x):
+def arguments(backend, function, convert=lambda x: x):
     """Return new values for all parameters of a function, by name and in order.
 
-    ``activations`` converts each array of activations among them.
+    ``convert`` converts each array of activations among them.
     """
-    x, rows = activations(numbers(N, 4, 6, 6)), activations(numbers(N, 5))
-    pooled = activations(numbers(N, 4, 3, 3))
+    x, rows = convert(numbers(N, 4, 6, 6)), convert(numbers(N, 5))
+    pooled = convert(numbers(N, 4, 3, 3))
     w, b, w_dense, b_dense = numbers(6, 2, 3, 3), numbers(6), numbers(5, 7), numbers(7)
-    dy, dy_dense = activations(numbers(N, 6, 6, 6)), activations(numbers(N, 7))
+    dy, dy_dense = convert(numbers(N, 6, 6, 6)), convert(numbers(N, 7))
     window = {"stride": 1, "padding": 1, "dilation": 1}
     kernel = {"kernel_size": 3, **window}
     pool = {"pool_size": 2, "stride": 2, "padding": 0}
     gamma, beta = {"gamma": numbers(4)}, {"beta": numbers(4)}
     stats = {"mean": numbers(4), "variance": numbers(4)}
     epsilon, slope = {"epsilon": 1e-5}, {"negative_slope": 0.1}
+    activation = {"activation": Silu()}
     rates = {"learning_rate": 0.1}
     vectors = {"p": numbers(9), "g": numbers(9)}
     labels = np.arange(N) % 5
     images = numbers(N, 4, 6, 6)
     cases = {
         "set_threads": {"threads": 0},
-        "correlate": {"x": x, "w": w, "b": b, **window, "groups": 2, "scale": numbers(6), **slope},
+        "correlate": {
+            "x": x, "w": w, "b": b, **window, "groups": 2, "scale": numbers(6), **activation,
+        },
         "correlate_grad": {
             "dy": dy, "x": x, "w": w, **window, "groups": 2, "need_dx": True,
             "out": (np.zeros_like(w), np.zeros_like(b)),
@@ -56,8 +60,8 @@ def arguments(backend, function, activations=lambda x: x):
         "avg_pool": {"x": x, **pool},
         "avg_pool_grad": {"dy": pooled, "x_shape": (N, 4, 6, 6), **pool},
         "flatten": {"x": x},
-        "flatten_grad": {"dy": activations(numbers(N, 60)), "image_shape": (3, 4, 5)},
-        "dense": {"x": rows, "w": w_dense, "b": b_dense, "scale": numbers(7), **slope},
+        "flatten_grad": {"dy": convert(numbers(N, 60)), "image_shape": (3, 4, 5)},
+        "dense": {"x": rows, "w": w_dense, "b": b_dense, "scale": numbers(7), **activation},
         "dense_grad": {
             "dy": dy_dense, "x": rows, "w": w_dense, "need_dx": True,
             "out": (np.zeros_like(w_dense), np.zeros_like(b_dense)),
@@ -71,20 +75,27 @@ def arguments(backend, function, activations=lambda x: x):
             "running_mean": numbers(4), "running_variance": numbers(4), **stats, "momentum": 0.9,
         },
         "fold_batch_norm": {"b": numbers(4), **gamma, **beta, **stats, **epsilon},
-        "batch_norm_relu": {"x": x, **gamma, **beta, **epsilon, **slope},
-        "batch_norm_relu_grad": {
-            "dy": x, "x": x, **gamma, **beta, **stats, **epsilon, **slope,
+        "batch_norm_activation": {"x": x, **gamma, **beta, **epsilon, **activation},
+        "batch_norm_activation_grad": {
+            "dy": x, "x": x, **gamma, **beta, **stats, **epsilon, **activation,
             "out": tuple(np.zeros((2, 4), "f4")),
         },
-        "batch_norm_relu_pool": {"x": x, **gamma, **beta, **epsilon, **slope, "pool_size": 2},
-        "batch_norm_relu_pool_grad": {
+        "batch_norm_activation_pool": {
+            "x": x, **gamma, **beta, **epsilon, **activation, "pool_size": 2,
+        },
+        "batch_norm_activation_pool_grad": {
             "dy": pooled, "x": x,
-            "index": backend.batch_norm_relu_pool(x, numbers(4), numbers(4), 1e-5, 0.1, 2)[1],
-            **gamma, **beta, **stats, **epsilon, **slope, "pool_size": 2,
+            "index": backend.batch_norm_activation_pool(
+                x, numbers(4), numbers(4), 1e-5, Silu(), 2
+            )[1],
+            **gamma, **beta, **stats, **epsilon, **activation, "pool_size": 2,
             "out": tuple(np.zeros((2, 4), "f4")),
         },
         "dropout": {"x": x, "rate": 0.5, "rng": np.random.default_rng(0)},
         "dropout_grad": {"dy": x, "mask": x},
+        "activate": {"x": x, **activation},
+        "activate_grad": {"dy": x, "x": x, **activation},
+        "add": {"x": x, "other": convert(numbers(N, 4, 6, 6)), **activation},
         "leaky_relu": {"x": x, **slope},
         "leaky_relu_grad": {"dy": x, "x": x, **slope},
         "softmax": {"x": rows},
@@ -138,9 +149,9 @@ def flat(backend, value):
     return [value] if isinstance(value, (np.ndarray, float, int)) else []
 
 
-def assert_same_by_keyword(backend, function, activations):
+def assert_same_by_keyword(backend, function, convert):
     positional, by_keyword = (
-        results(backend, function, arguments(backend, function, activations), keyword)
+        results(backend, function, arguments(backend, function, convert), keyword)
         for keyword in (False, True)
     )
     assert positional
@@ -189,7 +200,9 @@ def test_backend_has_the_functions_of_the_interface(backend):
     assert sorted(get_backend(backend).__all__) == sorted(FUNCTIONS)
 
 
-@pytest.mark.parametrize("module", [kernels, geometry, interface], ids=lambda m: m.__name__)
+@pytest.mark.parametrize(
+    "module", [kernels, activations, geometry, interface], ids=lambda m: m.__name__
+)
 def test_examples_of_the_documentation(module):
     names = {"np": np, "backend": get_backend("numpy")}
     failed, attempted = doctest.testmod(module, extraglobs=names)

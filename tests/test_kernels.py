@@ -6,9 +6,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kernels import BACKENDS, get_backend
+from kernels.activations import Sigmoid, Tanh
 from kernels.geometry import make_window
 from tests import naive
-from tests.cases import assert_close, correlations, dtypes, pools
+from tests.cases import (
+    ACTIVATIONS,
+    FUSED_ACTIVATIONS,
+    assert_close,
+    correlations,
+    dtypes,
+    pools,
+)
 from tests.packed import LANES
 
 NUMPY = get_backend("numpy")
@@ -81,16 +89,14 @@ def test_correlate_grad_where_output_is_as_large_as_padded_input(
 
 
 @every_layout
-@given(case=small, negative_slope=st.sampled_from([0.0, 0.01]))
-def test_correlate_scales_and_activates_its_output(backend, case, negative_slope):
+@given(case=small, activation=st.sampled_from(FUSED_ACTIVATIONS))
+def test_correlate_scales_and_activates_its_output(backend, case, activation):
     arguments = {**case.sliding, "groups": case.groups}
     scale = draw_array(len(case.w), case.x.dtype, 3)
     b = case.b - 2  # so that some results are negative
     plain = backend.correlate(case.x, case.w, b, **arguments)
-    got = backend.correlate(case.x, case.w, b, **arguments, negative_slope=negative_slope)
-    np.testing.assert_array_equal(
-        got, np.where(plain > 0, plain, plain * plain.dtype.type(negative_slope))
-    )
+    got = backend.correlate(case.x, case.w, b, **arguments, activation=activation)
+    assert_close(got, NUMPY.activate(plain, activation))
     got = backend.correlate(case.x, case.w, b, **arguments, scale=scale)
     want = backend.correlate(case.x, case.w, **arguments) * scale[:, None, None]
     assert_close(got, want + b[:, None, None])
@@ -221,18 +227,18 @@ def test_batch_norm(backend, shape, dtype, offset):
 
 
 @every_layout
-@given(shape=shapes, dtype=dtypes, negative_slope=st.sampled_from([0.0, 0.01]))
-def test_batch_norm_relu_equals_both_functions(backend, shape, dtype, negative_slope):
+@given(shape=shapes, dtype=dtypes, activation=st.sampled_from(FUSED_ACTIVATIONS))
+def test_batch_norm_activation_equals_both_functions(backend, shape, dtype, activation):
     C = shape[1]
     x, dy = draw_array(shape, dtype), draw_array(shape, dtype, 3)
     gamma, beta = draw_array(C, dtype, 1), draw_array(C, dtype, 2)
     normalized, mean, variance = backend.batch_norm(x, gamma, beta, 1e-5)
-    y, same_mean, same_variance = backend.batch_norm_relu(x, gamma, beta, 1e-5, negative_slope)
+    y, same_mean, same_variance = backend.batch_norm_activation(x, gamma, beta, 1e-5, activation)
     np.testing.assert_array_equal(same_mean, mean)
     np.testing.assert_array_equal(same_variance, variance)
-    assert_close(y, backend.leaky_relu(normalized, negative_slope))
-    got = backend.batch_norm_relu_grad(dy, x, gamma, beta, mean, variance, 1e-5, negative_slope)
-    d_normalized = backend.leaky_relu_grad(dy, normalized, negative_slope)
+    assert_close(y, backend.activate(normalized, activation))
+    got = backend.batch_norm_activation_grad(dy, x, gamma, beta, mean, variance, 1e-5, activation)
+    d_normalized = backend.activate_grad(dy, normalized, activation)
     want = backend.batch_norm_grad(d_normalized, x, gamma, mean, variance, 1e-5)
     for grad, separate in zip(got, want, strict=True):
         assert grad.dtype == dtype
@@ -248,33 +254,88 @@ def test_batch_norm_relu_equals_both_functions(backend, shape, dtype, negative_s
     image=st.tuples(st.integers(2, 9), st.integers(2, 9)),
     pool_size=st.tuples(st.integers(1, 3), st.integers(1, 2)),
     dtype=dtypes,
-    negative_slope=st.sampled_from([0.0, 0.01]),
+    activation=st.sampled_from(FUSED_ACTIVATIONS),
 )
-def test_batch_norm_relu_pool_equals_all_three_functions(
-    backend, N, C, image, pool_size, dtype, negative_slope
+def test_batch_norm_activation_pool_equals_all_three_functions(
+    backend, N, C, image, pool_size, dtype, activation
 ):
     if pool_size[0] > image[0]:
         pool_size = image[0], pool_size[1]
     x = draw_array((N, C, *image), dtype)
     gamma, beta = draw_array(C, dtype, 1), draw_array(C, dtype, 2)
     gamma[0] = 0  # all pixels of a window are equal: the first is the maximum
-    y, pool_index, *moments = backend.batch_norm_relu_pool(
-        x, gamma, beta, 1e-5, negative_slope, pool_size
+    y, pool_index, *moments = backend.batch_norm_activation_pool(
+        x, gamma, beta, 1e-5, activation, pool_size
     )
-    rectified, *same_moments = backend.batch_norm_relu(x, gamma, beta, 1e-5, negative_slope)
+    activated, *same_moments = backend.batch_norm_activation(x, gamma, beta, 1e-5, activation)
     np.testing.assert_array_equal(moments, same_moments)
-    want, index = backend.max_pool(rectified, pool_size)
+    want, index = backend.max_pool(activated, pool_size)
     assert_close(y, want)
     dy = draw_array(y.shape, dtype, 3)
-    numbers = gamma, beta, *moments, 1e-5, negative_slope
-    got = backend.batch_norm_relu_pool_grad(dy, x, pool_index, *numbers, pool_size)
-    d_rectified = backend.max_pool_grad(dy, index, x.shape, pool_size)
-    want = backend.batch_norm_relu_grad(d_rectified, x, *numbers)
+    numbers = gamma, beta, *moments, 1e-5, activation
+    got = backend.batch_norm_activation_pool_grad(dy, x, pool_index, *numbers, pool_size)
+    d_activated = backend.max_pool_grad(dy, index, x.shape, pool_size)
+    want = backend.batch_norm_activation_grad(d_activated, x, *numbers)
     for grad, separate in zip(got, want, strict=True):
         assert grad.dtype == dtype
         bound = 1e-10 if dtype == np.float64 else 1e-4
         scale = max(np.abs(separate).max(), np.abs(dy).max())
         assert np.abs(grad - separate).max() <= bound * scale
+
+
+@every_layout
+@pytest.mark.parametrize("activation", ACTIVATIONS, ids=str)
+@given(shape=shapes, dtype=dtypes)
+def test_activate(backend, activation, shape, dtype):
+    x, dy = draw_array(shape, dtype) * 3, draw_array(shape, dtype, 1)
+    limits = [0, -0.0, 0.5, 1e-3, 1e4, -1e4, 1e-30]
+    x.flat[: len(limits)] = limits[: x.size]
+    # In float64: the rounding of the reference is no error of the backend.
+    exact = x.astype(np.float64)
+    assert_close(backend.activate(x, activation), NUMPY.activate(exact, activation).astype(dtype))
+    assert_close(
+        backend.activate_grad(dy, x, activation),
+        NUMPY.activate_grad(dy.astype(np.float64), exact, activation).astype(dtype),
+    )
+
+
+@every_layout
+@pytest.mark.parametrize("activation", ACTIVATIONS, ids=str)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.filterwarnings("ignore:invalid value")  # infinity times 0
+def test_activate_infinity_and_nan(backend, activation, dtype):
+    x = np.array([[np.inf, -np.inf, np.nan]], dtype)
+    dy = np.ones_like(x)
+    np.testing.assert_array_equal(backend.activate(x, activation), NUMPY.activate(x, activation))
+    np.testing.assert_array_equal(
+        backend.activate_grad(dy, x, activation), NUMPY.activate_grad(dy, x, activation)
+    )
+
+
+@every_layout
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_sigmoid_and_tanh_are_accurate_to_the_last_places(backend, dtype):
+    """Also where they are close to 0, and in subnormal numbers."""
+    rng = np.random.default_rng(0)
+    largest = 104 if dtype == np.float32 else 745
+    x = np.concatenate([-np.geomspace(1e-20, largest, 2000), rng.standard_normal(2000)])
+    x = x.astype(dtype)[None]
+    exact = x.astype(np.longdouble)
+    for activation, want in (
+        (Sigmoid(), np.exp(exact) / (1 + np.exp(exact))),
+        (Tanh(), np.tanh(exact)),
+    ):
+        got = backend.activate(x, activation)
+        units = np.spacing(np.abs(want).astype(dtype))
+        assert (np.abs(got - want) / units).max() < 4, activation
+
+
+@every_layout
+@given(shape=shapes, dtype=dtypes, activation=st.sampled_from([None, *FUSED_ACTIVATIONS]))
+def test_add(backend, shape, dtype, activation):
+    x, other = draw_array(shape, dtype), draw_array(shape, dtype, 1)
+    assert_close(backend.add(x, other, activation), NUMPY.activate(x + other, activation))
+    np.testing.assert_array_equal(backend.add(x, other), x + other)
 
 
 @every_layout
@@ -300,7 +361,9 @@ def test_dense(backend, shape, units, dtype):
     assert_close(backend.dense(x, w, b), x @ w + b)
     assert_close(backend.dense(x, w), x @ w)
     y = backend.dense(x, w, b)
-    np.testing.assert_array_equal(backend.dense(x, w, b, negative_slope=0.0), np.where(y > 0, y, 0))
+    for activation in FUSED_ACTIVATIONS:
+        got = backend.dense(x, w, b, activation=activation)
+        assert_close(got, NUMPY.activate(y, activation))
     dx, dw, db = backend.dense_grad(dy, x, w)
     assert_close(dx, dy @ w.T)
     assert_close(dw, x.T @ dy)

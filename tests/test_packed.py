@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 import kernels
+from kernels.activations import Silu
 from kernels.numba_backend import packed
 from kernels.numba_backend.packed import convolution
 
+SILU = Silu()
 N, C, H, W, F = 5, 3, 6, 6, 4
 VECTOR = np.full(C, 0.5)
 FILTERS, WEIGHTS = np.ones((F, C, 3, 3)), np.ones((C, F))
@@ -21,10 +23,10 @@ def ones(shape, dtype=np.float64):
 
 
 def pool_gradient(dy, x):
-    arguments = VECTOR, VECTOR, 1e-5, 0.1, 2
-    _, index, mean, variance = packed.batch_norm_relu_pool(ones(IMAGES), *arguments)
+    arguments = VECTOR, VECTOR, 1e-5, SILU, 2
+    _, index, mean, variance = packed.batch_norm_activation_pool(ones(IMAGES), *arguments)
     statistics = VECTOR, VECTOR, mean, variance
-    return packed.batch_norm_relu_pool_grad(dy, x, index, *statistics, 1e-5, 0.1, 2)
+    return packed.batch_norm_activation_pool_grad(dy, x, index, *statistics, 1e-5, SILU, 2)
 
 
 # Each gradient as a function of dy and of other activations, and the shapes of both.
@@ -33,11 +35,12 @@ GRADIENTS = {
         lambda dy, x: packed.correlate_grad(dy, x, FILTERS), (N, F, H - 2, W - 2), IMAGES,
     ),
     "dense_grad": (lambda dy, x: packed.dense_grad(dy, x, WEIGHTS), (N, F), ROWS),
-    "batch_norm_relu_grad": (
-        lambda dy, x: packed.batch_norm_relu_grad(dy, x, *[VECTOR] * 4, 1e-5, 0.1), IMAGES, IMAGES,
+    "batch_norm_activation_grad": (
+        lambda dy, x: packed.batch_norm_activation_grad(dy, x, *[VECTOR] * 4, 1e-5, SILU),
+        IMAGES, IMAGES,
     ),
-    "batch_norm_relu_pool_grad": (pool_gradient, (N, C, H // 2, W // 2), IMAGES),
-    "leaky_relu_grad": (lambda dy, x: packed.leaky_relu_grad(dy, x, 0.1), IMAGES, IMAGES),
+    "batch_norm_activation_pool_grad": (pool_gradient, (N, C, H // 2, W // 2), IMAGES),
+    "activate_grad": (lambda dy, x: packed.activate_grad(dy, x, SILU), IMAGES, IMAGES),
     "dropout_grad": (packed.dropout_grad, IMAGES, IMAGES),
     "softmax_grad": (packed.softmax_grad, ROWS, ROWS),
 }  # fmt: skip
@@ -89,9 +92,9 @@ def test_index_and_image_shape_are_keywords():
     y, index = packed.max_pool(x=x, pool_size=2)
     assert packed.max_pool_grad(dy=y, index=index, x_shape=IMAGES, pool_size=2).shape == IMAGES
     vectors = {"gamma": VECTOR, "beta": VECTOR}
-    settings = {"epsilon": 1e-5, "negative_slope": 0.1, "pool_size": 2}
-    y, index, mean, variance = packed.batch_norm_relu_pool(x=x, **vectors, **settings)
-    dx, _, _ = packed.batch_norm_relu_pool_grad(
+    settings = {"epsilon": 1e-5, "activation": SILU, "pool_size": 2}
+    y, index, mean, variance = packed.batch_norm_activation_pool(x=x, **vectors, **settings)
+    dx, _, _ = packed.batch_norm_activation_pool_grad(
         dy=y, x=x, index=index, **vectors, mean=mean, variance=variance, **settings
     )
     assert dx.shape == IMAGES

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from kernels import BACKENDS, get_backend, validation
+from kernels.activations import ClippedRelu, LeakyRelu
 from kernels.geometry import make_window
 from kernels.scalars import check_number
 from tests.cases import assert_close
@@ -113,6 +114,15 @@ X, W, V = np.zeros((2, 4, 6, 6)), np.zeros((4, 4, 3, 3)), np.full(4, 0.5)
         ("softmax_cross_entropy", (X[0, 0], np.full(6, -1)), ValueError, "labels must be 0 to 5"),
         ("softmax_cross_entropy", (X[0, 0], np.zeros(6)), TypeError, "labels must be integers"),
         ("leaky_relu", (X, 10**400), ValueError, "negative_slope must be finite"),
+        ("activate", (X, "relu"), TypeError, "activation must be None or one of kernels.act"),
+        ("activate", (X, (0.1,)), TypeError, "activation must be None or one of kernels.act"),
+        ("activate", (X, LeakyRelu(np.nan)), ValueError, "negative_slope must be finite"),
+        ("activate", (X.astype("f4"), LeakyRelu(1e300)), ValueError, "must be finite in float32"),
+        ("activate", (X, ClippedRelu(0.0)), ValueError, "max_value must be at least"),
+        ("activate", (X, ClippedRelu("6")), TypeError, "max_value must be a number"),
+        ("dense", (X[0, 0], X[0, 0], None, None, 0.1), TypeError, "activation must be None"),
+        ("add", (X, X[:1]), ValueError, "other must have shape"),
+        ("add", (X, X.astype("f4")), TypeError, "other is float32"),
         ("dropout_grad", (X, [1]), TypeError, "mask must be a NumPy array"),
         ("normalize_images", (X, V, V, None), TypeError, "dtype must be float32 or float64, got N"),
         (
@@ -270,7 +280,7 @@ GRADIENTS = {  # the arguments before `out`
     "correlate_grad": (X[:, :, :4, :4], X, W, 1, 0, 1, 1, True),
     "dense_grad": (X[0, 0, :, :4], X[0, 0], np.ones((6, 4)), True),
     "batch_norm_grad": (X, X, V, V, V, 1e-5),
-    "batch_norm_relu_grad": (X, X, V, V, V, V, 1e-5, 0.1),
+    "batch_norm_activation_grad": (X, X, V, V, V, V, 1e-5, None),
 }
 
 
@@ -375,7 +385,7 @@ def test_out_must_not_share_memory_with_activations(backend):
         with pytest.raises(ValueError, match="shares memory"):
             backend.batch_norm_grad(dy, x, V, V.copy(), V.copy(), 1e-5, out)
         with pytest.raises(ValueError, match="shares memory"):
-            backend.batch_norm_relu_grad(dy, x, V, V, V, V, 1e-5, 0.1, out)
+            backend.batch_norm_activation_grad(dy, x, V, V, V, V, 1e-5, None, out)
 
 
 @every_backend

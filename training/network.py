@@ -15,7 +15,7 @@ from kernels.validation import (
     check_smoothing,
     standardize_dtype,
 )
-from layers import LAYER_TYPES, BatchNorm, Layer, Softmax, fold, fuse
+from layers import LAYER_TYPES, BatchNorm, Layer, LoadArray, Softmax, fold, fuse, walk
 from training.errors import DivergedError, InputError
 from training.input_format import InputFormat, check_class_names, default_class_names
 from training.input_stats import InputStats, check_finite_pixels
@@ -70,7 +70,7 @@ class Network:
         self._class_names: tuple[str, ...] | None = None
 
     @exclusive
-    def add(self: Self, layer: Layer, load_array: Callable | None = None) -> Self:
+    def add(self: Self, layer: Layer, load_array: LoadArray | None = None) -> Self:
         """Append a layer and build it on the output shape of the layer before.
 
         Parameters
@@ -90,21 +90,22 @@ class Network:
         """
         if not isinstance(layer, Layer):
             raise TypeError(f"add takes a layer such as Relu(), got {layer!r}")
-        if layer.in_model:
-            raise ValueError(f"layer {layer} is in a model already; make a new one")
-        original_name = layer.name
-        if original_name is None:
-            type_name = type(layer).__name__
-            number = 1 + sum(type(other).__name__ == type_name for other in self.layers)
-            layer.name = f"{type_name.lower()}_{number}"
+        inside = list(walk([layer]))
+        for each in inside:
+            if each.in_model:
+                raise ValueError(f"layer {each} is in a model already; make a new one")
+        original_names = [each.name for each in inside]
+        _name(layer, self.layers)
         # Each layer has its own generator: its random numbers depend on its position alone.
         rng = np.random.default_rng([self.seed, len(self.layers)])
         try:
             layer.build(self.output_shape, self.backend, self.dtype, rng, load_array)
         except ValueError:
-            layer.name = original_name
+            for each, name in zip(inside, original_names, strict=True):
+                each.name = name
             raise
-        layer.in_model = True
+        for each in inside:
+            each.in_model = True
         layer.need_dx = bool(self.layers)
         self.layers.append(layer)
         self.optimizer = self.parameters = self._class_names = None
@@ -123,7 +124,7 @@ class Network:
         self._training_plan = fuse(body) if self.fused else list(body)
         self._inference_plan = fold(body) if self.fused else list(body)
         # A user's own layer may do more than call the backend, which a capture would miss.
-        only_known_layers = all(type(layer) in LAYER_TYPES.values() for layer in self.layers)
+        only_known_layers = all(type(layer) in LAYER_TYPES.values() for layer in walk(self.layers))
         self._capturable = self.fused and only_known_layers
         self._captured.clear()
 
@@ -240,7 +241,7 @@ class Network:
             return
         if size == 0:
             raise InputError("a batch needs at least one image")
-        for layer in self.layers:
+        for layer in walk(self.layers):
             if isinstance(layer, BatchNorm) and math.prod(layer.output_shape[1:]) == 1:
                 raise InputError(
                     f"layer {layer} normalizes over the batch, and a batch of one image has a "
@@ -410,11 +411,13 @@ class Network:
         return loss, n_correct / len(x)
 
     def summary(self) -> str:
-        """Return a table of the layers with their output shapes and numbers of parameters."""
+        """Return a table of the layers with their output shapes and numbers of parameters.
+
+        Layers inside another are indented. Their parameters count in its number, too.
+        """
         rows = [("layer", "output shape", "parameters")]
         rows.append(("input", str(self.input_shape), ""))
-        for layer in self.layers:
-            rows.append((str(layer.name), str(layer.output_shape), f"{layer.size:,}"))
+        rows += _summary_rows(self.layers, "")
         rows.append(("total", "", f"{self._size:,}"))
         widths = [max(len(row[column]) for row in rows) for column in range(3)]
         lines = [f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:>{widths[2]}}" for a, b, c in rows]
@@ -450,3 +453,33 @@ class Network:
         if len(x) == 0:
             raise ValueError("there are no images")
         return x, check_labels(y, len(x), self.classes)
+
+
+def _name(layer: Layer, before: list[Layer], prefix: str = "") -> None:
+    """Name a layer after its type, such as "conv_1", if it has no name, and those inside it.
+
+    Parameters
+    ----------
+    layer : Layer
+    before : list of Layer
+        The layers before it.
+    prefix : str
+        Of the names of all layers beside it: the name of the layer that they are in.
+    """
+    if layer.name is None:
+        type_name = type(layer).__name__
+        number = 1 + sum(type(other).__name__ == type_name for other in before)
+        layer.name = f"{prefix}{type_name.lower()}_{number}"
+    for path_name, path in layer.paths.items():
+        for position, inner in enumerate(path):
+            _name(inner, path[:position], f"{layer.name}.{path_name}")
+
+
+def _summary_rows(layers: list[Layer], indent: str) -> list[tuple[str, str, str]]:
+    """Return the rows of layers in a summary, and of the layers inside them."""
+    rows = []
+    for layer in layers:
+        rows.append((f"{indent}{layer.name}", str(layer.output_shape), f"{layer.size:,}"))
+        for path in layer.paths.values():
+            rows += _summary_rows(path, f"{indent}  ")
+    return rows

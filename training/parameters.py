@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from layers import Layer
+from layers import Layer, walk
 
 
 class Parameters:
@@ -14,6 +14,7 @@ class Parameters:
     Parameters
     ----------
     layers : list of Layer
+        The parameters of layers inside them belong to them, too.
     dtype : dtype
 
     Attributes
@@ -28,6 +29,7 @@ class Parameters:
     """
 
     def __init__(self, layers: list[Layer], dtype: np.dtype):
+        layers = list(walk(layers))
         entries = [(layer.params, name, layer.grads) for layer in layers for name in layer.params]
         entries.sort(key=lambda entry: entry[0][entry[1]].ndim < 2)  # stable: weights first
         weights = [params[name] for params, name, _ in entries if params[name].ndim >= 2]

@@ -12,6 +12,7 @@ from inspect import signature
 import numpy as np
 
 from kernels import numpy_backend, validation
+from kernels.activations import LeakyRelu
 from kernels.interface import FUNCTIONS
 from kernels.numba_backend import (
     activations,
@@ -68,6 +69,10 @@ def dispatch_by_layout(on_arrays, on_packed, on_channels_last=None, capturable=F
     return function
 
 
+activate = dispatch_by_layout(
+    activations.activate, packed.activate, channels_last.activate, capturable=True
+)
+activate_grad = dispatch_by_layout(activations.activate_grad, packed.activate_grad)
 avg_pool = dispatch_by_layout(pooling.avg_pool, packed.avg_pool)
 avg_pool_grad = dispatch_by_layout(pooling.avg_pool_grad, packed.avg_pool_grad)
 batch_norm = dispatch_by_layout(normalization.batch_norm, packed.batch_norm)
@@ -75,15 +80,17 @@ batch_norm_grad = dispatch_by_layout(normalization.batch_norm_grad, packed.batch
 batch_norm_inference = dispatch_by_layout(
     normalization.batch_norm_inference, packed.batch_norm_inference
 )
-batch_norm_relu = dispatch_by_layout(normalization.batch_norm_relu, packed.batch_norm_relu)
-batch_norm_relu_grad = dispatch_by_layout(
-    normalization.batch_norm_relu_grad, packed.batch_norm_relu_grad
+batch_norm_activation = dispatch_by_layout(
+    normalization.batch_norm_activation, packed.batch_norm_activation
 )
-batch_norm_relu_pool = dispatch_by_layout(
-    normalization.batch_norm_relu_pool, packed.batch_norm_relu_pool
+batch_norm_activation_grad = dispatch_by_layout(
+    normalization.batch_norm_activation_grad, packed.batch_norm_activation_grad
 )
-batch_norm_relu_pool_grad = dispatch_by_layout(
-    normalization.batch_norm_relu_pool_grad, packed.batch_norm_relu_pool_grad
+batch_norm_activation_pool = dispatch_by_layout(
+    normalization.batch_norm_activation_pool, packed.batch_norm_activation_pool
+)
+batch_norm_activation_pool_grad = dispatch_by_layout(
+    normalization.batch_norm_activation_pool_grad, packed.batch_norm_activation_pool_grad
 )
 correlate = dispatch_by_layout(
     convolution.correlate, packed.correlate, channels_last.correlate, capturable=True
@@ -97,8 +104,6 @@ flatten = dispatch_by_layout(
     numpy_backend.flatten, packed.flatten, channels_last.flatten, capturable=True
 )
 flatten_grad = dispatch_by_layout(numpy_backend.flatten_grad, packed.flatten_grad)
-leaky_relu = dispatch_by_layout(activations.leaky_relu, packed.leaky_relu, capturable=True)
-leaky_relu_grad = dispatch_by_layout(activations.leaky_relu_grad, packed.leaky_relu_grad)
 max_pool = dispatch_by_layout(
     pooling.max_pool, packed.max_pool, channels_last.max_pool, capturable=True
 )
@@ -108,6 +113,30 @@ softmax_cross_entropy = dispatch_by_layout(
     activations.softmax_cross_entropy, packed.softmax_cross_entropy
 )
 softmax_grad = dispatch_by_layout(activations.softmax_grad, packed.softmax_grad)
+
+
+def leaky_relu(x, negative_slope):
+    return activate(x, LeakyRelu(negative_slope))
+
+
+def leaky_relu_grad(dy, x, negative_slope):
+    return activate_grad(dy, x, LeakyRelu(negative_slope))
+
+
+def add(x, other, activation=None):
+    if isinstance(x, packed.PackedBatch) and isinstance(other, packed.PackedBatch):
+        return packed.add(x, other, activation)
+    both_channels_last = isinstance(x, ChannelsLast) and isinstance(other, ChannelsLast)
+    if both_channels_last and channels_last.is_alike(x, other):
+        return channels_last.add(x, other, activation)
+    return activations.add(_as_array(x), _as_array(other), activation)
+
+
+def _as_array(x):
+    """Return activations in any layout as a plain array; anything else as it is."""
+    if isinstance(x, ChannelsLast):
+        return channels_last.to_array(x)
+    return packed.unpack(x) if isinstance(x, packed.PackedBatch) else x
 
 
 def update_running_stats(running_mean, running_variance, mean, variance, momentum):
@@ -142,10 +171,8 @@ def from_array(x):
 def to_array(x, output=False):
     if not output:
         invalidate_capture()
-    if isinstance(x, ChannelsLast):
-        return channels_last.to_array(x)
-    if isinstance(x, packed.PackedBatch):
-        return packed.unpack(x)
+    if isinstance(x, (ChannelsLast, packed.PackedBatch)):
+        return _as_array(x)
     return validation.check_activations(x, "x")
 
 

@@ -1,36 +1,41 @@
-"""Leaky ReLU, softmax and the loss on plain arrays."""
+"""Activations, sums, softmax and the loss on plain arrays."""
 
 import numpy as np
 
 from kernels import validation
 from kernels.numba_backend.runtime.capture import launch
 from kernels.numba_backend.simd.activation_kernels import (
-    leaky_relu_grad_kernel,
-    leaky_relu_kernel,
+    activate_grad_kernel,
+    activate_kernel,
+    add_kernel,
     softmax_cross_entropy_kernel,
     softmax_grad_kernel,
     softmax_kernel,
 )
 
 
-def leaky_relu(x, negative_slope):
+def activate(x, activation):
     x = validation.check_activations(x, "x")
+    activation = validation.check_activation(activation, x.dtype)
     y = np.empty_like(x)
-    launch(
-        leaky_relu_kernel,
-        x.reshape(-1),
-        validation.check_negative_slope(negative_slope, x.dtype),
-        y.reshape(-1),
-    )
+    launch(activate_kernel, x.reshape(-1), activation, y.reshape(-1))
     return y
 
 
-def leaky_relu_grad(dy, x, negative_slope):
+def activate_grad(dy, x, activation):
     dy, x = validation.check_same_shape(dy, x)
+    activation = validation.check_activation(activation, x.dtype)
     dx = np.empty_like(x)
-    negative_slope = validation.check_negative_slope(negative_slope, x.dtype)
-    leaky_relu_grad_kernel(dy.reshape(-1), x.reshape(-1), negative_slope, dx.reshape(-1))
+    activate_grad_kernel(dy.reshape(-1), x.reshape(-1), activation, dx.reshape(-1))
     return dx
+
+
+def add(x, other, activation=None):
+    other, x = validation.check_same_shape(other, x, dy_name="other")
+    activation = validation.check_activation(activation, x.dtype)
+    y = np.empty_like(x)
+    launch(add_kernel, x.reshape(-1), other.reshape(-1), activation, y.reshape(-1))
+    return y
 
 
 def softmax(x):

@@ -21,6 +21,7 @@ from kernels.numba_backend.packed.layout import simd_width
 from kernels.numba_backend.runtime.buffer_pool import empty
 from kernels.numba_backend.runtime.capture import launch
 from kernels.numba_backend.runtime.compiler import parallel, serial
+from kernels.numba_backend.simd.activation_kernels import activate_kernel, add_kernel
 from kernels.numba_backend.simd.copies import transpose_padded
 from kernels.numba_backend.simd.micro_kernels import (
     outer_product_tile_of_columns,
@@ -123,7 +124,7 @@ def copy_padded_rows(x, pad_begin, first, last, padded):
 @parallel
 def _correlate(
     x, pad_begin, padded_buffers, kernel_extent, x_offsets, w, packed_filters, w_offsets,
-    scale, bias, factors, shifts, negative_slope, stride, tile, y,
+    scale, bias, factors, shifts, activation, stride, tile, y,
 ):  # fmt: skip
     """Write the correlation of x (N, H, W, P) with the filters w (F, C/groups, KH, KW) to y.
 
@@ -169,7 +170,7 @@ def _correlate(
                             weights, g * terms * columns + f, w_offsets, L,
                             x_flat, (padded_row + j * sw) * C + g * channels, x_offsets, sw * C,
                             terms,
-                            factors_flat, shifts_flat, g * columns + f, negative_slope,
+                            factors_flat, shifts_flat, g * columns + f, activation,
                             y_flat, (row * OW + j) * P + g * filters + f, P, L, ROWS, COLUMNS,
                         )  # fmt: skip
 
@@ -191,11 +192,11 @@ def correlate(
     dilation=1,
     groups=1,
     scale=None,
-    negative_slope=1.0,
+    activation=None,
 ) -> ChannelsLast:
     w, groups = checks.check_filters(w, x.shape, x.dtype, groups)
     scale, b = checks.check_scale_and_bias(scale, b, len(w), x.dtype)
-    negative_slope = validation.check_negative_slope(negative_slope, x.dtype)
+    activation = validation.check_activation(activation, x.dtype)
     window = make_window(x.shape[2:], w.shape[2:], stride, padding, dilation)
     N, F, C = x.shape[0], len(w), x.data.shape[3]
     L, filters, workers = simd_width(x.dtype), F // groups, numba.get_num_threads()
@@ -208,8 +209,29 @@ def correlate(
         window.kernel_extent[0], _x_offsets(window, w.shape[1], C), w,
         empty((workers, groups * T * columns), x.dtype), strided_offsets(T, columns),
         *scale_and_bias(scale, b, F, x.dtype), *np.zeros((2, groups, columns), x.dtype),
-        negative_slope, window.stride, outer_product_tile_shape(OW, columns // L), y.data,
+        activation, window.stride, outer_product_tile_shape(OW, columns // L), y.data,
     )  # fmt: skip
+    return y
+
+
+def activate(x: ChannelsLast, activation) -> ChannelsLast:
+    activation = validation.check_activation(activation, x.dtype)
+    y = ChannelsLast(empty(x.data.shape, x.dtype), x.shape[1])
+    launch(activate_kernel, x.data.reshape(-1), activation, y.data.reshape(-1))
+    return y
+
+
+def is_alike(x: ChannelsLast, other: ChannelsLast) -> bool:
+    """Return whether activations have the same shape, dtype and numbers for each pixel."""
+    return x.shape == other.shape and x.data.shape == other.data.shape and x.dtype == other.dtype
+
+
+def add(x: ChannelsLast, other: ChannelsLast, activation=None) -> ChannelsLast:
+    """Return the activation of x + other, which must be alike."""
+    activation = validation.check_activation(activation, x.dtype)
+    y = ChannelsLast(empty(x.data.shape, x.dtype), x.shape[1])
+    x_flat, other_flat = x.data.reshape(-1), other.data.reshape(-1)
+    launch(add_kernel, x_flat, other_flat, activation, y.data.reshape(-1))
     return y
 
 

@@ -16,11 +16,9 @@ from kernels.numba_backend.simd.copies import copy_row
 from kernels.numba_backend.simd.windows import valid_range
 
 
-def correlate(
-    x, w, b=None, stride=1, padding=0, dilation=1, groups=1, scale=None, negative_slope=1.0
-):
+def correlate(x, w, b=None, stride=1, padding=0, dilation=1, groups=1, scale=None, activation=None):
     x = validation.check_images(x, "x")
-    arguments = (w, b, stride, padding, dilation, groups, scale, negative_slope)
+    arguments = (w, b, stride, padding, dilation, groups, scale, activation)
     if use_packed_layout(len(x), x.dtype, training=False):
         return packed.unpack(packed.correlate(packed.pack(x), *arguments))
     x_channels_last = channels_last.ChannelsLast(x.transpose(0, 2, 3, 1), x.shape[1])

@@ -15,6 +15,7 @@ from kernels.numba_backend.packed.layout import simd_width
 from kernels.numba_backend.runtime.buffer_pool import allocate_outputs, empty
 from kernels.numba_backend.runtime.capture import launch
 from kernels.numba_backend.runtime.compiler import parallel
+from kernels.numba_backend.simd.activation_kernels import activate_row
 from kernels.numba_backend.simd.copies import transpose_padded
 from kernels.numba_backend.simd.micro_kernels import (
     outer_product_tile_of_columns,
@@ -22,6 +23,7 @@ from kernels.numba_backend.simd.micro_kernels import (
 )
 from kernels.numba_backend.simd.tiled_matmul import scale_and_bias, strided_offsets
 from kernels.numba_backend.simd.vectors import VECTOR_BYTES, masked_load, store
+from kernels.numpy_backend.activations import evaluate
 
 MAX_VECTORS = 8  # of columns in a tile
 ROW_BLOCK = 64  # rows of a task
@@ -35,15 +37,16 @@ MAX_PARTS, MIN_SIZE, MIN_TASKS = 8, 1 << 17, 64
 
 @parallel
 def _matmul(
-    a, a_strides, a_offsets, b, b_strides, b_offsets, scale, bias, negative_slope, sizes, parts,
-    tile, pack, final, sums, out,
+    a, a_strides, a_offsets, b, b_strides, b_offsets, scale, bias, activation, tile_activation,
+    sizes, parts, tile, pack, final, sums, out,
 ):  # fmt: skip
-    """out[i] (N, M) = leaky ReLU of scale * (a[i % groups] (N, K) @ b[i] (K, M)) + bias.
+    """out[i] (N, M) = the activation of scale * (a[i % groups] (N, K) @ b[i] (K, M)) + bias.
 
     A task multiplies a block of rows of a by a panel of columns of b. It may pack the panel first:
     the rows of a packed panel are neighbors in memory, and zeros fill the last vector. The last
     panel overlaps the one before it. The tasks write to sums (products * parts, N, M or more).
-    These are out, or else they are added up at the end.
+    These are out (``final``), or else they are added up at the end. ``tile_activation`` is the
+    activation where they are final, and else the identity.
     """
     products, groups, N, K, M = sizes
     (ROWS, COLUMNS), L = tile, VECTOR_BYTES // b.itemsize
@@ -53,7 +56,6 @@ def _matmul(
     factor, shift = scale, bias
     if not final:
         factor, shift = np.ones(sums_row, b.dtype), np.zeros(sums_row, b.dtype)
-    slope = negative_slope if final else b.dtype.type(1)
     for task in prange(products * parts * blocks * panels):
         m = max(0, min(task % panels * width, M - width))
         block = task // panels % blocks
@@ -78,7 +80,7 @@ def _matmul(
             outer_product_tile_of_columns(
                 panel, panel0, b_offsets, L,
                 a, i % groups * a_strides[0] + n * a_strides[1] + first * a_strides[2], a_offsets,
-                a_strides[1], last - first, factor, shift, m, slope,
+                a_strides[1], last - first, factor, shift, m, tile_activation,
                 sums_flat, ((i * parts + part) * N + n) * sums_row + m, sums_row, L, ROWS, COLUMNS,
             )  # fmt: skip
     if not final:
@@ -89,8 +91,8 @@ def _matmul(
                 for m in range(M):
                     totals[m] += sums[i * parts + part, n, m]
             for m in range(M):
-                value = b.dtype.type(totals[m]) * scale[m] + bias[m]
-                out[i, n, m] = value if value > 0 else value * negative_slope
+                out[i, n, m] = b.dtype.type(totals[m]) * scale[m] + bias[m]
+            activate_row(out[i, n], activation)
 
 
 def _in_memory(x):
@@ -99,17 +101,18 @@ def _in_memory(x):
     return flat.reshape(-1), tuple(stride // x.itemsize for stride in x.strides)
 
 
-def matmul(a, b, out, scale=None, bias=None, negative_slope=1.0):
-    """Write leaky ReLU of scale * (a @ b) + bias to out; scale and bias are those of columns.
+def matmul(a, b, out, scale=None, bias=None, activation=None):
+    """Write the activation of scale * (a @ b) + bias to out; scale and bias are those of columns.
 
     a is (groups, N, K), b (products, K, M) and out (products, N, M): product i takes a[i % groups].
     The matrices of a and b may be transposed ones of contiguous arrays.
     """
     (groups, N, K), (products, _, M), dtype = a.shape, b.shape, b.dtype
     scale, bias = scale_and_bias(scale, bias, M, dtype)
-    negative_slope = dtype.type(negative_slope)
+    identity = validation.check_activation(None, dtype)
+    activation = identity if activation is None else activation
     if 0 in (products, N, K, M):
-        out[:] = np.where(bias > 0, bias, bias * negative_slope)
+        out[:] = evaluate(activation, bias)
         return
     L = simd_width(dtype)
     ROWS, COLUMNS = tile = outer_product_tile_shape(N, min(MAX_VECTORS, -(-M // L)))
@@ -124,18 +127,18 @@ def matmul(a, b, out, scale=None, bias=None, negative_slope=1.0):
     launch(
         _matmul, a_flat, a_strides, strided_offsets(K, a_strides[2]),
         b_flat, b_strides, strided_offsets(K, width if pack else b_strides[1]),
-        scale, bias, negative_slope, (products, groups, N, K, M), parts, tile,
-        pack, final, sums, out,
+        scale, bias, activation, activation if final else identity,
+        (products, groups, N, K, M), parts, tile, pack, final, sums, out,
     )  # fmt: skip
 
 
-def dense(x, w, b=None, scale=None, negative_slope=1.0):
+def dense(x, w, b=None, scale=None, activation=None):
     x, checked_w = validation.check_dense(x, w)
     w = checks.check_capturable(checked_w, w)
     scale, b = checks.check_scale_and_bias(scale, b, w.shape[1], x.dtype)
-    negative_slope = validation.check_negative_slope(negative_slope, x.dtype)
+    activation = validation.check_activation(activation, x.dtype)
     y = np.empty((len(x), w.shape[1]), x.dtype)
-    matmul(x[None], w[None], y[None], scale, b, negative_slope)
+    matmul(x[None], w[None], y[None], scale, b, activation)
     return y
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numba import prange
 
 from kernels import validation
-from kernels.numba_backend.activations import leaky_relu, leaky_relu_grad
+from kernels.numba_backend.activations import activate, activate_grad
 from kernels.numba_backend.pooling import max_pool, max_pool_grad
 from kernels.numba_backend.runtime.compiler import parallel, serial
 from kernels.numba_backend.simd.activation_kernels import multiply_kernel
@@ -130,32 +130,32 @@ def batch_norm_inference(x, gamma, beta, mean, variance, epsilon):
     return y
 
 
-def batch_norm_relu(x, gamma, beta, epsilon, negative_slope):
+def batch_norm_activation(x, gamma, beta, epsilon, activation):
     y, mean, variance = batch_norm(x, gamma, beta, epsilon)
-    return leaky_relu(y, negative_slope), mean, variance
+    return activate(y, activation), mean, variance
 
 
-def batch_norm_relu_grad(dy, x, gamma, beta, mean, variance, epsilon, negative_slope, out=None):
+def batch_norm_activation_grad(dy, x, gamma, beta, mean, variance, epsilon, activation, out=None):
     validation.check_batch_norm_grad(
         dy, x, epsilon, out, gamma=gamma, beta=beta, mean=mean, variance=variance
     )
     y = batch_norm_inference(x, gamma, beta, mean, variance, epsilon)
-    dy = leaky_relu_grad(dy, y, negative_slope)
+    dy = activate_grad(dy, y, activation)
     return batch_norm_grad(dy, x, gamma, mean, variance, epsilon, out)
 
 
-def batch_norm_relu_pool(x, gamma, beta, epsilon, negative_slope, pool_size):
-    y, mean, variance = batch_norm_relu(x, gamma, beta, epsilon, negative_slope)
+def batch_norm_activation_pool(x, gamma, beta, epsilon, activation, pool_size):
+    y, mean, variance = batch_norm_activation(x, gamma, beta, epsilon, activation)
     y, index = max_pool(y, pool_size)
     return y, index, mean, variance
 
 
-def batch_norm_relu_pool_grad(
-    dy, x, index, gamma, beta, mean, variance, epsilon, negative_slope, pool_size, out=None
+def batch_norm_activation_pool_grad(
+    dy, x, index, gamma, beta, mean, variance, epsilon, activation, pool_size, out=None
 ):
     x = validation.check_images(x, "x")
     dy = max_pool_grad(dy, index, x.shape, pool_size)
-    return batch_norm_relu_grad(dy, x, gamma, beta, mean, variance, epsilon, negative_slope, out)
+    return batch_norm_activation_grad(dy, x, gamma, beta, mean, variance, epsilon, activation, out)
 
 
 def dropout(x, rate, rng):

@@ -5,6 +5,9 @@
 
 from kernels.interface import FUNCTIONS
 from kernels.numpy_backend.activations import (
+    activate,
+    activate_grad,
+    add,
     leaky_relu,
     leaky_relu_grad,
     softmax,
@@ -22,12 +25,12 @@ from kernels.numpy_backend.convolution import (
 from kernels.numpy_backend.dense import dense, dense_grad, flatten, flatten_grad
 from kernels.numpy_backend.normalization import (
     batch_norm,
+    batch_norm_activation,
+    batch_norm_activation_grad,
+    batch_norm_activation_pool,
+    batch_norm_activation_pool_grad,
     batch_norm_grad,
     batch_norm_inference,
-    batch_norm_relu,
-    batch_norm_relu_grad,
-    batch_norm_relu_pool,
-    batch_norm_relu_pool_grad,
     dropout,
     dropout_grad,
     fold_batch_norm,

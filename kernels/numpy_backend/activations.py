@@ -1,39 +1,114 @@
-"""ReLU and leaky ReLU, softmax, and the cross-entropy loss."""
+"""Activation functions, softmax, and the cross-entropy loss."""
 
 import numpy as np
 
+from kernels.activations import (
+    GELU_CUBIC,
+    GELU_LINEAR,
+    ClippedRelu,
+    Gelu,
+    LeakyRelu,
+    Sigmoid,
+    Silu,
+    Tanh,
+)
 from kernels.validation import (
+    check_activation,
     check_activations,
     check_batch,
     check_labels,
     check_logits,
-    check_negative_slope,
     check_same_shape,
     check_smoothing,
 )
 
 
-def leaky_relu(x, negative_slope):
+def _sigmoid(x):
+    z = np.exp(-np.abs(x))  # at most 1: it cannot overflow
+    return np.where(x > 0, 1, z) / (1 + z)
+
+
+def _gelu_argument(x):
+    """Return u and its derivative, where gelu(x) = x * sigmoid(u)."""
+    with np.errstate(over="ignore"):  # infinity is right
+        square = x * x
+        return x * (GELU_LINEAR + GELU_CUBIC * square), GELU_LINEAR + 3 * GELU_CUBIC * square
+
+
+def evaluate(activation, x):
+    """Return the activation of an array."""
+    match activation:
+        case LeakyRelu(negative_slope=1):
+            return x
+        case LeakyRelu(negative_slope):
+            return np.where(x > 0, x, x * negative_slope)
+        case ClippedRelu(max_value):
+            return np.clip(x, 0, max_value)
+        case Sigmoid():
+            return _sigmoid(x)
+        case Tanh():
+            return np.tanh(x)
+        case Silu():
+            return x * _sigmoid(x)
+        case Gelu():
+            return x * _sigmoid(_gelu_argument(x)[0])
+        case _:
+            raise TypeError(f"this backend has no activation {activation!r}")
+
+
+def evaluate_grad(activation, dy, x):
+    """Return dy times the derivative of the activation at x."""
+    match activation:
+        case LeakyRelu(negative_slope):
+            return np.where(x > 0, dy, dy * negative_slope)
+        case ClippedRelu(max_value):
+            return np.where((x > 0) & (x < max_value), dy, 0)
+        case Sigmoid():
+            return dy * _sigmoid(x) * _sigmoid(-x)
+        case Tanh():
+            return dy * (1 - np.square(np.tanh(x)))
+        case Silu():
+            return dy * _sigmoid(x) * (1 + x * _sigmoid(-x))
+        case Gelu():
+            u, du = _gelu_argument(x)
+            return dy * _sigmoid(u) * (1 + x * _sigmoid(-u) * du)
+        case _:
+            raise TypeError(f"this backend has no activation {activation!r}")
+
+
+def activate(x, activation):
     x = check_activations(x, "x")
-    return np.where(x > 0, x, x * check_negative_slope(negative_slope, x.dtype))
+    return evaluate(check_activation(activation, x.dtype), x)
+
+
+def activate_grad(dy, x, activation):
+    dy, x = check_same_shape(dy, x)
+    return evaluate_grad(check_activation(activation, x.dtype), dy, x)
+
+
+def leaky_relu(x, negative_slope):
+    return activate(x, LeakyRelu(negative_slope))
 
 
 def leaky_relu_grad(dy, x, negative_slope):
-    dy, x = check_same_shape(dy, x)
-    return np.where(x > 0, dy, dy * check_negative_slope(negative_slope, x.dtype))
+    return activate_grad(dy, x, LeakyRelu(negative_slope))
 
 
-def apply_activation(y, scale, bias, negative_slope):
-    """Return the leaky ReLU of scale * y + bias.
+def add(x, other, activation=None):
+    other, x = check_same_shape(other, x, dy_name="other")
+    return evaluate(check_activation(activation, x.dtype), x + other)
 
-    The scale and the bias broadcast along the last axis of y. None stands for 1 and 0, and a
-    negative slope of 1 for no activation.
+
+def scale_and_activate(y, scale, bias, activation):
+    """Return the activation of scale * y + bias.
+
+    The scale and the bias broadcast along the last axis of y. None stands for 1 and 0.
     """
     if scale is not None:
         y = y * scale
     if bias is not None:
         y = y + bias
-    return y if negative_slope == 1 else np.where(y > 0, y, y * negative_slope)
+    return evaluate(activation, y)
 
 
 def softmax(x):

@@ -10,15 +10,15 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from kernels.geometry import Window, make_window
-from kernels.numpy_backend.activations import apply_activation
+from kernels.numpy_backend.activations import scale_and_activate
 from kernels.numpy_backend.dense import blocked_matmul
 from kernels.validation import (
+    check_activation,
     check_bias,
     check_columns,
     check_correlation,
     check_correlation_grad,
     check_images,
-    check_negative_slope,
     check_scale_and_bias,
 )
 
@@ -68,18 +68,16 @@ def filters_as_rows(w):
     return w.reshape(len(w), math.prod(w.shape[1:]))
 
 
-def correlate(
-    x, w, b=None, stride=1, padding=0, dilation=1, groups=1, scale=None, negative_slope=1.0
-):
+def correlate(x, w, b=None, stride=1, padding=0, dilation=1, groups=1, scale=None, activation=None):
     x, w, window, groups = check_correlation(x, w, stride, padding, dilation, groups)
     scale, b = check_scale_and_bias(scale, b, len(w), x.dtype)
-    negative_slope = check_negative_slope(negative_slope, x.dtype)
+    activation = check_activation(activation, x.dtype)
     y_groups = [
         # (N * OH * OW, C * KH * KW) @ (C * KH * KW, F), with the C and F of one group
         blocked_matmul(windows_as_rows(x_group, window), filters_as_rows(w_group).T)
         for x_group, w_group in zip(np.split(x, groups, axis=1), np.split(w, groups), strict=True)
     ]
-    y = apply_activation(np.concatenate(y_groups, axis=1), scale, b, negative_slope)
+    y = scale_and_activate(np.concatenate(y_groups, axis=1), scale, b, activation)
     y = y.reshape(len(x), *window.output, len(w))
     return np.ascontiguousarray(y.transpose(0, 3, 1, 2))
 

@@ -4,12 +4,12 @@ import math
 
 import numpy as np
 
-from kernels.numpy_backend.activations import apply_activation
+from kernels.numpy_backend.activations import scale_and_activate
 from kernels.validation import (
+    check_activation,
     check_dense,
     check_dense_grad,
     check_images,
-    check_negative_slope,
     check_rows_grad,
     check_scale_and_bias,
 )
@@ -46,11 +46,11 @@ def flatten_grad(dy, image_shape):
     return dy.reshape(len(dy), *image_shape)
 
 
-def dense(x, w, b=None, scale=None, negative_slope=1.0):
+def dense(x, w, b=None, scale=None, activation=None):
     x, w = check_dense(x, w)
     scale, b = check_scale_and_bias(scale, b, w.shape[1], x.dtype)
-    negative_slope = check_negative_slope(negative_slope, x.dtype)
-    return apply_activation(blocked_matmul(x, w), scale, b, negative_slope)
+    activation = check_activation(activation, x.dtype)
+    return scale_and_activate(blocked_matmul(x, w), scale, b, activation)
 
 
 def dense_grad(dy, x, w, need_dx=True, out=None):

@@ -1,8 +1,8 @@
-"""Batch normalization, alone and together with ReLU and max pooling, and dropout."""
+"""Batch normalization, alone and together with an activation and max pooling, and dropout."""
 
 import numpy as np
 
-from kernels.numpy_backend.activations import leaky_relu, leaky_relu_grad
+from kernels.numpy_backend.activations import activate, activate_grad
 from kernels.numpy_backend.pooling import max_pool, max_pool_grad
 from kernels.validation import (
     check_activations,
@@ -88,32 +88,32 @@ def update_running_stats(running_mean, running_variance, mean, variance, momentu
         running += (1 - momentum) * batch
 
 
-def batch_norm_relu(x, gamma, beta, epsilon, negative_slope):
+def batch_norm_activation(x, gamma, beta, epsilon, activation):
     y, mean, variance = batch_norm(x, gamma, beta, epsilon)
-    return leaky_relu(y, negative_slope), mean, variance
+    return activate(y, activation), mean, variance
 
 
-def batch_norm_relu_grad(dy, x, gamma, beta, mean, variance, epsilon, negative_slope, out=None):
+def batch_norm_activation_grad(dy, x, gamma, beta, mean, variance, epsilon, activation, out=None):
     dy, x, epsilon, (gamma, beta, mean, variance) = check_batch_norm_grad(
         dy, x, epsilon, out, gamma=gamma, beta=beta, mean=mean, variance=variance
     )
     y = _normalize(x, gamma, beta, mean, variance, epsilon)
-    dy = leaky_relu_grad(dy, y, negative_slope)
+    dy = activate_grad(dy, y, activation)
     return _normalize_grad(dy, x, gamma, mean, variance, epsilon)
 
 
-def batch_norm_relu_pool(x, gamma, beta, epsilon, negative_slope, pool_size):
-    y, mean, variance = batch_norm_relu(x, gamma, beta, epsilon, negative_slope)
+def batch_norm_activation_pool(x, gamma, beta, epsilon, activation, pool_size):
+    y, mean, variance = batch_norm_activation(x, gamma, beta, epsilon, activation)
     y, index = max_pool(y, pool_size)
     return y, index, mean, variance
 
 
-def batch_norm_relu_pool_grad(
-    dy, x, index, gamma, beta, mean, variance, epsilon, negative_slope, pool_size, out=None
+def batch_norm_activation_pool_grad(
+    dy, x, index, gamma, beta, mean, variance, epsilon, activation, pool_size, out=None
 ):
     x = check_images(x, "x")
     dy = max_pool_grad(dy, index, x.shape, pool_size)
-    return batch_norm_relu_grad(dy, x, gamma, beta, mean, variance, epsilon, negative_slope, out)
+    return batch_norm_activation_grad(dy, x, gamma, beta, mean, variance, epsilon, activation, out)
 
 
 def dropout_mask(shape, dtype, rate, rng):

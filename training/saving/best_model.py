@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from layers import walk
 from training.network import Network
 from training.saving import model_file
 
@@ -25,7 +26,8 @@ class BestModel:
     ----------
     score : (validation accuracy, -validation loss), or None before the first validation
     arrays : list of dict of str to array
-        The arrays of each layer in the best state; empty before the first epoch.
+        The arrays of each layer in the best state, in the order of `walk`; empty before the first
+        epoch.
     epochs_since_best : int
         The number of epochs since the best one.
     saved : bool
@@ -50,7 +52,7 @@ class BestModel:
             self.score = score
         arrays = [
             {name: array.copy() for name, array in layer.arrays.items()}
-            for layer in self._model.layers
+            for layer in walk(self._model.layers)
         ]
         self.set_arrays(arrays, epochs_since_best=0)
         if save and self._path is not None:
@@ -95,5 +97,5 @@ class BestModel:
 
     def restore(self) -> None:
         """Restore the best state of the model, if there is one."""
-        for layer, arrays in zip(self._model.layers, self.arrays, strict=False):
+        for layer, arrays in zip(walk(self._model.layers), self.arrays, strict=False):
             layer.set_arrays(arrays)

@@ -3,6 +3,7 @@
 import base64
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,7 +12,7 @@ import numpy as np
 from kernels import get_backend
 from kernels.scalars import check_int, check_number
 from kernels.validation import standardize_dtype
-from layers import LAYER_TYPES
+from layers import LAYER_TYPES, Layer, Residual, walk
 from training.errors import InputError
 from training.input_format import check_resize
 from training.input_stats import InputStats
@@ -20,6 +21,17 @@ from training.saving import atomic_file
 
 FORMAT = "cnn-model"
 VERSION = 1
+# The entries of a Residual that hold layers, in the order of `walk`.
+PATHS = "body", "shortcut"
+# What wrong values in a document raise.
+INVALID = (
+    ValueError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    MemoryError,
+    RecursionError,
+)
 HINT = "; copy the file once more, or train again"
 
 AnyModel = TypeVar("AnyModel", bound=Network)
@@ -75,7 +87,7 @@ def find_non_finite(model: Network) -> str | None:
 
     Return None if all are valid.
     """
-    for layer in model.layers:
+    for layer in walk(model.layers):
         for name, array in layer.arrays.items():
             if not np.isfinite(array).all():
                 return f"{name} of layer {layer} holds numbers that are not finite"
@@ -89,7 +101,7 @@ def check_saveable(model: Network) -> None:
 
     That is one with a layer of an unknown type, or with a number that is not finite.
     """
-    for layer in model.layers:
+    for layer in walk(model.layers):
         layer_type = type(layer)
         if LAYER_TYPES.get(layer_type.__name__) is not layer_type:
             raise ValueError(
@@ -113,7 +125,8 @@ def to_document(model: Network, encoded: list[dict[str, Any]] | None = None) -> 
     ----------
     model : Model
     encoded : list of dict, optional
-        The arrays of each layer, if they are encoded already; see `encode_layers`.
+        The arrays of each layer, in the order of `walk`, if they are encoded already; see
+        `encode_layers`.
 
     Raises
     ------
@@ -122,7 +135,8 @@ def to_document(model: Network, encoded: list[dict[str, Any]] | None = None) -> 
     """
     check_saveable(model)
     if encoded is None:
-        encoded = encode_layers([layer.arrays for layer in model.layers])
+        encoded = encode_layers([layer.arrays for layer in walk(model.layers)])
+    arrays = iter(encoded)
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -137,17 +151,23 @@ def to_document(model: Network, encoded: list[dict[str, Any]] | None = None) -> 
             "std": model.std.tolist(),
             "pixels": list(model.input_stats),
         },
-        "layers": [
-            {
-                "type": type(layer).__name__,
-                "name": layer.name,
-                "config": layer.config(),
-                "arrays": arrays,
-            }
-            for layer, arrays in zip(model.layers, encoded, strict=True)
-        ],
+        "layers": [_to_entry(layer, arrays) for layer in model.layers],
         "history": model.history,
     }
+
+
+def _to_entry(layer: Layer, arrays: Iterator[dict[str, Any]]) -> dict[str, Any]:
+    """Return the entry of a layer; the next of ``arrays`` are its own and of the layers inside."""
+    entry: dict[str, Any] = {
+        "type": type(layer).__name__,
+        "name": layer.name,
+        "config": layer.config(),
+        "arrays": next(arrays),
+    }
+    if isinstance(layer, Residual):
+        for path in PATHS:
+            entry[path] = [_to_entry(inner, arrays) for inner in getattr(layer, path)]
+    return entry
 
 
 def save(model: Network, path: str | Path) -> None:
@@ -230,7 +250,7 @@ def load(cls: type[AnyModel], path: str | Path, backend: str, dtype: Any) -> Any
         return _from_document(cls, document, backend, dtype)
     except KeyError as error:
         raise InputError(f"{path}: the entry {error} is missing{HINT}") from None
-    except (ValueError, TypeError, AttributeError, OverflowError, MemoryError) as error:
+    except INVALID as error:
         raise InputError(f"{path}: is not a valid model: {error}{HINT}") from None
 
 
@@ -280,14 +300,11 @@ def _from_document(
 
 def _add(model: Network, entry: dict[str, Any]) -> None:
     """Append a saved layer."""
-    type_name = entry["type"]
-    if type_name not in LAYER_TYPES:
-        raise ValueError(f"unknown layer type {type_name!r}; known are {', '.join(LAYER_TYPES)}")
-    if not isinstance(entry["name"], str) or not entry["name"].isprintable():
-        raise TypeError(f"the name of a layer must be printable text, got {entry['name']!r}")
-    entries = entry["arrays"]
+    layer = _make_layer(entry)
+    arrays = dict(zip(walk([layer]), _walk_arrays(entry), strict=True))
 
-    def load_array(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    def load_array(layer: Layer, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        entries = arrays[layer]
         if name not in entries:
             raise ValueError(f"its {name} is missing")
         try:
@@ -297,7 +314,36 @@ def _add(model: Network, entry: dict[str, Any]) -> None:
         except ValueError as error:
             raise ValueError(f"its {name} {error}") from None
 
-    model.add(LAYER_TYPES[type_name](**entry["config"], name=entry["name"]), load_array)
-    layer = model.layers[-1]
-    if set(entries) != set(layer.arrays):
-        raise ValueError(f"layer {layer} has arrays {sorted(layer.arrays)}, not {sorted(entries)}")
+    model.add(layer, load_array)
+    for each, entries in arrays.items():
+        if set(entries) != set(each.arrays):
+            raise ValueError(
+                f"layer {each} has arrays {sorted(each.arrays)}, not {sorted(entries)}"
+            )
+
+
+def _make_layer(entry: dict[str, Any]) -> Layer:
+    """Return a saved layer, without its arrays."""
+    type_name = entry["type"]
+    if type_name not in LAYER_TYPES:
+        raise ValueError(f"unknown layer type {type_name!r}; known are {', '.join(LAYER_TYPES)}")
+    if not isinstance(entry["name"], str) or not entry["name"].isprintable():
+        raise TypeError(f"the name of a layer must be printable text, got {entry['name']!r}")
+    layer_type: Any = LAYER_TYPES[type_name]
+    if layer_type is not Residual:
+        return layer_type(**entry["config"], name=entry["name"])
+    paths = []
+    for path in PATHS:
+        if not isinstance(entry[path], list):
+            raise TypeError(f"the {path} of a Residual must be a list, got {entry[path]!r}")
+        paths.append([_make_layer(inner) for inner in entry[path]])
+    body, shortcut = paths
+    return Residual(*body, shortcut=shortcut, **entry["config"], name=entry["name"])
+
+
+def _walk_arrays(entry: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the saved arrays of a layer and of the layers inside it, in the order of `walk`."""
+    yield entry["arrays"]
+    for path in PATHS if entry["type"] == "Residual" else ():
+        for inner in entry[path]:
+            yield from _walk_arrays(inner)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from kernels.scalars import check_bool, check_int, check_number
+from layers import walk
 from training.errors import InputError
 from training.network import Network
 from training.saving import model_file
@@ -224,11 +225,11 @@ class TrainingState:
         steps = check_int(run["optimizer"]["steps"], "steps", 0)
         state = _decode(run["optimizer"]["state"], optimizer.state)
         entries = run["best"]["arrays"]
-        if len(entries) != len(model.layers) and (entries or epoch):
+        layers = list(walk(model.layers))
+        if len(entries) != len(layers) and (entries or epoch):
             raise ValueError("its best epoch has another number of layers")
         arrays = [
-            _decode(entry, layer.arrays)
-            for entry, layer in zip(entries, model.layers, strict=False)
+            _decode(entry, layer.arrays) for entry, layer in zip(entries, layers, strict=False)
         ]
         score = run["best"]["score"]
         if score is not None:
@@ -253,4 +254,4 @@ class TrainingState:
 
 
 def _generators(model: Network) -> list[np.random.Generator]:
-    return [model.rng, *(layer.rng for layer in model.layers)]
+    return [model.rng, *(layer.rng for layer in walk(model.layers))]

@@ -12,10 +12,11 @@ from kernels.geometry import Window, make_window
 from kernels.numba_backend.packed import checks, convolution, normalization, pooling
 from kernels.numba_backend.packed import dense as dense_kernels
 from kernels.numba_backend.packed.activations import (
+    activate,
+    activate_grad,
+    add,
     dropout,
     dropout_grad,
-    leaky_relu,
-    leaky_relu_grad,
     softmax,
     softmax_cross_entropy,
     softmax_grad,
@@ -30,15 +31,13 @@ from kernels.numba_backend.packed.layout import (
 from kernels.scalars import check_bool
 
 
-def correlate(
-    x, w, b=None, stride=1, padding=0, dilation=1, groups=1, scale=None, negative_slope=1.0
-):
+def correlate(x, w, b=None, stride=1, padding=0, dilation=1, groups=1, scale=None, activation=None):
     checks.check_images(x)
     w, groups = checks.check_filters(w, x.shape, x.dtype, groups)
     scale, b = checks.check_scale_and_bias(scale, b, len(w), x.dtype)
     window = make_window(x.shape[2:], w.shape[2:], stride, padding, dilation)
-    negative_slope = validation.check_negative_slope(negative_slope, x.dtype)
-    return convolution.correlate(x, w, b, window, groups, scale, negative_slope)
+    activation = validation.check_activation(activation, x.dtype)
+    return convolution.correlate(x, w, b, window, groups, scale, activation)
 
 
 def correlate_grad(dy, x, w, stride=1, padding=0, dilation=1, groups=1, need_dx=True, out=None):
@@ -80,23 +79,22 @@ def avg_pool_grad(dy, x_shape, pool_size, stride=None, padding=0):
     return pooling.avg_pool_grad(dy, _check_pool_grad(dy, x_shape, pool_size, stride, padding))
 
 
-def batch_norm_relu(x, gamma, beta, epsilon, negative_slope):
+def batch_norm_activation(x, gamma, beta, epsilon, activation):
     gamma, beta = checks.check_vectors(x, gamma=gamma, beta=beta)
-    epsilon, negative_slope = checks.check_scalars(epsilon, negative_slope, x.dtype)
-    return normalization.batch_norm_relu(x, gamma, beta, epsilon, negative_slope)
+    epsilon, activation = checks.check_scalars(epsilon, activation, x.dtype)
+    return normalization.batch_norm_activation(x, gamma, beta, epsilon, activation)
 
 
-def batch_norm_relu_grad(dy, x, gamma, beta, mean, variance, epsilon, negative_slope, out=None):
+def batch_norm_activation_grad(dy, x, gamma, beta, mean, variance, epsilon, activation, out=None):
     checks.check_same_shape(dy=dy, x=x)
     vectors = checks.check_vectors(x, gamma=gamma, beta=beta, mean=mean, variance=variance)
-    epsilon, negative_slope = checks.check_scalars(epsilon, negative_slope, x.dtype)
+    epsilon, activation = checks.check_scalars(epsilon, activation, x.dtype)
     out = validation.check_out(out, [x.shape[1:2]] * 2, vectors)
-    return normalization.batch_norm_relu_grad(dy, x, *vectors, epsilon, negative_slope, out)
+    return normalization.batch_norm_activation_grad(dy, x, *vectors, epsilon, activation, out)
 
 
-# Without an activation: a negative slope of 1 leaves every value as it is.
 def batch_norm(x, gamma, beta, epsilon):
-    return batch_norm_relu(x, gamma, beta, epsilon, 1)
+    return batch_norm_activation(x, gamma, beta, epsilon, None)
 
 
 def batch_norm_inference(x, gamma, beta, mean, variance, epsilon):
@@ -105,44 +103,44 @@ def batch_norm_inference(x, gamma, beta, mean, variance, epsilon):
 
 
 def batch_norm_grad(dy, x, gamma, mean, variance, epsilon, out=None):
-    # Only the activation depends on beta, and a slope of 1 has none: any vector will do.
-    return batch_norm_relu_grad(dy, x, gamma, gamma, mean, variance, epsilon, 1, out)
+    # Only the gradient of an activation depends on beta: any vector will do.
+    return batch_norm_activation_grad(dy, x, gamma, gamma, mean, variance, epsilon, None, out)
 
 
-def batch_norm_relu_pool(x, gamma, beta, epsilon, negative_slope, pool_size):
+def batch_norm_activation_pool(x, gamma, beta, epsilon, activation, pool_size):
     checks.check_images(x)
     gamma, beta = checks.check_vectors(x, gamma=gamma, beta=beta)
     window = validation.make_pool_window(x.shape[2:], pool_size, None, 0)
-    epsilon, negative_slope = checks.check_scalars(epsilon, negative_slope, x.dtype)
-    return normalization.batch_norm_relu_pool(x, gamma, beta, epsilon, negative_slope, window)
+    epsilon, activation = checks.check_scalars(epsilon, activation, x.dtype)
+    return normalization.batch_norm_activation_pool(x, gamma, beta, epsilon, activation, window)
 
 
-def batch_norm_relu_pool_grad(
-    dy, x, index, gamma, beta, mean, variance, epsilon, negative_slope, pool_size, out=None
+def batch_norm_activation_pool_grad(
+    dy, x, index, gamma, beta, mean, variance, epsilon, activation, pool_size, out=None
 ):
     checks.check_compatible(dy=dy, x=x)
     window = _check_pool_grad(dy, x.shape, pool_size, None, 0)
     if not isinstance(index, tuple) or len(index) != 2:
-        raise TypeError("index must be what batch_norm_relu_pool returned")
+        raise TypeError("index must be what batch_norm_activation_pool returned")
     argmax_taps, x_at_max = index
     argmax_taps = checks.check_argmax_taps(argmax_taps, dy, window)
     checks.check_same_shape(dy=dy, index=x_at_max)
     vectors = checks.check_vectors(x, gamma=gamma, beta=beta, mean=mean, variance=variance)
     gamma, beta, mean, variance = vectors
-    epsilon, negative_slope = checks.check_scalars(epsilon, negative_slope, x.dtype)
+    epsilon, activation = checks.check_scalars(epsilon, activation, x.dtype)
     out = validation.check_out(out, [x.shape[1:2]] * 2, vectors)
-    return normalization.batch_norm_relu_pool_grad(
-        dy, x, (argmax_taps, x_at_max), gamma, beta, mean, variance, epsilon, negative_slope,
+    return normalization.batch_norm_activation_pool_grad(
+        dy, x, (argmax_taps, x_at_max), gamma, beta, mean, variance, epsilon, activation,
         window, out,
     )  # fmt: skip
 
 
-def dense(x, w, b=None, scale=None, negative_slope=1.0):
+def dense(x, w, b=None, scale=None, activation=None):
     checks.check_rows(x, "x")
     w = checks.check_weights(w, x.shape[1], x.dtype)
     scale, b = checks.check_scale_and_bias(scale, b, w.shape[1], x.dtype)
-    negative_slope = validation.check_negative_slope(negative_slope, x.dtype)
-    return dense_kernels.dense(x, w, b, scale, negative_slope)
+    activation = validation.check_activation(activation, x.dtype)
+    return dense_kernels.dense(x, w, b, scale, activation)
 
 
 def dense_grad(dy, x, w, need_dx=True, out=None):

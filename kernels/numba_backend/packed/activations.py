@@ -1,4 +1,4 @@
-"""Activations, dropout and the loss on the packed layout.
+"""Activations, sums, dropout and the loss on the packed layout.
 
 Whatever works on single pixels runs over the flat memory of a batch, padding lanes included, with
 the kernels that plain arrays use too.
@@ -12,8 +12,9 @@ from kernels.numba_backend.packed.layout import PackedBatch, pack, unpack
 from kernels.numba_backend.runtime.buffer_pool import empty
 from kernels.numba_backend.runtime.capture import launch
 from kernels.numba_backend.simd.activation_kernels import (
-    leaky_relu_grad_kernel,
-    leaky_relu_kernel,
+    activate_grad_kernel,
+    activate_kernel,
+    add_kernel,
     multiply_kernel,
     softmax_cross_entropy_kernel,
     softmax_grad_kernel,
@@ -22,19 +23,27 @@ from kernels.numba_backend.simd.activation_kernels import (
 from kernels.numpy_backend.normalization import dropout_mask
 
 
-def leaky_relu(x: PackedBatch, negative_slope) -> PackedBatch:
-    negative_slope = validation.check_negative_slope(negative_slope, x.dtype)
+def activate(x: PackedBatch, activation) -> PackedBatch:
+    activation = validation.check_activation(activation, x.dtype)
     y = x.like()
-    launch(leaky_relu_kernel, x.flat, negative_slope, y.flat)
+    launch(activate_kernel, x.flat, activation, y.flat)
     return y
 
 
-def leaky_relu_grad(dy: PackedBatch, x: PackedBatch, negative_slope) -> PackedBatch:
+def activate_grad(dy: PackedBatch, x: PackedBatch, activation) -> PackedBatch:
     checks.check_same_shape(dy=dy, x=x)
-    negative_slope = validation.check_negative_slope(negative_slope, x.dtype)
+    activation = validation.check_activation(activation, x.dtype)
     dx = dy.like()
-    launch(leaky_relu_grad_kernel, dy.flat, x.flat, negative_slope, dx.flat)
+    launch(activate_grad_kernel, dy.flat, x.flat, activation, dx.flat)
     return dx
+
+
+def add(x: PackedBatch, other: PackedBatch, activation=None) -> PackedBatch:
+    checks.check_same_shape(x=x, other=other)
+    activation = validation.check_activation(activation, x.dtype)
+    y = x.like()
+    launch(add_kernel, x.flat, other.flat, activation, y.flat)
+    return y
 
 
 def _draw_mask(mask: np.ndarray, rate: float, rng: np.random.Generator) -> None:

@@ -91,10 +91,9 @@ def check_vectors(x: PackedBatch, **vectors: Any) -> list[np.ndarray]:
     return checked
 
 
-def check_scalars(epsilon: Any, negative_slope: Any, dtype: np.dtype):
-    """Return the checked scalars of a batch normalization with an activation."""
-    epsilon = validation.check_epsilon(epsilon)
-    return epsilon, validation.check_negative_slope(negative_slope, dtype)
+def check_scalars(epsilon: Any, activation: Any, dtype: np.dtype):
+    """Return the checked epsilon of a batch normalization and the activation that follows it."""
+    return validation.check_epsilon(epsilon), validation.check_activation(activation, dtype)
 
 
 def check_argmax_taps(index: Any, y: PackedBatch, window: Window) -> np.ndarray:

@@ -29,6 +29,7 @@ from kernels.numba_backend.simd.tiled_matmul import (
 )
 from kernels.numba_backend.simd.vectors import load, splat, store
 from kernels.numpy_backend.dense import MAX_SUM_TERMS
+from kernels.validation import check_activation
 
 # Each tile of the weight gradient is one task. Where tiles are few, the batch is cut into parts as
 # well, so that all threads have work; where pixels are many, so that no sum is too long. The number
@@ -65,14 +66,14 @@ def copy_zero_padded(x, out, pad_begin, dilation):
 @serial
 def _correlate(
     needs_copy, x, padded, pad_begin, dilation, x_strides, x_offsets, w, w_strides, w_offsets,
-    scale, bias, negative_slope, y, y_strides, counts, tile,
+    scale, bias, activation, y, y_strides, counts, tile,
 ):  # fmt: skip
     """y = the matrix product of w and the windows of x; ``needs_copy`` pads x first."""
     if needs_copy:
         copy_zero_padded(x, padded, pad_begin, dilation)
     tiled_matmul(
         padded.reshape(-1), x_strides, x_offsets, w.reshape(-1), w_strides, w_offsets, scale, bias,
-        negative_slope, y.reshape(-1), y_strides, counts, tile,
+        activation, y.reshape(-1), y_strides, counts, tile,
     )  # fmt: skip
 
 
@@ -226,7 +227,9 @@ def _padded_input(x: PackedBatch, plan: _Plan) -> np.ndarray:
     return padded
 
 
-def _product(x: PackedBatch, x_padding, x_layout, w, w_layout, affine, slope, y_shape, y_layout):
+def _product(
+    x: PackedBatch, x_padding, x_layout, w, w_layout, affine, activation, y_shape, y_layout
+):
     """Return the product of w and the windows of x, by `_correlate`.
 
     The layouts are attributes of `_Plan`, and ``affine`` is the scale and the bias.
@@ -235,7 +238,7 @@ def _product(x: PackedBatch, x_padding, x_layout, w, w_layout, affine, slope, y_
     needs_copy, images, padded, pad_begin, dilation = _get_padded(x, *x_padding)
     launch(
         _correlate, needs_copy, images, padded, pad_begin, dilation, *x_layout, w, *w_layout,
-        *affine, x.dtype.type(slope), y.data, *y_layout,
+        *affine, activation, y.data, *y_layout,
     )  # fmt: skip
     if needs_copy:
         x.padded[x_padding] = padded
@@ -255,16 +258,12 @@ def _use_winograd(window: Window, groups: int, w_shape: tuple) -> bool:
     return is_plain and window.size == (3, 3) and min(F, channels) > 16
 
 
-def correlate(
-    x: PackedBatch, w, b, window: Window, groups: int, scale, negative_slope: float
-) -> PackedBatch:
+def correlate(x: PackedBatch, w, b, window: Window, groups: int, scale, activation) -> PackedBatch:
     if _use_winograd(window, groups, w.shape):
-        return winograd.correlate(x, w, b, window, scale, negative_slope)
+        return winograd.correlate(x, w, b, window, scale, activation)
     plan = _plan(len(x.data), w.shape, window, groups, x.lanes)
     affine = scale_and_bias(scale, b, len(w), x.dtype)
-    return _product(
-        x, plan.x_padding, plan.x, w, plan.w, affine, negative_slope, plan.y_shape, plan.y
-    )
+    return _product(x, plan.x_padding, plan.x, w, plan.w, affine, activation, plan.y_shape, plan.y)
 
 
 def input_gradient(dy: PackedBatch, w, window: Window, groups: int) -> PackedBatch:
@@ -273,8 +272,9 @@ def input_gradient(dy: PackedBatch, w, window: Window, groups: int) -> PackedBat
         return winograd.input_gradient(dy, w, window)
     plan = _plan(len(dy.data), w.shape, window, groups, dy.lanes)
     affine = scale_and_bias(None, None, plan.dx_shape[0], dy.dtype)
+    identity = check_activation(None, dy.dtype)
     return _product(
-        dy, plan.dy_padding, plan.dy, w, plan.reversed_w, affine, 1, plan.dx_shape, plan.dx
+        dy, plan.dy_padding, plan.dy, w, plan.reversed_w, affine, identity, plan.dx_shape, plan.dx
     )
 
 

@@ -22,6 +22,7 @@ from kernels.numba_backend.simd.tiled_matmul import (
     strided_offsets,
     tiled_matmul,
 )
+from kernels.validation import check_activation
 
 
 @lru_cache(maxsize=256)
@@ -32,7 +33,7 @@ def _image_offsets(N: int, features: int, lanes: int) -> np.ndarray:
 
 
 def _matmul(
-    x: PackedBatch, w, w_stride: int, w_offsets, units: int, scale=None, b=None, negative_slope=1.0
+    x: PackedBatch, w, w_stride: int, w_offsets, units: int, scale=None, b=None, activation=None
 ) -> PackedBatch:
     """y[u] = scale[u] * sum over t of w[u * w_stride + w_offsets[t]] * x[t] + b[u].
 
@@ -43,17 +44,17 @@ def _matmul(
     launch(
         tiled_matmul, x.data.reshape(-1), (0, 0, 0, K * L), strided_offsets(K, L),
         w.reshape(-1), (0, w_stride), w_offsets,
-        *scale_and_bias(scale, b, units, x.dtype), x.dtype.type(negative_slope),
+        *scale_and_bias(scale, b, units, x.dtype), check_activation(activation, x.dtype),
         y.data.reshape(-1), (0, 0, 0, L, units * L),
         (1, 1, 1, units, B), outer_product_tile_shape(units, B),
     )  # fmt: skip
     return y
 
 
-def dense(x: PackedBatch, w, b=None, scale=None, negative_slope=1.0) -> PackedBatch:
+def dense(x: PackedBatch, w, b=None, scale=None, activation=None) -> PackedBatch:
     features, units = w.shape
     w_offsets = strided_offsets(features, units)
-    return _matmul(x, w, 1, w_offsets, units, scale, b, negative_slope)
+    return _matmul(x, w, 1, w_offsets, units, scale, b, activation)
 
 
 def input_gradient(dy: PackedBatch, w) -> PackedBatch:
@@ -75,7 +76,7 @@ def _unpack_rows(x, out):
 
 @serial
 def _weight_gradient(
-    dy, dy_rows, dy_strides, dy_offsets, x, x_strides, x_offsets, ones, zeros, negative_slope,
+    dy, dy_rows, dy_strides, dy_offsets, x, x_strides, x_offsets, ones, zeros, identity,
     padded_dw, dw_strides, counts, tile, dw, db,
 ):  # fmt: skip
     """dw = x.T @ dy, summed over the images with the units in the lanes; db = the sums of dy.
@@ -85,7 +86,7 @@ def _weight_gradient(
     _unpack_rows(dy, dy_rows)
     tiled_matmul(
         dy_rows.reshape(-1), dy_strides, dy_offsets, x.reshape(-1), x_strides, x_offsets,
-        ones, zeros, negative_slope, padded_dw.reshape(-1), dw_strides, counts, tile,
+        ones, zeros, identity, padded_dw.reshape(-1), dw_strides, counts, tile,
     )  # fmt: skip
     if padded_dw.shape[1] != dw.shape[1]:
         for k in range(dw.shape[0]):
@@ -104,7 +105,7 @@ def weight_gradient(dy: PackedBatch, x: PackedBatch, out=None):
         _weight_gradient, dy.planes,
         empty((N, vectors * L), dy.dtype), (0, 0, 0, L), strided_offsets(N, vectors * L),
         x.data, (0, L), _image_offsets(N, features, L),
-        *scale_and_bias(None, None, features, dy.dtype), dy.dtype.type(1),
+        *scale_and_bias(None, None, features, dy.dtype), check_activation(None, dy.dtype),
         padded_dw, (0, 0, 0, vectors * L, L),
         (1, 1, 1, features, vectors), outer_product_tile_shape(features, vectors), dw, db,
     )  # fmt: skip

@@ -2,8 +2,8 @@
 
 Activations are large and a normalization does little arithmetic with each: its time goes into
 reading and writing them. So the activation, and a max pooling if one follows, run in the same
-sweep over memory, and the arrays between them are never written. All kernels take the negative
-slope of a leaky ReLU: 1 is no activation, 0 the plain ReLU.
+sweep over memory, and the arrays between them are never written. The kernels take a description of
+the activation from `kernels.activations`.
 
 Most kernels see x as (B, C, S, L): B blocks of L images, C channels and S pixels. Those that pool
 see it as (B * C, H, W, L). A name that ends in ``_v`` is a vector with one number in all lanes.
@@ -20,13 +20,14 @@ from functools import lru_cache
 import numpy as np
 from numba import prange
 
+from kernels.activations import LeakyRelu
 from kernels.geometry import Window
 from kernels.numba_backend.packed.layout import PackedBatch
 from kernels.numba_backend.packed.pooling import index_dtype
 from kernels.numba_backend.runtime.buffer_pool import allocate_outputs, empty
 from kernels.numba_backend.runtime.capture import launch
 from kernels.numba_backend.runtime.compiler import inlined, parallel, serial
-from kernels.numba_backend.simd.activation_kernels import leaky_relu_vector
+from kernels.numba_backend.simd.activations import activate, activate_grad
 from kernels.numba_backend.simd.tiled_matmul import CHUNK_VECTORS
 from kernels.numba_backend.simd.vectors import (
     load,
@@ -167,8 +168,8 @@ def _channel_scales(gamma, variance, epsilon):
 
 
 @parallel
-def _normalize(x, valid_lanes, mean, scale, beta, negative_slope, y):
-    """y = leaky ReLU of (x - mean) * scale + beta.
+def _normalize(x, valid_lanes, mean, scale, beta, activation, y):
+    """y = the activation of (x - mean) * scale + beta.
 
     Padding lanes become 0: otherwise each normalization in turn would multiply what they hold.
     """
@@ -177,18 +178,15 @@ def _normalize(x, valid_lanes, mean, scale, beta, negative_slope, y):
     for task in prange(B * C):
         b, c = task // C, task % C
         mean_v, scale_v, beta_v = splat(mean[c]), splat(scale[c]), splat(beta[c])
-        slope_v, zero = splat(negative_slope), splat(x.dtype.type(0))
+        zero = splat(x.dtype.type(0))
         is_valid = load(valid_lanes, b * L) > zero
         for p in range(task * S * L, (task + 1) * S * L, L):
-            value = (load(x_flat, p) - mean_v) * scale_v + beta_v
-            value = leaky_relu_vector(value, slope_v, zero)
+            value = activate((load(x_flat, p) - mean_v) * scale_v + beta_v, activation)
             store(y_flat, p, where(is_valid, value, zero))
 
 
 @parallel
-def _normalize_and_pool(
-    x, size, valid_lanes, mean, scale, beta, negative_slope, y, index, x_at_max
-):
+def _normalize_and_pool(x, size, valid_lanes, mean, scale, beta, activation, y, index, x_at_max):
     """y = the maximum of `_normalize` in each window, index its tap, x_at_max the x it came from.
 
     x is (B * C, H, W, L), and y, index and x_at_max are (B * C, OH, OW, L).
@@ -202,7 +200,7 @@ def _normalize_and_pool(
     for task in prange(planes):
         b, c = task // C, task % C
         mean_v, scale_v, beta_v = splat(mean[c]), splat(scale[c]), splat(beta[c])
-        slope_v, zero, lowest = splat(negative_slope), splat(real(0)), splat(real(-np.inf))
+        zero, lowest = splat(real(0)), splat(real(-np.inf))
         is_valid = load(valid_lanes, b * L) > zero
         for i in range(OH):
             for j in range(OW):
@@ -212,8 +210,7 @@ def _normalize_and_pool(
                 for r in range(KH):
                     for q in range(KW):
                         pixel = load(x_flat, (first_pixel + r * W + q) * L)
-                        value = (pixel - mean_v) * scale_v + beta_v
-                        value = leaky_relu_vector(value, slope_v, zero)
+                        value = activate((pixel - mean_v) * scale_v + beta_v, activation)
                         is_larger = is_new_max(value, largest)
                         largest = where(is_larger, value, largest)
                         x_largest = where(is_larger, pixel, x_largest)
@@ -226,12 +223,11 @@ def _normalize_and_pool(
 
 
 @parallel
-def _gradient_sums(dy, x, mean, scale, beta, negative_slope, sums):
+def _gradient_sums(dy, x, mean, scale, beta, activation, sums):
     """sums (2, parts, C) = the sums of g and of g * (x - mean) over each part of each channel.
 
-    g is the gradient with respect to the input of the activation: dy, times the negative slope
-    where that input is not positive. The input is computed again from x. Padding lanes of dy hold
-    0.
+    g is the gradient with respect to the input of the activation, which is computed again from x.
+    Padding lanes of dy hold 0.
     """
     B, C, S, L = x.shape
     x_flat, dy_flat = x.reshape(-1), dy.reshape(-1)
@@ -239,7 +235,7 @@ def _gradient_sums(dy, x, mean, scale, beta, negative_slope, sums):
     for task in prange(parts * C):
         part, c = task // C, task % C
         mean_v, scale_v, beta_v = splat(mean[c]), splat(scale[c]), splat(beta[c])
-        slope_v, zero = splat(negative_slope), splat(x.dtype.type(0))
+        zero = splat(x.dtype.type(0))
         sum_g, sum_g_deviation = 0.0, 0.0
         first, stop = part * B // parts, (part + 1) * B // parts
         # In rows (S = 1) a channel has one vector in each block: all blocks are one run.
@@ -251,8 +247,8 @@ def _gradient_sums(dy, x, mean, scale, beta, negative_slope, sums):
                 chunk_stop = start + min(CHUNK_VECTORS, length - s) * stride
                 for p in range(start, chunk_stop, stride):
                     deviation = load(x_flat, p) - mean_v
-                    g = load(dy_flat, p)
-                    g = where(deviation * scale_v + beta_v > zero, g, g * slope_v)
+                    value = deviation * scale_v + beta_v
+                    g = activate_grad(load(dy_flat, p), value, activation)
                     acc_g += g
                     acc_g_deviation += g * deviation
                 sum_g += np.float64(reduce_sum(acc_g))
@@ -283,9 +279,7 @@ def _parameter_gradients(sums, count, gamma, variance, epsilon, dgamma, dbeta):
 
 
 @parallel
-def _input_gradient(
-    dy, x, valid_lanes, mean, scale, beta, negative_slope, constant, linear_coef, dx
-):
+def _input_gradient(dy, x, valid_lanes, mean, scale, beta, activation, constant, linear_coef, dx):
     """dx = scale * g - constant - linear_coef * (x - mean), with g as in `_gradient_sums`.
 
     Padding lanes of dx become 0.
@@ -296,50 +290,49 @@ def _input_gradient(
         b, c = task // C, task % C
         mean_v, scale_v, beta_v = splat(mean[c]), splat(scale[c]), splat(beta[c])
         constant_v, linear_coef_v = splat(constant[c]), splat(linear_coef[c])
-        slope_v, zero = splat(negative_slope), splat(x.dtype.type(0))
+        zero = splat(x.dtype.type(0))
         is_valid = load(valid_lanes, b * L) > zero
         for p in range(task * S * L, (task + 1) * S * L, L):
             deviation = load(x_flat, p) - mean_v
-            g = load(dy_flat, p)
-            g = where(deviation * scale_v + beta_v > zero, g, g * slope_v)
+            g = activate_grad(load(dy_flat, p), deviation * scale_v + beta_v, activation)
             value = scale_v * g - constant_v - linear_coef_v * deviation
             store(dx_flat, p, where(is_valid, value, zero))
 
 
 @parallel
 def _input_gradient_through_pool(
-    dy, index, size, x, valid_lanes, mean, scale, beta, negative_slope, constant, linear_coef, dx
-):
+    dy, index, x_at_max, size, x, valid_lanes, mean, scale, beta, activation, constant,
+    linear_coef, dx,
+):  # fmt: skip
     """`_input_gradient` where dy (B * C, OH, OW, L) is the gradient of a max pooling's output.
 
-    Only the pixel at tap ``index`` of each window receives its dy. x and dx are (B * C, H, W, L).
+    Only the pixel at tap ``index`` of each window, where x is ``x_at_max``, receives its dy. x and
+    dx are (B * C, H, W, L).
     """
     planes, H, W, L = x.shape
     OH, OW = dy.shape[1:3]
     C, (KH, KW) = mean.size, size
-    x_flat, dy_flat = x.reshape(-1), dy.reshape(-1)
-    index_flat, dx_flat = index.reshape(-1), dx.reshape(-1)
+    x_flat, dy_flat, dx_flat = x.reshape(-1), dy.reshape(-1), dx.reshape(-1)
+    index_flat, x_at_max_flat = index.reshape(-1), x_at_max.reshape(-1)
     tap_type = index.dtype.type
     for task in prange(planes):
         b, c = task // C, task % C
         mean_v, scale_v, beta_v = splat(mean[c]), splat(scale[c]), splat(beta[c])
         constant_v, linear_coef_v = splat(constant[c]), splat(linear_coef[c])
-        slope_v, zero = splat(negative_slope), splat(x.dtype.type(0))
+        zero = splat(x.dtype.type(0))
         is_valid = load(valid_lanes, b * L) > zero
         for i in range(OH):
             for j in range(OW):
                 out = ((task * OH + i) * OW + j) * L
-                dy_positive = load(dy_flat, out)
-                dy_negative = dy_positive * slope_v
-                argmax_tap = load_like(index_flat, out, dy_positive)
+                value = (load(x_at_max_flat, out) - mean_v) * scale_v + beta_v
+                g_at_max = activate_grad(load(dy_flat, out), value, activation)
+                argmax_tap = load_like(index_flat, out, g_at_max)
                 for r in range(KH):
                     for q in range(KW):
                         p = ((task * H + i * KH + r) * W + j * KW + q) * L
                         deviation = load(x_flat, p) - mean_v
-                        is_positive = deviation * scale_v + beta_v > zero
-                        g = where(is_positive, dy_positive, dy_negative)
-                        is_argmax = argmax_tap == splat_like(tap_type(r * KW + q), dy_positive)
-                        g = where(is_argmax, g, zero)
+                        is_argmax = argmax_tap == splat_like(tap_type(r * KW + q), g_at_max)
+                        g = where(is_argmax, g_at_max, zero)
                         value = scale_v * g - constant_v - linear_coef_v * deviation
                         store(dx_flat, p, where(is_valid, value, zero))
         # Pixels to the right of the last window and below it have g = 0.
@@ -352,40 +345,38 @@ def _input_gradient_through_pool(
 
 
 @serial
-def _batch_norm_relu(
-    x, N, valid_lanes, gamma, beta, epsilon, negative_slope, moments, mean, variance, y
+def _batch_norm_activation(
+    x, N, valid_lanes, gamma, beta, epsilon, activation, moments, mean, variance, y
 ):
     _moments(x, N, valid_lanes, moments[0], moments[1])
     _merge_moments(moments[0], moments[1], len(x), N, x.shape[2], x.shape[3], mean, variance)
     scale = _channel_scales(gamma, variance, epsilon)
-    _normalize(x, valid_lanes, mean, scale, beta, negative_slope, y)
+    _normalize(x, valid_lanes, mean, scale, beta, activation, y)
 
 
 @serial
 def _batch_norm_inference(x, valid_lanes, gamma, beta, mean, variance, epsilon, y):
-    scale, no_activation = _channel_scales(gamma, variance, epsilon), x.dtype.type(1)
-    _normalize(x, valid_lanes, mean, scale, beta, no_activation, y)
+    scale, identity = _channel_scales(gamma, variance, epsilon), LeakyRelu(x.dtype.type(1))
+    _normalize(x, valid_lanes, mean, scale, beta, identity, y)
 
 
 @serial
-def _batch_norm_relu_grad(
-    dy, x, N, valid_lanes, gamma, beta, mean, variance, epsilon, negative_slope, sums,
+def _batch_norm_activation_grad(
+    dy, x, N, valid_lanes, gamma, beta, mean, variance, epsilon, activation, sums,
     dgamma, dbeta, dx,
 ):  # fmt: skip
     scale = _channel_scales(gamma, variance, epsilon)
-    _gradient_sums(dy, x, mean, scale, beta, negative_slope, sums)
+    _gradient_sums(dy, x, mean, scale, beta, activation, sums)
     count = N * x.shape[2]
     constant, linear_coef = _parameter_gradients(
         sums, count, gamma, variance, epsilon, dgamma, dbeta
     )
-    _input_gradient(
-        dy, x, valid_lanes, mean, scale, beta, negative_slope, constant, linear_coef, dx
-    )
+    _input_gradient(dy, x, valid_lanes, mean, scale, beta, activation, constant, linear_coef, dx)
 
 
 @serial
-def _batch_norm_relu_pool(
-    x, x_images, N, valid_lanes, size, gamma, beta, epsilon, negative_slope, moments,
+def _batch_norm_activation_pool(
+    x, x_images, N, valid_lanes, size, gamma, beta, epsilon, activation, moments,
     mean, variance, y, index, x_at_max,
 ):  # fmt: skip
     """x (B, C, S, L) and x_images (B * C, H, W, L) are the same memory."""
@@ -393,14 +384,14 @@ def _batch_norm_relu_pool(
     _merge_moments(moments[0], moments[1], len(x), N, x.shape[2], x.shape[3], mean, variance)
     scale = _channel_scales(gamma, variance, epsilon)
     _normalize_and_pool(
-        x_images, size, valid_lanes, mean, scale, beta, negative_slope, y, index, x_at_max
+        x_images, size, valid_lanes, mean, scale, beta, activation, y, index, x_at_max
     )
 
 
 @serial
-def _batch_norm_relu_pool_grad(
+def _batch_norm_activation_pool_grad(
     dy, dy_images, x_at_max, index, size, x_images, N, valid_lanes, gamma, beta, mean, variance,
-    epsilon, negative_slope, sums, dgamma, dbeta, dx,
+    epsilon, activation, sums, dgamma, dbeta, dx,
 ):  # fmt: skip
     """dy (B, C, S, L) and dy_images (B * C, OH, OW, L) are the same memory.
 
@@ -408,13 +399,13 @@ def _batch_norm_relu_pool_grad(
     over them alone: dy and x_at_max.
     """
     scale = _channel_scales(gamma, variance, epsilon)
-    _gradient_sums(dy, x_at_max, mean, scale, beta, negative_slope, sums)
+    _gradient_sums(dy, x_at_max, mean, scale, beta, activation, sums)
     count = N * x_images.shape[1] * x_images.shape[2]
     constant, linear_coef = _parameter_gradients(
         sums, count, gamma, variance, epsilon, dgamma, dbeta
     )
     _input_gradient_through_pool(
-        dy_images, index, size, x_images, valid_lanes, mean, scale, beta, negative_slope,
+        dy_images, index, x_at_max, size, x_images, valid_lanes, mean, scale, beta, activation,
         constant, linear_coef, dx,
     )  # fmt: skip
 
@@ -429,13 +420,12 @@ def _valid_lanes_of(x: PackedBatch) -> np.ndarray:
     return _valid_lanes(len(x.data), x.shape[0], x.lanes, x.dtype)
 
 
-def batch_norm_relu(x: PackedBatch, gamma, beta, epsilon, negative_slope):
+def batch_norm_activation(x: PackedBatch, gamma, beta, epsilon, activation):
     """Return y, mean and variance."""
     mean, variance, y = np.empty_like(gamma), np.empty_like(gamma), x.like()
-    real = x.dtype.type
     launch(
-        _batch_norm_relu, x.planes, x.shape[0], _valid_lanes_of(x), gamma, beta, real(epsilon),
-        real(negative_slope), _allocate_sums(x), mean, variance, y.planes,
+        _batch_norm_activation, x.planes, x.shape[0], _valid_lanes_of(x), gamma, beta,
+        x.dtype.type(epsilon), activation, _allocate_sums(x), mean, variance, y.planes,
     )  # fmt: skip
     return y, mean, variance
 
@@ -449,35 +439,34 @@ def batch_norm_inference(x: PackedBatch, gamma, beta, mean, variance, epsilon) -
     return y
 
 
-def batch_norm_relu_grad(
-    dy: PackedBatch, x: PackedBatch, gamma, beta, mean, variance, epsilon, negative_slope, out=None
+def batch_norm_activation_grad(
+    dy: PackedBatch, x: PackedBatch, gamma, beta, mean, variance, epsilon, activation, out=None
 ):
     """Return dx, dgamma and dbeta."""
     dgamma, dbeta = allocate_outputs(out, (gamma.shape, gamma.shape), x.dtype)
-    dx, real = x.like(), x.dtype.type
+    dx = x.like()
     launch(
-        _batch_norm_relu_grad, dy.planes, x.planes, x.shape[0], _valid_lanes_of(x), gamma, beta,
-        mean, variance, real(epsilon), real(negative_slope), _allocate_sums(x),
+        _batch_norm_activation_grad, dy.planes, x.planes, x.shape[0], _valid_lanes_of(x), gamma,
+        beta, mean, variance, x.dtype.type(epsilon), activation, _allocate_sums(x),
         dgamma, dbeta, dx.planes,
     )  # fmt: skip
     return dx, dgamma, dbeta
 
 
-def batch_norm_relu_pool(x: PackedBatch, gamma, beta, epsilon, negative_slope, window: Window):
+def batch_norm_activation_pool(x: PackedBatch, gamma, beta, epsilon, activation, window: Window):
     """Return y, (argmax_taps, x_at_max), mean and variance."""
     mean, variance = np.empty_like(gamma), np.empty_like(gamma)
     y = x.like(x.shape[1], *window.output)
     argmax_taps, x_at_max = empty(y.images.shape, index_dtype(window)), y.like()
-    real = x.dtype.type
     launch(
-        _batch_norm_relu_pool, x.planes, x.images, x.shape[0], _valid_lanes_of(x), window.size,
-        gamma, beta, real(epsilon), real(negative_slope), _allocate_sums(x), mean, variance,
-        y.images, argmax_taps, x_at_max.data,
+        _batch_norm_activation_pool, x.planes, x.images, x.shape[0], _valid_lanes_of(x),
+        window.size, gamma, beta, x.dtype.type(epsilon), activation, _allocate_sums(x), mean,
+        variance, y.images, argmax_taps, x_at_max.data,
     )  # fmt: skip
     return y, (argmax_taps, x_at_max), mean, variance
 
 
-def batch_norm_relu_pool_grad(
+def batch_norm_activation_pool_grad(
     dy: PackedBatch,
     x: PackedBatch,
     index,
@@ -486,17 +475,17 @@ def batch_norm_relu_pool_grad(
     mean,
     variance,
     epsilon,
-    negative_slope,
+    activation,
     window: Window,
     out=None,
 ):
     """Return dx, dgamma and dbeta; index is (argmax_taps, x_at_max)."""
     dgamma, dbeta = allocate_outputs(out, (gamma.shape, gamma.shape), x.dtype)
     argmax_taps, x_at_max = index
-    dx, real = x.like(), x.dtype.type
+    dx = x.like()
     launch(
-        _batch_norm_relu_pool_grad, dy.planes, dy.images, x_at_max.planes, argmax_taps, window.size,
-        x.images, x.shape[0], _valid_lanes_of(x), gamma, beta, mean, variance, real(epsilon),
-        real(negative_slope), _allocate_sums(x), dgamma, dbeta, dx.images,
+        _batch_norm_activation_pool_grad, dy.planes, dy.images, x_at_max.planes, argmax_taps,
+        window.size, x.images, x.shape[0], _valid_lanes_of(x), gamma, beta, mean, variance,
+        x.dtype.type(epsilon), activation, _allocate_sums(x), dgamma, dbeta, dx.images,
     )  # fmt: skip
     return dx, dgamma, dbeta

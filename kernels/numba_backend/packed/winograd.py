@@ -26,15 +26,17 @@ import numba
 import numpy as np
 from numba import prange
 
+from kernels.activations import LeakyRelu
 from kernels.geometry import Window
 from kernels.numba_backend.packed.layout import PackedBatch
 from kernels.numba_backend.runtime.buffer_pool import allocate_outputs, empty
 from kernels.numba_backend.runtime.capture import launch
 from kernels.numba_backend.runtime.compiler import inlined, parallel, serial
-from kernels.numba_backend.simd.activation_kernels import leaky_relu_vector
+from kernels.numba_backend.simd.activations import activate
 from kernels.numba_backend.simd.micro_kernels import outer_product_tile, outer_product_tile_shape
 from kernels.numba_backend.simd.tiled_matmul import channel_sums, scale_and_bias, strided_offsets
 from kernels.numba_backend.simd.vectors import load, splat, store, transpose
+from kernels.validation import check_activation
 
 # The weight gradient is summed over each of at most so many parts of the patches. The number does
 # not depend on the number of threads, so no bit of a result does.
@@ -189,7 +191,7 @@ def _transform_dy_patch(dy_rows, start, row_stride, L, out, out_start, out_strid
 
 @parallel
 def _correlate(
-    x, w_transformed, x_offsets, w_offsets, scale, bias, negative_slope, y, pad_begin, tile,
+    x, w_transformed, x_offsets, w_offsets, scale, bias, activation, y, pad_begin, tile,
     row_buffers, x_buffers, product_buffers,
 ):  # fmt: skip
     """y (B, F, OH, OW, L) = the correlation of x (B, C, H, W, L), by rows of patches.
@@ -207,7 +209,7 @@ def _correlate(
     product_stride = _product_stride(F, patch_columns, L)
     x_flat, w_flat, y_flat = x.reshape(-1), w_transformed.reshape(-1), y.reshape(-1)
     ones, zeros = np.ones(F, x.dtype), np.zeros(F, x.dtype)
-    identity_slope, zero = x.dtype.type(1), splat(x.dtype.type(0))
+    identity = LeakyRelu(x.dtype.type(1))
     for worker in prange(workers):
         padded_rows, patches = row_buffers[worker], x_buffers[worker]
         products = product_buffers[worker]
@@ -230,28 +232,28 @@ def _correlate(
                         outer_product_tile(
                             patches, u * x_stride + j * L, x_offsets, L,
                             w_flat, (u * F + r) * C, w_offsets, C, C,
-                            ones, zeros, r, identity_slope,
+                            ones, zeros, r, identity,
                             products, u * product_stride + (r * patch_columns + j) * L,
                             patch_columns * L, L, ROWS, COLUMNS,
                         )  # fmt: skip
             for f in range(F):
-                scale_v, bias_v, slope_v = splat(scale[f]), splat(bias[f]), splat(negative_slope)
+                scale_v, bias_v = splat(scale[f]), splat(bias[f])
                 for j in range(patch_columns):
                     upper0, upper1, lower0, lower1 = _transform_products(
                         products, (f * patch_columns + j) * L, product_stride
                     )
                     out = (((b * F + f) * OH + 2 * i) * OW + 2 * j) * L
                     has_right, has_below = 2 * j + 1 < OW, 2 * i + 1 < OH
-                    upper0 = leaky_relu_vector(upper0 * scale_v + bias_v, slope_v, zero)
+                    upper0 = activate(upper0 * scale_v + bias_v, activation)
                     store(y_flat, out, upper0)
                     if has_right:
-                        upper1 = leaky_relu_vector(upper1 * scale_v + bias_v, slope_v, zero)
+                        upper1 = activate(upper1 * scale_v + bias_v, activation)
                         store(y_flat, out + L, upper1)
                     if has_below:
-                        lower0 = leaky_relu_vector(lower0 * scale_v + bias_v, slope_v, zero)
+                        lower0 = activate(lower0 * scale_v + bias_v, activation)
                         store(y_flat, out + OW * L, lower0)
                     if has_right and has_below:
-                        lower1 = leaky_relu_vector(lower1 * scale_v + bias_v, slope_v, zero)
+                        lower1 = activate(lower1 * scale_v + bias_v, activation)
                         store(y_flat, out + (OW + 1) * L, lower1)
 
 
@@ -287,7 +289,7 @@ def _sum_products(
     dy_stride = _product_stride(F, patch_columns, L)
     x_flat, dy_flat, parts_flat = x.reshape(-1), dy.reshape(-1), parts.reshape(-1)
     ones, zeros, zero = np.ones(F, x.dtype), np.zeros(F, x.dtype), splat(x.dtype.type(0))
-    identity_slope = x.dtype.type(1)
+    identity = LeakyRelu(x.dtype.type(1))
     for worker in prange(workers):
         padded_rows, transposed_rows = row_buffers[worker], transposed_buffers[worker]
         patches, gradients = x_buffers[worker], dy_buffers[worker]
@@ -330,7 +332,7 @@ def _sum_products(
                                 patches, u * x_stride + v * L, x_offsets, L,
                                 gradients, u * dy_stride + r * patch_columns * L, dy_offsets,
                                 patch_columns * L, patch_columns * L,
-                                ones, zeros, r, identity_slope,
+                                ones, zeros, r, identity,
                                 product, r * C + v * L, C, L, ROWS, COLUMNS,
                             )  # fmt: skip
                     start = (part * 16 + u) * F * C
@@ -379,18 +381,18 @@ def _weight_gradient(
 
 @serial
 def _transform_and_correlate(
-    w, reverse, w_transformed, x, x_offsets, w_offsets, scale, bias, negative_slope, y, pad_begin,
+    w, reverse, w_transformed, x, x_offsets, w_offsets, scale, bias, activation, y, pad_begin,
     tile, row_buffers, x_buffers, product_buffers,
 ):  # fmt: skip
     _transform_filters(w, reverse, w_transformed)
     _correlate(
-        x, w_transformed, x_offsets, w_offsets, scale, bias, negative_slope, y, pad_begin, tile,
+        x, w_transformed, x_offsets, w_offsets, scale, bias, activation, y, pad_begin, tile,
         row_buffers, x_buffers, product_buffers,
     )  # fmt: skip
 
 
 def _launch_correlate(
-    x: PackedBatch, w, reverse: bool, scale, bias, negative_slope: float, pad_begin, y: PackedBatch
+    x: PackedBatch, w, reverse: bool, scale, bias, activation, pad_begin, y: PackedBatch
 ) -> PackedBatch:
     """Fill y, and return it."""
     _, C, _, _, L = x.data.shape
@@ -399,7 +401,7 @@ def _launch_correlate(
     launch(
         _transform_and_correlate, w, reverse, empty((16, F, C), dtype), x.data,
         strided_offsets(C, patch_columns * L), strided_offsets(C, 1),
-        *scale_and_bias(scale, bias, F, dtype), dtype.type(negative_slope),
+        *scale_and_bias(scale, bias, F, dtype), activation,
         y.data, pad_begin, outer_product_tile_shape(F, patch_columns),
         empty((workers, 4 * (2 * patch_columns + 2) * L), dtype),
         empty((workers, 16 * _product_stride(C, patch_columns, L)), dtype),
@@ -408,18 +410,17 @@ def _launch_correlate(
     return y
 
 
-def correlate(
-    x: PackedBatch, w, b, window: Window, scale=None, negative_slope: float = 1.0
-) -> PackedBatch:
+def correlate(x: PackedBatch, w, b, window: Window, scale, activation) -> PackedBatch:
     y = x.like(len(w), *window.output)
-    return _launch_correlate(x, w, False, scale, b, negative_slope, window.pad_begin, y)
+    return _launch_correlate(x, w, False, scale, b, activation, window.pad_begin, y)
 
 
 def input_gradient(dy: PackedBatch, w, window: Window) -> PackedBatch:
     """Return dx."""
     top, left = window.pad_begin
     dx = dy.like(w.shape[1], *window.image)
-    return _launch_correlate(dy, w, True, None, None, 1.0, (2 - top, 2 - left), dx)
+    identity = check_activation(None, dy.dtype)
+    return _launch_correlate(dy, w, True, None, None, identity, (2 - top, 2 - left), dx)
 
 
 def weight_gradient(dy: PackedBatch, x: PackedBatch, w_shape, window: Window, out=None):

@@ -1,4 +1,4 @@
-"""Kernels that do not depend on the layout of the images: activations, masks, rows of logits.
+"""Kernels that do not depend on the layout of the images: activations, sums, masks, rows of logits.
 
 Elementwise kernels take flat arrays of any layout, and the loss takes its logits in either
 layout. Softmax takes plain rows (N, K), to which the packed layout is converted first.
@@ -9,27 +9,58 @@ import math
 from numba import prange
 
 from kernels.numba_backend.runtime.compiler import inlined, parallel, serial
-from kernels.numba_backend.simd.vectors import where
+from kernels.numba_backend.simd.activations import activate, activate_grad
+from kernels.numba_backend.simd.vectors import VECTOR_BYTES, load, masked_load, masked_store, store
 
 
 @inlined
-def leaky_relu_vector(value, slope, zero):
-    """Return the leaky ReLU of a vector; the slope and the zero are vectors, too."""
-    return where(value > zero, value, value * slope)
+def _load_within(x, p):
+    """Return the vector at p; lanes behind the end of x are 0."""
+    if p + VECTOR_BYTES // x.itemsize <= x.size:
+        return load(x, p)
+    return masked_load(x, p, x.size - p)
+
+
+@inlined
+def _store_within(y, p, value):
+    """Write a vector to p, without the lanes behind the end of y."""
+    if p + VECTOR_BYTES // y.itemsize <= y.size:
+        store(y, p, value)
+    else:
+        masked_store(y, p, value, y.size - p)
+
+
+@inlined
+def activate_row(x, activation):
+    """Replace the numbers of a row by their activations."""
+    for p in range(0, x.size, VECTOR_BYTES // x.itemsize):
+        _store_within(x, p, activate(_load_within(x, p), activation))
 
 
 @parallel
-def leaky_relu_kernel(x, negative_slope, y):
-    """y = x where x is positive, and else negative_slope * x."""
-    for p in prange(x.size):
-        y[p] = x[p] if x[p] > 0 else x[p] * negative_slope
+def activate_kernel(x, activation, y):
+    """y = the activation of x."""
+    L = VECTOR_BYTES // x.itemsize
+    for v in prange((x.size + L - 1) // L):
+        _store_within(y, v * L, activate(_load_within(x, v * L), activation))
 
 
 @parallel
-def leaky_relu_grad_kernel(dy, x, negative_slope, dx):
-    """dx = dy where x is positive, and else negative_slope * dy."""
-    for p in prange(x.size):
-        dx[p] = dy[p] if x[p] > 0 else dy[p] * negative_slope
+def activate_grad_kernel(dy, x, activation, dx):
+    """dx = dy times the derivative of the activation at x."""
+    L = VECTOR_BYTES // x.itemsize
+    for v in prange((x.size + L - 1) // L):
+        g = activate_grad(_load_within(dy, v * L), _load_within(x, v * L), activation)
+        _store_within(dx, v * L, g)
+
+
+@parallel
+def add_kernel(x, other, activation, y):
+    """y = the activation of x + other."""
+    L = VECTOR_BYTES // x.itemsize
+    for v in prange((x.size + L - 1) // L):
+        total = _load_within(x, v * L) + _load_within(other, v * L)
+        _store_within(y, v * L, activate(total, activation))
 
 
 @parallel

@@ -24,6 +24,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from kernels.activations import LeakyRelu
+from kernels.numba_backend.simd.activations import activate
 from kernels.numba_backend.simd.codegen import (
     INT,
     VECTOR_BYTES,
@@ -34,6 +36,7 @@ from kernels.numba_backend.simd.codegen import (
     emit_splat,
     emit_store,
 )
+from kernels.numba_backend.simd.vectors import Vector
 from kernels.numpy_backend.dense import MAX_SUM_TERMS
 
 # Rows and columns of the tiles. Measured on 28x28 pixels, 32 channels and 32 filters of 3x3 with
@@ -57,6 +60,9 @@ DOT_TILES = [(5, 5), (4, 6), (1, 6), (1, 1)]
 if VECTOR_BYTES < 64:  # 16 registers
     OUTER_PRODUCT_TILES = [(4, 2), (2, 4), (1, 4), (4, 1), (1, 1)]
     DOT_TILES = [(3, 3), (1, 3), (1, 1)]
+
+
+ACTIVATION = 12  # the position of this argument of both functions of outer products below
 
 
 def outer_product_tile_shape(rows: int, columns: int) -> tuple[int, int]:
@@ -238,8 +244,25 @@ def _load_affine(builder, vector, scale, bias, start, rows, columns, by_row):
     return [pairs[r if by_row else c] for r in range(rows) for c in range(columns)]
 
 
-def _store_leaky_relu(builder, vector, values, negative_slope, destinations):
+def _store_activated(context, builder, vector_type, values, activation_type, activation, dests):
+    """Store the activation of values."""
+    if activation_type.instance_class is LeakyRelu:
+        negative_slope = builder.extract_value(activation, 0)
+        _store_leaky_relu(builder, values, negative_slope, dests)
+        return
+    signature = vector_type(vector_type, activation_type)
+    for value, destination in zip(values, dests, strict=True):
+        value = context.compile_internal(builder, _activate, signature, [value, activation])
+        emit_store(builder, value, *destination)
+
+
+def _activate(value, activation):
+    return activate(value, activation)
+
+
+def _store_leaky_relu(builder, values, negative_slope, destinations):
     """Store the leaky ReLU of values; a slope of 1 skips the comparison."""
+    vector = values[0].type
     is_linear = builder.fcmp_ordered("==", negative_slope, ir.Constant(negative_slope.type, 1.0))
     with builder.if_else(is_linear) as (identity_branch, leaky_branch):
         with identity_branch:
@@ -256,9 +279,11 @@ def _store_leaky_relu(builder, vector, values, negative_slope, destinations):
 def _emit_outer_product_tile(by_row, context, builder, signature, args):
     """Emit a tile of outer products; scale and bias belong to its rows, or else to its columns."""
     vector = _vector_type(signature.args[0])
+    vector_type = Vector(signature.args[0].dtype, vector.count)
+    activation_type = signature.args[ACTIVATION]
     (
         x, x_base, x_offsets, x_stride, w, w_base, w_offsets, w_stride, n_terms,
-        scale, bias, affine_start, negative_slope,
+        scale, bias, affine_start, activation,
         out, out_base, out_row_stride, out_column_stride, ROWS, COLUMNS,
     ) = _unwrap_arrays(context, builder, signature, args)  # fmt: skip
     is_single_block = builder.icmp_signed("<=", n_terms, _int64(MAX_SUM_TERMS))
@@ -290,20 +315,22 @@ def _emit_outer_product_tile(by_row, context, builder, signature, args):
             for row in _strided_pointers(builder, out, out_base, out_row_stride, rows)
             for c in range(columns)
         ]
-        _store_leaky_relu(builder, vector, values, negative_slope, destinations)
+        _store_activated(
+            context, builder, vector_type, values, activation_type, activation, destinations
+        )
     return context.get_dummy_value()
 
 
 @intrinsic
 def outer_product_tile(
     typing, x, x_base, x_offsets, x_stride, w, w_base, w_offsets, w_stride, n_terms,
-    scale, bias, affine_start, negative_slope,
+    scale, bias, affine_start, activation,
     out, out_base, out_row_stride, out_column_stride, ROWS, COLUMNS,
 ):  # fmt: skip
     """out[r, c] = scale[r] * sum over t of w[r, t] * x[t, c] + bias[r], a vector each.
 
-    Negative results are multiplied by ``negative_slope``, as in a leaky ReLU; 1 leaves them. Each
-    MAX_SUM_TERMS terms are summed on their own and the sums are then added up, as in
+    The activation, one of `kernels.activations`, is applied to them. Each MAX_SUM_TERMS terms are
+    summed on their own and the sums are then added up, as in
     `numpy_backend.dense.blocked_matmul`.
 
     In the flat arrays,
@@ -317,7 +344,7 @@ def outer_product_tile(
     """
     signature = types.void(
         x, x_base, x_offsets, x_stride, w, w_base, w_offsets, w_stride, n_terms,
-        scale, bias, affine_start, negative_slope,
+        scale, bias, affine_start, activation,
         out, out_base, out_row_stride, out_column_stride, ROWS, COLUMNS,
     )  # fmt: skip
 
@@ -327,7 +354,7 @@ def outer_product_tile(
 @intrinsic
 def outer_product_tile_of_columns(
     typing, x, x_base, x_offsets, x_stride, w, w_base, w_offsets, w_stride, n_terms,
-    scale, bias, affine_start, negative_slope,
+    scale, bias, affine_start, activation,
     out, out_base, out_row_stride, out_column_stride, ROWS, COLUMNS,
 ):  # fmt: skip
     """out[r, c] = scale[c] * sum over t of w[r, t] * x[t, c] + bias[c], a vector each.
@@ -337,7 +364,7 @@ def outer_product_tile_of_columns(
     """
     signature = types.void(
         x, x_base, x_offsets, x_stride, w, w_base, w_offsets, w_stride, n_terms,
-        scale, bias, affine_start, negative_slope,
+        scale, bias, affine_start, activation,
         out, out_base, out_row_stride, out_column_stride, ROWS, COLUMNS,
     )  # fmt: skip
     return signature, partial(_emit_outer_product_tile, False)

@@ -39,12 +39,12 @@ def scale_and_bias(scale, bias, count: int, dtype: np.dtype) -> tuple[np.ndarray
 
 @parallel
 def tiled_matmul(
-    x, x_strides, x_offsets, w, w_strides, w_offsets, scale, bias, negative_slope,
+    x, x_strides, x_offsets, w, w_strides, w_offsets, scale, bias, activation,
     out, out_strides, counts, tile,
 ):  # fmt: skip
     """out[b, g, i, r, c] = scale[g, r] * sum over t of w[g, r, t] * x[b, g, i, t, c] + bias[g, r].
 
-    Negative results are multiplied by ``negative_slope``.
+    The activation, one of `kernels.activations`, is applied to the results.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ def tiled_matmul(
             outer_product_tile(
                 x, x_base + c * x_strides[3], x_offsets, x_strides[3],
                 w, w_base, w_offsets, w_strides[1], x_offsets.size,
-                scale, bias, g * rows + r, negative_slope,
+                scale, bias, g * rows + r, activation,
                 out, out_base + c * out_strides[4], out_strides[3], out_strides[4],
                 ROWS, COLUMNS,
             )  # fmt: skip

@@ -2,7 +2,7 @@
 
     deviation = load(x, offset) - mean    # 16 pixels at once, one of each image
     value = deviation * scale + beta
-    store(y, offset, where(value > zero, value, value * negative_slope))
+    store(y, offset, activate(value, activation))
 
 LLVM vectorizes a plain loop over the lanes only where it can prove that no arrays overlap and
 that the loop is long, and it then uses registers of half the width. Here a vector is a value that
@@ -172,6 +172,17 @@ def splat_like(typing, scalar, like):
     """Return a vector with a scalar in as many lanes as the vector ``like`` has."""
     vector_type = Vector(scalar, like.count)
     return vector_type(scalar, like), _splat_codegen(vector_type)
+
+
+@intrinsic
+def constant_like(typing, number, like):
+    """Return a vector of the type of ``like`` with a number, such as 0.5, in all lanes."""
+
+    def codegen(context, builder, signature, args):
+        number = context.cast(builder, args[0], signature.args[0], like.dtype)
+        return emit_splat(builder, args[1].type, number)
+
+    return like(number, like), codegen
 
 
 @intrinsic
