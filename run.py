@@ -13,9 +13,12 @@ from layers import (
     Conv,
     Dense,
     Flatten,
+    GlobalAvgPool,
+    GlobalMaxPool,
     LeakyRelu,
     MaxPool,
     Relu,
+    Residual,
     ShapeError,
     Softmax,
 )
@@ -99,14 +102,63 @@ def large(input_shape, classes, **options):
     return model
 
 
-ARCHITECTURES = {"tiny": tiny, "small": small, "wide": wide, "large": large}
-EPOCHS = {tiny: 5, large: 9}  # if not 15: a few seconds, and about five minutes on MNIST
+def conv_norm_relu(filters, kernel_size=3, **options):
+    """Return the layers of a convolution with batch normalization and a ReLU."""
+    conv = Conv(filters, kernel_size, padding="same", use_bias=False, **options)
+    return conv, BatchNorm(), Relu()
+
+
+def resnet(input_shape, classes, **options):
+    """Return a residual network for color images, after the ResNet-9 of David Page (2018)."""
+    model = Model(input_shape, **options)
+    layers = [*conv_norm_relu(32), *conv_norm_relu(64), MaxPool(2)]
+    layers += [Residual(*conv_norm_relu(64), *conv_norm_relu(64))]
+    layers += [*conv_norm_relu(128), MaxPool(2), *conv_norm_relu(256), MaxPool(2)]
+    layers += [Residual(*conv_norm_relu(256), *conv_norm_relu(256))]
+    layers += [GlobalMaxPool(), Dense(classes, initializer="glorot"), Softmax()]
+    for layer in layers:
+        model.add(layer)
+    return model
+
+
+def mobile(input_shape, classes, **options):
+    """Return a network of depthwise separable convolutions, after MobileNet (Howard 2017).
+
+    It has a tenth of the parameters of `resnet`, and takes a fifth of its time.
+    """
+    model = Model(input_shape, **options)
+    for layer in conv_norm_relu(32):
+        model.add(layer)
+    channels = 32
+    for filters, stride in ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1)):
+        for layer in (
+            *conv_norm_relu(channels, stride=stride, groups=channels),
+            *conv_norm_relu(filters, kernel_size=1),
+        ):
+            model.add(layer)
+        channels = filters
+    model.add(GlobalAvgPool())
+    model.add(Dense(classes, initializer="glorot"))
+    model.add(Softmax())
+    return model
+
+
+ARCHITECTURES = {
+    "tiny": tiny,
+    "small": small,
+    "wide": wide,
+    "large": large,
+    "resnet": resnet,
+    "mobile": mobile,
+}
+# If not 15: a few seconds, about five minutes on MNIST, and about ten on CIFAR-10.
+EPOCHS = {tiny: 5, large: 9, resnet: 8}
 
 
 def default_network(input_shape):
     """Return the function that builds the default network for images (C, H, W)."""
     C, H, W = input_shape
-    return large if C > 1 and min(H, W) >= 16 else small
+    return resnet if C > 1 and min(H, W) >= 16 else small
 
 
 class TerminatedError(KeyboardInterrupt):
