@@ -5,7 +5,7 @@ import argparse
 import numpy as np
 
 from training.cli.architectures import build_model
-from training.cli.input_data import check_classes, check_shape
+from training.cli.input_data import check_shape, match_classes
 from training.cli.output_paths import run_path
 from training.datasets import Dataset
 from training.errors import InputError
@@ -25,8 +25,8 @@ def set_threads(model: Model, args: argparse.Namespace) -> None:
             raise InputError(f"--threads {args.threads}: {error}") from None
 
 
-def get_model(args: argparse.Namespace, data: Dataset) -> Model:
-    """Return the model to train: a new one, or a saved one that accepts these images."""
+def get_model(args: argparse.Namespace, data: Dataset) -> tuple[Model, Dataset]:
+    """Return the model to train, a new or a saved one, and the data with its classes."""
     shape = data.images.shape[1:]
     path = run_path(args.to_path) if args.resume else args.from_path
     if path is None:
@@ -39,18 +39,18 @@ def get_model(args: argparse.Namespace, data: Dataset) -> Model:
             seed=args.seed or 0,
         )
         model.class_names, model.resize = data.class_names, data.resize
-        return model
+        return model, data
     model = Model.load(path, args.backend, args.dtype)
     check_shape(data, model.input_shape, path)
-    check_classes(data, model.classes, path, "train a new model, without --from_path")
-    return model
+    hint = "train a new model, without --from_path"
+    return model, match_classes(data, model.class_names, path, hint)
 
 
 def prepare(
     args: argparse.Namespace, data: Dataset
 ) -> tuple[Model, ImagesAndLabels, ImagesAndLabels]:
     """Return a compiled model, and its training and validation images with their labels."""
-    model = get_model(args, data)
+    model, data = get_model(args, data)
     set_threads(model, args)
     try:
         training, validation = split_validation(

@@ -9,7 +9,7 @@ import filelock
 
 from training.augmentation import AUGMENTERS
 from training.cli import arguments
-from training.cli.input_data import load_data
+from training.cli.input_data import load_data, match_classes
 from training.cli.model_setup import prepare
 from training.cli.output_paths import LOG_NAME, prepare_training, run_path, sibling_path
 from training.cli.summary import summarize
@@ -91,6 +91,7 @@ def _train_locked(args: argparse.Namespace, epochs: Mapping[Callable, int]) -> N
                 reporter=reporter,
                 training_state=state,
                 save_every=args.save_every,
+                class_weight=arguments.CLASS_WEIGHTS[args.class_weight],
             )
         except KeyboardInterrupt:
             if len(model.history.get("loss", [])) > n_epochs_before:
@@ -104,6 +105,7 @@ def _train_locked(args: argparse.Namespace, epochs: Mapping[Callable, int]) -> N
         if test is None:
             name, (images, labels) = "validation", validation
         else:
+            test = match_classes(test, model.class_names, args.to_path, "train a new model")
             name, images, labels = "test", test.images, test.labels
         summarize(
             model,
