@@ -745,7 +745,11 @@ class Backend(Protocol):
         """Return the gradient of `softmax` with respect to x, given its output y."""
 
     def softmax_cross_entropy(
-        self, logits: Array, labels: Array, smoothing: float = 0.0
+        self,
+        logits: Array,
+        labels: Array,
+        smoothing: float = 0.0,
+        weights: Array | None = None,
     ) -> tuple[float, int, Array]:
         """Return the mean cross-entropy loss, the number of correct predictions, and the gradient.
 
@@ -761,15 +765,20 @@ class Backend(Protocol):
             if a label is out of range.
         smoothing : float
             Label smoothing, 0 <= smoothing < 1.
+        weights : (N,) of float64, optional
+            Factor of the loss of each image, at least 0. None: 1 for each.
 
         Returns
         -------
         loss : float
-            Mean over the batch.
+            Sum of weight * loss over the batch, divided by N and not by the sum of the weights. The
+            gradients of the batches of an epoch are then those of one weighted mean over all
+            images, whichever images share a batch.
         n_correct : int
-            Number of rows whose largest logit is that of the label.
+            Number of rows whose largest logit is that of the label; the weights do not count.
         dlogits : (N, classes)
-            Gradient of the loss with respect to the logits: (softmax(logits) - target) / N.
+            Gradient of the loss with respect to the logits:
+            weight * (softmax(logits) - target) / N.
 
         References
         ----------

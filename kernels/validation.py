@@ -434,6 +434,25 @@ def check_labels(value: Any, N: int, classes: int) -> np.ndarray:
     return np.ascontiguousarray(y, np.int64)
 
 
+def check_weights(value: Any, N: int, name: str = "weights") -> np.ndarray | None:
+    """Return N checked weights of images, finite and at least 0, as float64; None for None."""
+    if value is None:
+        return None
+    weights = np.asarray(value)
+    if weights.dtype.kind not in "bfiu" or isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name} must be numbers, got {type(value).__name__} of {weights.dtype}")
+    if weights.shape != (N,):
+        raise ValueError(
+            f"{name} must have shape ({N},), one number for each of {N} images, got {weights.shape}"
+        )
+    # A replay of a captured step needs this very array if it is as the kernels take it.
+    weights = np.require(weights, np.float64, ["C", "A", "W"])
+    if not (np.isfinite(weights) & (weights >= 0)).all():
+        wrong = weights[~(np.isfinite(weights) & (weights >= 0))][0]
+        raise ValueError(f"{name} must be finite and at least 0, got {wrong:g}")
+    return weights
+
+
 def check_activations(value: Any, name: str, dtype: np.dtype | None = None) -> np.ndarray:
     """Return checked activations, images (N, C, H, W) or features (N, C)."""
     ndim = 2 if getattr(value, "ndim", None) == 2 else 4

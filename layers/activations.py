@@ -194,7 +194,7 @@ class Softmax(Layer):
     def _backward(self, dy, y):
         return self.backend.softmax_grad(dy, y)
 
-    def loss(self, logits, labels, smoothing=0.0):
+    def loss(self, logits, labels, smoothing=0.0, weights=None):
         """Return the mean cross-entropy, the number of correct predictions, and the gradient.
 
         Parameters
@@ -203,12 +203,15 @@ class Softmax(Layer):
         labels : (N,) of int
         smoothing : float
             Label smoothing, 0 <= smoothing < 1.
+        weights : (N,) of float64, optional
+            Factor of the loss of each image.
 
         Returns
         -------
         loss : float
+            Sum of the weighted losses, divided by N.
         n_correct : int
         dlogits : (N, classes)
             Gradient of the loss with respect to the logits.
         """
-        return self.backend.softmax_cross_entropy(logits, labels, smoothing)
+        return self.backend.softmax_cross_entropy(logits, labels, smoothing, weights)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from layers import Dense, Flatten
 from tests.command_line import command
 from tests.networks import digits
 from training import Model
@@ -76,3 +77,68 @@ def test_labels_replace_neither_the_images_nor_the_model(cli, tmp_path, trained,
     assert done.returncode == 2
     assert "would be overwritten" in done.stderr
     assert (tmp_path / output).read_bytes() == before
+
+
+NAMES = ("cat", "dog", "a very long name of a class that would not fit in a line", 'a,"b"')
+
+
+@pytest.fixture
+def pixels(cli, tmp_path):
+    """Save models of a Dense layer, with and without names, and three images of 2x2 pixels."""
+    model = Model((1, 2, 2), backend="numpy").add(Flatten()).add(Dense(4))
+    model.layers[1].params["weights"][:] = np.eye(4) / 2
+    model.save(tmp_path / "numbers.json")
+    model.class_names = NAMES
+    model.save(tmp_path / "named.json")
+    rows = [[2, 0, 1, 0], [0, 1, 4, 0], [0, 0, 0, 8]]
+    (tmp_path / "x.csv").write_text("\n".join(",".join(map(str, row)) for row in rows))
+    return ["--predict", "x.csv", "--backend", "numpy", "--from_path"]
+
+
+def test_a_table_of_numbers(cli, pixels):
+    """This text has been the same since before classes had names."""
+    done = cli(*pixels, "numbers.json")
+    assert done.stdout.splitlines() == [
+        "image  label  probability",
+        "1          0       0.4269",
+        "2          2       0.6694",
+        "3          3       0.9479",
+    ]
+
+
+def test_names_of_the_most_probable_classes(cli, tmp_path, pixels):
+    done = cli(*pixels, "named.json", "--top", 2)
+    assert (done.returncode, done.stderr) == (0, "")
+    long = "a very long name o... not fit in a line"
+    head, *rows = done.stdout.splitlines()
+    assert head.split() == ["image", "label", "probability", "label_2", "probability_2"]
+    assert [row.split(maxsplit=1)[1][:39].strip() for row in rows] == [
+        "cat",
+        long,
+        'a,"b"',
+    ]
+    assert rows[0].split()[-1] == "0.2589"
+    assert rows[1].endswith("  0.6694  dog                                             0.1494")
+    assert len({len(row) for row in [head, *rows]}) == 1
+
+    done = cli(*pixels, "named.json", "--top", 3, "--output", "labels.csv")
+    assert done.returncode == 0, done.stderr
+    with open(tmp_path / "labels.csv", newline="", encoding="utf-8") as file:
+        table = list(csv.DictReader(file))
+    columns = ["label", "probability", "label_2", "probability_2", "label_3", "probability_3"]
+    assert list(table[0]) == ["image", *columns]
+    assert [row["label"] for row in table] == ["cat", NAMES[2], NAMES[3]]
+    assert [table[0][name] for name in columns[::2]] == ["cat", NAMES[2], "dog"]
+    assert [table[2][name] for name in columns[::2]] == [NAMES[3], "cat", "dog"]  # equal: in order
+
+
+def test_top_is_limited_to_the_number_of_classes(cli, pixels):
+    done = cli(*pixels, "named.json", "--top", 100)
+    assert done.stdout.splitlines()[0].split()[-1] == "probability_4"
+    for top, message in ((0, "whole number from 1"), ("x", "whole number from 1")):
+        done = cli(*pixels, "named.json", "--top", top)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert message in done.stderr
+    done = cli("--top", 2)
+    assert done.returncode == 2
+    assert "--top is for the classes of --predict" in done.stderr

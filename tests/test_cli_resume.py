@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import run
-from tests.command_line import command
+from tests.command_line import command, write_csv
+from tests.networks import digits
 from training import TrainingState
 from training.cli import arguments
 
@@ -88,3 +89,35 @@ def test_settings_survive_a_round_trip_through_text(saved_settings):
     assert texts["image_shape"] == "3,8,12"
     assert np.float64(texts["learning_rate"]) == 0.25
     assert "patience" not in texts
+
+
+def test_class_names_and_class_weight_are_kept(cli, tmp_path):
+    """The names of the classes are those of the data; the run file holds them and the flag."""
+    images, labels = digits(200)
+    write_csv(tmp_path / "train.csv", images, np.array([1, 5, 10, 20])[labels])
+    flags = ["--train_data", "train.csv", "--epochs", 2, "--backend", "numpy", "--arch", "tiny"]
+    flags += ["--no_plots"]
+    for name, extra in (("a.json", ["--class_weight", "balanced"]), ("c.json", [])):
+        done = cli(*flags, *extra, "--to_path", name)
+        assert done.returncode == 0, done.stderr
+    process = subprocess.Popen(
+        command(*flags, "--class_weight", "balanced", "--to_path", "b.json"),
+        cwd=tmp_path,
+        text=True,
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("epoch 1/"):
+            process.kill()
+            break
+    process.communicate(timeout=60)
+    run_document = json.loads((tmp_path / "b-run.json").read_text())
+    assert run_document["run"]["settings"]["class_weight"] == "balanced"
+    assert run_document["class_names"] == ["1", "5", "10", "20"]
+    done = cli("--resume", "--to_path", "b.json", "--no_plots")
+    assert done.returncode == 0, done.stderr
+    a, b, c = (json.loads((tmp_path / f"{name}.json").read_text()) for name in "abc")
+    assert a["class_names"] == b["class_names"] == ["1", "5", "10", "20"]
+    assert a["layers"] == b["layers"]
+    assert a["layers"] != c["layers"]

@@ -183,7 +183,12 @@ def test_files_beside_the_model(cli, tmp_path, csv_files):
         "test.csv.gz",
         *drawn,
     }
-    assert "by class: 0 " in done.stdout
+    head = [line.split() for line in done.stdout.splitlines()].index(
+        ["class", "precision", "recall", "F1", "support"]
+    )
+    table = [line.split() for line in done.stdout.splitlines()[head + 1 :]][:4]
+    assert [row[0] for row in table] == ["0", "1", "2", "3"]
+    assert sum(int(row[-1]) for row in table) == 200
     history = read_history(tmp_path / "a-history.csv")
     assert history["epoch"] == [1, 2]
     model = Model.load(tmp_path / "a.json", backend="numpy")

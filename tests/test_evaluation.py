@@ -1,16 +1,71 @@
 """Measures of what a classifier gets right and wrong."""
 
+import doctest
+
 import numpy as np
+import pytest
 
-from training.evaluation import class_accuracies, confusion_matrix, worst_mistakes
+from training import evaluation
+from training.evaluation import (
+    accuracy,
+    balanced_accuracy,
+    class_measures,
+    confusion_matrix,
+    worst_mistakes,
+)
+
+LABELS, PREDICTED = np.array([0, 0, 1, 1, 1, 3]), np.array([0, 1, 1, 1, 0, 3])
+MATRIX = np.array([[1, 1, 0, 0], [1, 2, 0, 0], [0, 0, 0, 0], [0, 0, 0, 1]])
 
 
-def test_confusion_matrix_and_class_accuracies():
-    labels, predicted = np.array([0, 0, 1, 1, 1, 3]), np.array([0, 1, 1, 1, 0, 3])
-    matrix = confusion_matrix(labels, predicted, 4)
-    expected = np.array([[1, 1, 0, 0], [1, 2, 0, 0], [0, 0, 0, 0], [0, 0, 0, 1]])
-    np.testing.assert_array_equal(matrix, expected)
-    np.testing.assert_allclose(class_accuracies(matrix), [0.5, 2 / 3, np.nan, 1])
+def test_examples_of_the_documentation():
+    failed, attempted = doctest.testmod(evaluation, extraglobs={"np": np})
+    assert attempted
+    assert not failed
+
+
+def test_confusion_matrix():
+    np.testing.assert_array_equal(confusion_matrix(LABELS, PREDICTED, 4), MATRIX)
+
+
+def test_measures_of_classes():
+    precision, recall, f1, support = class_measures(MATRIX)
+    np.testing.assert_allclose(precision, [1 / 2, 2 / 3, np.nan, 1])
+    np.testing.assert_allclose(recall, [1 / 2, 2 / 3, np.nan, 1])
+    np.testing.assert_allclose(f1, [1 / 2, 2 / 3, np.nan, 1])
+    assert support.tolist() == [2, 3, 0, 1]
+    assert accuracy(MATRIX) == pytest.approx(4 / 6)
+    assert balanced_accuracy(MATRIX) == pytest.approx((1 / 2 + 2 / 3 + 1) / 3)
+
+
+@pytest.mark.filterwarnings("error")
+def test_measures_of_a_class_that_is_never_predicted_or_has_no_images():
+    """Class 0 is never predicted, and class 1 has no images."""
+    precision, recall, f1, support = class_measures(np.array([[0, 3, 1], [0, 0, 0], [0, 1, 5]]))
+    np.testing.assert_allclose(precision, [np.nan, 0, 5 / 6])
+    np.testing.assert_allclose(recall, [0, np.nan, 5 / 6])
+    np.testing.assert_allclose(f1, [0, 0, 5 / 6])
+    assert support.tolist() == [4, 0, 6]
+    assert np.isnan(
+        [accuracy(np.zeros((2, 2), int)), balanced_accuracy(np.zeros((2, 2), int))]
+    ).all()
+
+
+def test_measures_agree_with_their_definitions():
+    """Computed image by image from random labels; scikit-learn returns the same."""
+    rng = np.random.default_rng(0)
+    labels, predicted = rng.integers(0, 7, 500), rng.integers(0, 7, 500)
+    matrix = confusion_matrix(labels, predicted, 7)
+    precision, recall, f1, support = class_measures(matrix)
+    for index in range(7):
+        true, positive = labels == index, predicted == index
+        assert precision[index] == true[positive].mean()
+        assert recall[index] == positive[true].mean()
+        mean = 2 * precision[index] * recall[index] / (precision[index] + recall[index])
+        assert f1[index] == pytest.approx(mean)
+        assert support[index] == true.sum()
+    assert balanced_accuracy(matrix) == pytest.approx(recall.mean())
+    assert accuracy(matrix) == (labels == predicted).mean()
 
 
 def test_worst_mistakes_are_the_most_certain_ones():

@@ -277,7 +277,7 @@ ARGUMENTS = {
     "softmax": lambda d: [d.rows],
     "softmax_grad": lambda d: [d.rows, d.floats(*d.rows.shape)],
     "softmax_cross_entropy": lambda d: [
-        d.rows, d.rng.integers(0, d.rows.shape[1], d.N), 0.1,
+        d.rows, d.rng.integers(0, d.rows.shape[1], d.N), 0.1, d.rng.random(d.N),
     ],
     "warp_images": lambda d: [d.raw_images, d.floats(d.N, 2, 3)],
     "normalize_images": lambda d: [d.raw_images, d.channel, d.variance, np.dtype(d.dtype).name],
@@ -440,7 +440,7 @@ def test_model_returns_a_result_or_raises_an_error(name, long_mode):
     model.add(layers.MaxPool(2)).add(layers.Flatten()).add(layers.Dense(3))
     model.compile(training.Adam())
     methods = {
-        "train_step": [x, y],
+        "train_step": [x, y, {0: 2.0, 2: 0.5}, np.linspace(0, 1, 20)],
         "predict": [x],
         "predict_proba": [x],
         "evaluate": [x, y],
@@ -462,7 +462,9 @@ def test_model_returns_a_result_or_raises_an_error(name, long_mode):
         return made, same
 
     def call_train(data):
-        arguments, same = data.draw(replacements([x, y, 1, 8, None, 0.2, None, 1, None, None]))
+        optional = [None, 0.2, None, 1, None, None, None, None, None, None]
+        weights = ["balanced", np.linspace(0, 1, 20)]
+        arguments, same = data.draw(replacements([x, y, 1, 8, *optional, *weights]))
         if isinstance(arguments[2], int) and arguments[2] < 2**31:
             arguments[2] = min(arguments[2], 2)  # more epochs are correct, and take long
         return outcome(training.trainer.train, [model, *arguments]), same

@@ -100,7 +100,9 @@ def arguments(backend, function, convert=lambda x: x):
         "leaky_relu_grad": {"dy": x, "x": x, **slope},
         "softmax": {"x": rows},
         "softmax_grad": {"dy": rows, "y": rows},
-        "softmax_cross_entropy": {"logits": rows, "labels": labels, "smoothing": 0.1},
+        "softmax_cross_entropy": {
+            "logits": rows, "labels": labels, "smoothing": 0.1, "weights": np.ones(N),
+        },
         "from_array": {"x": images},
         "to_array": {"x": x, "output": False},
         "normalize_images": {

@@ -408,6 +408,34 @@ def test_label_smoothing(backend, shape, dtype, smoothing):
 
 
 @every_layout
+@given(
+    shape=st.tuples(st.integers(1, 40), st.integers(2, 12)),
+    dtype=dtypes,
+    smoothing=st.sampled_from([0.0, 0.1]),
+)
+def test_weights_of_the_loss(backend, shape, dtype, smoothing):
+    """Each image alone, with its weight as a factor: a sum divided by the number of images."""
+    N, K = shape
+    rng = np.random.default_rng(3)
+    logits, labels = draw_array(shape, dtype) * 3, rng.integers(0, K, N)
+    weights = rng.integers(0, 3, N) * rng.random(N)
+    loss, n_correct, dlogits = backend.softmax_cross_entropy(logits, labels, smoothing, weights)
+    want, want_loss = np.empty_like(logits), 0.0
+    for n in range(N):
+        row, label = logits[n : n + 1], labels[n : n + 1]
+        alone, _, want[n] = NUMPY.softmax_cross_entropy(row, label, smoothing)
+        want_loss += weights[n] * alone
+        want[n] *= weights[n]
+    assert loss == pytest.approx(want_loss / N, rel=1e-5)
+    assert_close(dlogits, want / dtype(N))
+    assert n_correct == (logits.argmax(axis=1) == labels).sum()
+    plain = backend.softmax_cross_entropy(logits, labels, smoothing)
+    ones = backend.softmax_cross_entropy(logits, labels, smoothing, np.ones(N, np.uint8))
+    assert ones[:2] == pytest.approx(plain[:2], rel=1e-6)
+    assert_close(ones[2], plain[2])
+
+
+@every_layout
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_softmax_does_not_overflow(backend, dtype):
     logits = np.array([[1e30, -1e30, 0], [1e30, 1e30, 1e30], [-1e30, 0, 1]], dtype)

@@ -150,3 +150,24 @@ def test_global_average_pool(backend):
     x = np.random.default_rng(0).standard_normal((3, 4, 5, 7))
     layer = GlobalAvgPool().build((4, 5, 7), backend, "float64")
     assert_close(layer.forward(x), torch.tensor(x).mean(dim=(2, 3)).numpy())
+
+
+@every_backend
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_weighted_loss(backend, smoothing):
+    backend, rng = get_backend(backend), np.random.default_rng(0)
+    logits, labels = rng.standard_normal((37, 5)), rng.integers(0, 5, 37)
+    class_weight = np.array([0.0, 0.5, 1.0, 2.0, 7.0])
+    loss, _, dlogits = backend.softmax_cross_entropy(
+        logits, labels, smoothing, class_weight[labels]
+    )
+    x, y = torch.tensor(logits, requires_grad=True), torch.tensor(labels)
+    weight = torch.tensor(class_weight)
+    if smoothing:  # PyTorch would weight the smoothed part of the target by its own classes
+        losses = functional.cross_entropy(x, y, reduction="none", label_smoothing=smoothing)
+        want = (weight[y] * losses).mean()
+    else:  # PyTorch divides by the sum of the weights
+        want = functional.cross_entropy(x, y, weight) * weight[y].mean()
+    want.backward()
+    assert loss == pytest.approx(want.item(), rel=1e-12)
+    assert_close(dlogits, x.grad.numpy())

@@ -335,6 +335,56 @@ def test_captured_steps_compute_the_same_numbers():
                 model.mean += 0.25
 
 
+def test_weighted_steps_are_captured_beside_unweighted_ones():
+    """Batches of one shape with weights, without, and with others follow each other."""
+    images, labels = digits(40)
+    captured, called = (
+        small_network("numba", "float64", dropout=0, fused=fused) for fused in (True, False)
+    )
+    rng = np.random.default_rng(0)
+    for step in range(9):
+        weights = rng.random(40) if step % 3 else None
+        losses = [model.train_step(images, labels, None, weights) for model in (captured, called)]
+        assert losses[0] == pytest.approx(losses[1], rel=1e-9), step
+    assert len(captured._captured) == 2
+    assert None not in captured._captured.values()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_gradients_of_the_weighted_loss(backend):
+    """Compared with differences of the loss, which is the mean of weight * loss."""
+    images, labels = digits(12)
+    weights = np.linspace(0, 3, 12)
+    model = Model((1, 8, 8), backend, "float64").add(Flatten()).add(Dense(4))
+    model.compile(optimizer=Adam(), label_smoothing=0.1)
+    model.mean[:], model.std[:] = 100, 50
+    model.compute_gradients(images, labels, weights)
+    values, gradient = model.parameters.values, model.parameters.grads.copy()
+    for index in range(0, len(values), 17):
+        losses = []
+        for delta in (1e-6, -2e-6):
+            values[index] += delta
+            losses.append(model.compute_gradients(images, labels, weights)[0])
+        values[index] += 1e-6
+        assert gradient[index] == pytest.approx((losses[0] - losses[1]) / 2e-6, rel=1e-4, abs=1e-8)
+
+
+def test_class_weights_of_a_step():
+    images, labels = digits(40)
+    class_weight = np.array([0.5, 2.0, 1.0, 0.0])
+    losses = [
+        small_network(dropout=0).train_step(images, labels, **options)
+        for options in (
+            {"class_weight": class_weight},
+            {"class_weight": {0: 0.5, 1: 2, 3: 0}},
+            {"sample_weight": class_weight[labels]},
+            {"class_weight": {3: 0}, "sample_weight": np.array([0.5, 2, 1, 9])[labels]},
+        )
+    ]
+    assert losses == [losses[0]] * 4
+    assert losses[0] != small_network(dropout=0).train_step(images, labels)
+
+
 @pytest.mark.parametrize("fused", [True, False])
 def test_only_the_first_step_of_each_shape_calls_the_layers(monkeypatch, fused):
     """The later ones replay its kernel calls, in training and in prediction, unless not fused."""

@@ -70,6 +70,7 @@ def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("undamaged")
     run = TrainingState(folder / "run.json")
     model = network().compile(AdamW())
+    model.class_names = ("cat", "dog", "bird", "fish")
     settings = {
         "training_state": run,
         "to_path": folder / "model.json",
@@ -158,6 +159,8 @@ def test_rejects_a_wrong_value_in_any_entry_of_a_model(files, tmp_path):
         keys = set(path_of_keys.split("."))
         if keys & numbers:
             assert all(type(value) in (int, float) for value in values if value is not None), keys
+        elif "class_names" in keys:
+            assert values == ["x"], keys
         elif "config" in keys:
             assert values == [{}], keys  # the defaults
         else:
@@ -425,6 +428,22 @@ def changed(path, change):
         (lambda d: d["normalization"].update(std=[0]), "std must be above 0"),
         (lambda d: d["normalization"].update(mean=[1, 2]), "mean must be 1 finite numbers"),
         (lambda d: d.update(history=[]), "not a valid model"),
+        (lambda d: d.update(class_names="abcd"), "class_names must be a sequence of names"),
+        (lambda d: d.update(class_names=None), "class_names must be a sequence of names"),
+        (lambda d: d.update(class_names={"a": 1}), "class_names must be a sequence of names"),
+        (lambda d: d.update(class_names=["a", "b", "c"]), "class_names has 3 names for 4 classes"),
+        (lambda d: d.update(class_names=["a", "b", "c", "a"]), "class_names has 'a' twice"),
+        (lambda d: d.update(class_names=[0, 1, 2, 3]), "class_names must be printable text, got 0"),
+        (lambda d: d.update(class_names=["a", "b", "c", ""]), "must be printable text, got ''"),
+        (lambda d: d.update(class_names=["a", "b", "c", "\n"]), r"printable text, got '\\n'"),
+        (lambda d: d.update(class_names=["a", "b", "c", "\x1b[2J"]), "printable text"),
+        (lambda d: d.update(class_names=["a", "b", "c", "\udc80"]), "printable text"),
+        (lambda d: d.update(class_names=["a", "b", "c", "\u202e"]), "printable text"),
+        (lambda d: d.update(class_names=["x" * 10**5] * 4), "class_names has 'x.*' twice"),
+        (lambda d: d.update(class_names=["\n" * 10**5] * 4), "printable text"),
+        (lambda d: d.update(class_names="x" * 10**5), "sequence of names"),
+        (lambda d: d.update(resize="shrink"), "resize must be one of pad, crop, stretch"),
+        (lambda d: d.update(resize=["pad"]), "resize must be one of pad, crop, stretch"),
     ],
 )
 def test_names_the_entry_that_is_wrong(tmp_path, change, message):
@@ -434,6 +453,40 @@ def test_names_the_entry_that_is_wrong(tmp_path, change, message):
     with pytest.raises(InputError, match=message) as error:
         Model.load(path, backend="numpy")
     assert str(path) in str(error.value)
+    assert len(str(error.value)) < 1000
+
+
+NAMES = ("cat", 'a "dog", or two', "\u732b", " \\ ")
+
+
+def test_names_of_classes_are_saved(tmp_path):
+    model = small_network()
+    model.class_names, model.resize = NAMES, "crop"
+    for path in (tmp_path / "m.json", tmp_path / "again.json"):
+        model.save(path)
+        model = Model.load(path, backend="numpy")
+        assert (model.class_names, model.resize) == (NAMES, "crop")
+
+
+def test_models_of_earlier_versions_have_numbers_for_names(tmp_path):
+    path = tmp_path / "m.json"
+    model = small_network()
+    model.class_names = NAMES
+    model.save(path)
+    changed(path, lambda d: (d.pop("class_names"), d.pop("resize")))
+    for old in (path, MODELS / "version-1-model.json"):
+        loaded = Model.load(old, backend="numpy")
+        assert (loaded.class_names, loaded.resize) == (("0", "1", "2", "3"), "pad")
+
+
+@pytest.mark.parametrize(
+    "names", ["abcd", ["a"], ["a", "a", "b", "c"], [0, 1, 2, 3], ["a", "b", "c", "\t"]]
+)
+def test_rejects_names_that_could_not_be_shown(names):
+    model = small_network()
+    with pytest.raises((TypeError, ValueError), match="class_names"):
+        model.class_names = names
+    assert model.class_names == ("0", "1", "2", "3")
 
 
 def test_rejects_numbers_that_are_not_finite(tmp_path):

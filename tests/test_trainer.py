@@ -5,6 +5,7 @@ import pandas
 import pytest
 
 import run
+from kernels import BACKENDS
 from layers import BatchNorm, Dense, Flatten, Relu
 from tests.networks import digits, small_network
 from training import (
@@ -37,21 +38,47 @@ def test_batch_sizes(count, size, lengths):
 
 
 def test_validation_split_uses_each_image_once():
-    x, y = np.arange(50)[:, None], np.arange(50) * 10
+    x, y = np.arange(50)[:, None], np.arange(50) % 4
     (x1, y1), (x2, y2) = split_validation(x, y, 0.2, seed=3)
     assert (len(x1), len(x2)) == (40, 10)
     np.testing.assert_array_equal(np.sort(np.concatenate([x1, x2]), axis=0), x)
-    np.testing.assert_array_equal(y1, x1[:, 0] * 10)
-    np.testing.assert_array_equal(y2, x2[:, 0] * 10)
+    np.testing.assert_array_equal(y1, x1[:, 0] % 4)
+    np.testing.assert_array_equal(y2, x2[:, 0] % 4)
+    for part in (x1, x2):  # the order of the images stays
+        assert (np.diff(part[:, 0]) > 0).all()
     assert not np.array_equal(x2[:, 0], np.arange(10))
     assert not np.array_equal(x2, split_validation(x, y, 0.2, seed=4)[1][0])
     np.testing.assert_array_equal(x2, split_validation(x, y, 0.2, seed=3)[1][0])
 
 
+@pytest.mark.parametrize(
+    ("sizes", "fraction", "expected"),
+    [
+        ([100, 10, 50], 0.1, [10, 1, 5]),
+        ([95, 5], 0.1, [9, 1]),  # 9.5 and 0.5: the smaller class is rounded up
+        ([14, 7, 7, 7], 0.25, [3, 2, 2, 2]),  # 3.5 and three times 1.75
+        ([1, 19], 0.5, [0, 10]),  # 9.5, rounded to the even number as 0.5 * 19 always was
+        ([1, 1, 1, 40], 0.1, [0, 0, 0, 4]),
+        ([2, 2], 0.9, [1, 1]),  # each class keeps an image to train on
+        ([100, 200], 0.29, [29, 58]),  # 28.999999999999996 in float64
+    ],
+)
+def test_validation_split_keeps_the_share_of_each_class(sizes, fraction, expected):
+    labels = np.random.default_rng(1).permutation(np.repeat(np.arange(len(sizes)) * 7 - 3, sizes))
+    x = np.arange(len(labels))
+    (x1, y1), (x2, y2) = split_validation(x, labels, fraction, seed=0)
+    assert [np.sum(y2 == label) for label in np.unique(labels)] == expected
+    np.testing.assert_array_equal(np.sort(np.r_[x1, x2]), x)
+    np.testing.assert_array_equal(y1, labels[x1])
+    assert set(y1) == set(labels)
+
+
 def test_validation_split_rejects_fractions_without_images():
-    x, y = np.arange(50)[:, None], np.arange(50)
+    x, y = np.arange(50)[:, None], np.arange(50) % 5
     with pytest.raises(InputError, match="too few"):
-        split_validation(x[:3], y[:3], 0.1, seed=0)
+        split_validation(x[:3], y[:3] % 2, 0.1, seed=0)
+    with pytest.raises(InputError, match="5 images of 5 classes are too few"):
+        split_validation(x[:5], y[:5], 0.5, seed=0)
     with pytest.raises(InputError, match="between 0 and 1"):
         split_validation(x, y, 1, seed=0)
 
@@ -461,7 +488,7 @@ def state_of(model):
         lambda model, x, y: model.compute_gradients(x[:1], y[:1]),
         lambda model, x, y: model.train(x, y, epochs=1, batch_size=1),
         lambda model, x, y: model.train(x[:1], y[:1], epochs=1),
-        lambda model, x, y: model.train(x[:2], y[:2], epochs=1, validation_split=0.5),
+        lambda model, x, y: model.train(x[:2], 0 * y[:2], epochs=1, validation_split=0.5),
         lambda model, x, y: find_learning_rate(model, x, y, batch_size=1),
     ],
 )
@@ -542,3 +569,108 @@ def test_patience_needs_validation_data():
     model = small_network(backend="numpy")
     with pytest.raises(ValueError, match=r"^patience needs validation data"):
         model.train(*digits(40), epochs=1, patience=2)
+
+
+def weighted_run(backend="numpy", **options):
+    """Train for two epochs; return the history without times, and the weights."""
+    images, labels = digits(100)
+    model = small_network(backend, dropout=0)
+    model.compile(SGD(0.05), label_smoothing=0.1)
+    history = model.train(images, labels, epochs=2, batch_size=16, **options)
+    history.pop("images_per_second")
+    return history, model.parameters.values.copy()
+
+
+def assert_same_run(run, other, rtol=0.0):
+    for key in run[0]:
+        np.testing.assert_allclose(run[0][key], other[0][key], rtol=rtol)
+    np.testing.assert_allclose(run[1], other[1], rtol=rtol, atol=rtol)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_only_the_ratios_of_weights_matter(backend):
+    labels = digits(100)[1]
+    plain = weighted_run(backend)
+    assert_same_run(plain, weighted_run(backend, class_weight=[1e-3] * 4), rtol=1e-12)
+    weighted = weighted_run(backend, class_weight={0: 3})
+    assert np.abs(weighted[1] - plain[1]).max() > 1e-3
+    numbers = np.array([3e200, 1e200, 1e200, 1e200])
+    assert_same_run(weighted, weighted_run(backend, sample_weight=numbers[labels]), rtol=1e-9)
+    counts = np.bincount(labels)
+    balanced = weighted_run(backend, class_weight="balanced")
+    assert_same_run(balanced, weighted_run(backend, class_weight=1 / counts), rtol=1e-9)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_weight_of_2_counts_as_two_images(backend):
+    images, labels = digits(30)
+    twice = np.r_[np.arange(30), np.arange(10)]
+    weights = np.where(np.arange(30) < 10, 2, 1)
+
+    def train(images, labels, **options):
+        model = Model((1, 8, 8), backend, "float64").add(Flatten()).add(Dense(6)).add(Relu())
+        model.add(Dense(4)).compile(SGD(0.1), label_smoothing=0.1)
+        model.mean[:], model.std[:] = 100, 50
+        history = model.train(images, labels, 3, 64, **options)
+        return {"loss": history["loss"]}, model.parameters.values
+
+    expected = train(images[twice], labels[twice])
+    assert_same_run(train(images, labels, sample_weight=weights), expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("ratio", [1, 4])
+def test_loss_of_an_epoch_is_the_weighted_mean(ratio):
+    images, labels = digits(50)
+    model = small_network(dropout=0)
+    losses = []
+    train_batch = model.train_batch
+
+    def spy(x, y, weights):
+        losses.append((train_batch(x, y, weights)[0], len(x), weights))
+        return losses[-1][0], 0
+
+    model.train_batch = spy
+    options = {"augmenter": ShiftAugmenter(), "augmenter_ratio": ratio}
+    history = model.train(images, labels, 1, 16, class_weight={1: 4}, **options)
+    weights = np.concatenate([weights for *_, weights in losses])
+    assert len(weights) == ratio * 50
+    assert weights.mean() == pytest.approx(1)
+    assert weights.max() / weights.min() == pytest.approx(4)
+    total = sum(loss * n_images for loss, n_images, _ in losses)
+    assert history["loss"][0] == pytest.approx(total / len(weights))
+
+
+def test_weights_of_validation_images_are_not_used():
+    """They are set aside with their images, which the first rows show."""
+    images, labels = digits(80)
+    images[:, 0, 0, 0] = np.arange(80)
+    (training, _), _ = split_validation(images, labels, 0.25, seed=0)
+    model, seen = small_network(), {}
+    train_batch = model.train_batch
+
+    def spy(x, y, weights):
+        seen.update(zip(x[:, 0, 0, 0].tolist(), weights.tolist(), strict=True))
+        return train_batch(x, y, weights)
+
+    model.train_batch = spy
+    model.train(images, labels, 1, 16, validation_split=0.25, sample_weight=np.arange(80))
+    assert sorted(seen) == sorted(training[:, 0, 0, 0].tolist())
+    mean = np.mean(list(seen))
+    assert all(weight == pytest.approx(image / mean) for image, weight in seen.items())
+
+
+def test_rejects_wrong_weights():
+    images, labels = digits(40)
+    model = small_network()
+    before = model.parameters.values.copy()
+    for options, message in (
+        ({"class_weight": [1, 1]}, "class_weight has 2 numbers for 4 classes"),
+        ({"sample_weight": np.ones(39)}, r"sample_weight must have shape \(40,\)"),
+        ({"sample_weight": np.zeros(40)}, "the weights of all images are 0"),
+        ({"sample_weight": np.full(40, np.nan)}, "sample_weight must be finite"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            model.train(images, labels, 1, **options)
+        with pytest.raises(ValueError, match=message):
+            model.train_step(images, labels, **options)
+    np.testing.assert_array_equal(model.parameters.values, before)

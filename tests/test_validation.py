@@ -113,6 +113,22 @@ X, W, V = np.zeros((2, 4, 6, 6)), np.zeros((4, 4, 3, 3)), np.full(4, 0.5)
         ("softmax_cross_entropy", (X[0, 0], np.arange(1, 7)), ValueError, "labels must be 0 to 5"),
         ("softmax_cross_entropy", (X[0, 0], np.full(6, -1)), ValueError, "labels must be 0 to 5"),
         ("softmax_cross_entropy", (X[0, 0], np.zeros(6)), TypeError, "labels must be integers"),
+        (
+            "softmax_cross_entropy",
+            (X[0, 0], np.arange(6), 0.0, np.ones(5)),
+            ValueError,
+            r"weights must have shape \(6,\), one number for each of 6 images, got \(5,\)",
+        ),
+        *(
+            ("softmax_cross_entropy", (X[0, 0], np.arange(6), 0.0, weights), error, message)
+            for weights, error, message in [
+                (np.array([1, 1, 1, -0.5, 1, 1]), ValueError, "finite and at least 0, got -0.5"),
+                (np.array([1, 1, 1, np.nan, 1, 1]), ValueError, "finite and at least 0, got nan"),
+                (np.array([1, 1, 1, np.inf, 1, 1]), ValueError, "finite and at least 0, got inf"),
+                (np.array(["1"] * 6), TypeError, "weights must be numbers, got ndarray of <U1"),
+                (np.ma.array(np.ones(6)), TypeError, "weights must be numbers, got MaskedArray"),
+            ]
+        ),
         ("leaky_relu", (X, 10**400), ValueError, "negative_slope must be finite"),
         ("activate", (X, "relu"), TypeError, "activation must be None or one of kernels.act"),
         ("activate", (X, (0.1,)), TypeError, "activation must be None or one of kernels.act"),

@@ -1,5 +1,7 @@
 """Measures of what a classifier gets right and wrong."""
 
+from typing import NamedTuple
+
 import numpy as np
 
 
@@ -22,10 +24,71 @@ def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, classes: int) ->
     return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
 
 
-def class_accuracies(confusion: np.ndarray) -> np.ndarray:
-    """Return the accuracy (classes,) on the images of each class; NaN where there are none."""
-    with np.errstate(invalid="ignore"):
-        return confusion.diagonal() / confusion.sum(axis=1)
+class ClassMeasures(NamedTuple):
+    """Measures of each class, arrays (classes,). A share of no images is NaN.
+
+    Attributes
+    ----------
+    precision : ndarray of float
+        Share of the images labeled as the class that are of the class.
+    recall : ndarray of float
+        Share of the images of the class that are labeled so: the accuracy on them.
+    f1 : ndarray of float
+        Harmonic mean of precision and recall, 2 TP / (2 TP + FP + FN).
+    support : ndarray of int
+        Number of images of the class.
+    """
+
+    precision: np.ndarray
+    recall: np.ndarray
+    f1: np.ndarray
+    support: np.ndarray
+
+
+def class_measures(confusion: np.ndarray) -> ClassMeasures:
+    """Return precision, recall, F1 and support of each class from a confusion matrix.
+
+    References
+    ----------
+    van Rijsbergen: Information retrieval (1979), chapter 7.
+
+    Examples
+    --------
+    >>> class_measures(np.array([[3, 1], [0, 4]])).precision
+    array([1. , 0.8])
+    """
+    true_positive = confusion.diagonal()
+    predicted, support = confusion.sum(axis=0), confusion.sum(axis=1)
+    with np.errstate(invalid="ignore"):  # 0 / 0 is NaN
+        return ClassMeasures(
+            true_positive / predicted,
+            true_positive / support,
+            2 * true_positive / (predicted + support),
+            support,
+        )
+
+
+def accuracy(confusion: np.ndarray) -> float:
+    """Return the share of images that are labeled correctly; NaN if there are none."""
+    n_images = confusion.sum()
+    return float(confusion.trace() / n_images) if n_images else float("nan")
+
+
+def balanced_accuracy(confusion: np.ndarray) -> float:
+    """Return the mean recall of the classes that have images; NaN if there are none.
+
+    References
+    ----------
+    Brodersen et al.: The balanced accuracy and its posterior distribution (2010).
+
+    Examples
+    --------
+    >>> balanced_accuracy(np.array([[3, 1], [0, 4]]))
+    0.875
+    """
+    measures = class_measures(confusion)
+    has_images = measures.support > 0
+    return float(measures.recall[has_images].mean()) if has_images.any() else float("nan")
 
 
 def worst_mistakes(probabilities: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:

@@ -1,5 +1,7 @@
 """What a model expects of the images that it is given, as its training images decide it."""
 
+import reprlib
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -14,13 +16,14 @@ def default_class_names(n_classes: int) -> tuple[str, ...]:
 def check_class_names(names: Any, n_classes: int) -> tuple[str, ...]:
     """Return the names of so many classes; raise TypeError or ValueError for anything else."""
     if isinstance(names, str) or not isinstance(names, Sequence):
-        raise TypeError(f"class_names must be a sequence of names, got {names!r}")
+        raise TypeError(f"class_names must be a sequence of names, got {reprlib.repr(names)}")
     names = tuple(names)
     for name in names:
         if not isinstance(name, str) or not name.isprintable() or not name:
-            raise ValueError(f"class_names must be printable text, got {name!r}")
+            raise ValueError(f"class_names must be printable text, got {reprlib.repr(name)}")
     if len(set(names)) < len(names):
-        raise ValueError(f"class_names has {max(names, key=names.count)!r} twice")
+        name, _ = Counter(names).most_common(1)[0]
+        raise ValueError(f"class_names has {reprlib.repr(name)} twice")
     if len(names) != n_classes:
         raise ValueError(f"class_names has {len(names)} names for {n_classes} classes")
     return names
@@ -29,7 +32,9 @@ def check_class_names(names: Any, n_classes: int) -> tuple[str, ...]:
 def check_resize(rule: Any) -> str:
     """Return the name of a rule for resizing; raise ValueError for another name."""
     if rule not in RESIZE_RULES:
-        raise ValueError(f"resize must be one of {', '.join(RESIZE_RULES)}, got {rule!r}")
+        raise ValueError(
+            f"resize must be one of {', '.join(RESIZE_RULES)}, got {reprlib.repr(rule)}"
+        )
     return rule
 
 

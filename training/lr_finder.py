@@ -6,6 +6,7 @@ import numpy as np
 
 from kernels.scalars import check_int
 from training.augmentation import Augmenter, NoAugmenter
+from training.class_weights import ClassWeight, image_weights, scale_to_mean_1
 from training.errors import DivergedError, InputError
 from training.input_stats import check_finite_pixels
 from training.network import Network
@@ -24,6 +25,7 @@ def find_learning_rate(
     y: np.ndarray,
     batch_size: int = 64,
     augmenter: Augmenter | None = None,
+    class_weight: ClassWeight | None = None,
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Train with a learning rate that grows from step to step, until the loss diverges.
 
@@ -33,7 +35,7 @@ def find_learning_rate(
     ----------
     model : Model
         A new, compiled model.
-    x, y, batch_size, augmenter
+    x, y, batch_size, augmenter, class_weight
         As in `Model.train`.
 
     Returns
@@ -62,6 +64,8 @@ def find_learning_rate(
     batch_size = check_int(batch_size, "batch_size", 1)
     if model.optimizer is None:
         raise RuntimeError("call compile(optimizer=...) before training")
+    weights = image_weights(y, model.classes, class_weight, None)
+    targets = [y] if weights is None else [y, scale_to_mean_1(weights)]
     augmenter = augmenter or NoAugmenter()
     model.check_batch_size(min(batch_size, len(x)))
     endless_batches = itertools.chain.from_iterable(
@@ -73,7 +77,8 @@ def find_learning_rate(
         model.optimizer.learning_rate = float(rate)
         images = augmenter(model.as_contiguous(x[indices]), model.rng, model.backend)
         try:
-            losses.append(model.train_batch(images, y[indices])[0])
+            batch = (images, *(numbers[indices] for numbers in targets))
+            losses.append(model.train_batch(*batch)[0])
         except InputError:
             check_finite_pixels(x, "x", model.dtype)  # names the pixel by its place in x
             raise

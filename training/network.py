@@ -13,9 +13,11 @@ from kernels.validation import (
     check_labels,
     check_real_images,
     check_smoothing,
+    check_weights,
     standardize_dtype,
 )
 from layers import LAYER_TYPES, BatchNorm, Layer, LoadArray, Softmax, fold, fuse, walk
+from training.class_weights import ClassWeight, image_weights
 from training.errors import DivergedError, InputError
 from training.input_format import InputFormat, check_class_names, default_class_names
 from training.input_stats import InputStats, check_finite_pixels
@@ -249,18 +251,22 @@ class Network:
                 )
 
     @exclusive
-    def compute_gradients(self, x: np.ndarray, y: np.ndarray) -> tuple[float, int]:
+    def compute_gradients(
+        self, x: np.ndarray, y: np.ndarray, weights: np.ndarray | None = None
+    ) -> tuple[float, int]:
         """Run one batch forward and backward, and leave the gradients in `parameters.grads`.
 
         Parameters
         ----------
         x : (N, C, H, W)
         y : (N,) of int
+        weights : (N,) of float, optional
+            Factor of the loss of each image.
 
         Returns
         -------
         loss : float
-            Mean over the batch.
+            Mean over the batch of the loss, or of weight * loss.
         n_correct : int
             The number of images that the model labeled correctly.
         """
@@ -268,7 +274,9 @@ class Network:
         self.check_batch_size(len(images))
         # Before the forward pass, which updates running statistics; the loss checks them later.
         labels = check_labels(y, len(images), self.classes)
-        return self._run(self._forward_and_back, self.as_contiguous(images), labels)
+        weights = check_weights(weights, len(images))
+        targets = (labels,) if weights is None else (labels, weights)
+        return self._run(self._forward_and_back, self.as_contiguous(images), *targets)
 
     def as_contiguous(self, images: np.ndarray) -> np.ndarray:
         """Return images as all backends take them: contiguous, uint8 or the model's dtype."""
@@ -277,23 +285,24 @@ class Network:
         # For any other array, Numba would compile its kernels once more.
         return np.require(images, None, ["C", "A", "W"])
 
-    def _run(self, function: Callable, images: np.ndarray, *labels: np.ndarray) -> Any:
+    def _run(self, function: Callable, images: np.ndarray, *targets: np.ndarray) -> Any:
         """Call a function of images, or replay its kernel calls if they were captured.
 
-        A function is captured once for each shape and dtype of the images. Kernels that are
+        A function is captured once for each shape and dtype of the images, with weights among the
+        targets and without. Kernels that are
         replayed check nothing, so all their inputs are checked here.
         """
-        key = function.__name__, images.shape, images.dtype
+        key = function.__name__, images.shape, images.dtype, len(targets)
         replay = self._captured.pop(key, function) if self._capturable else None
         if self._capturable and replay is not function:
             self._captured[key] = replay  # the last used is the last to be dropped
         if replay is None:  # it cannot be captured; `normalize_images` checks the mean and std
-            return function(images, self.mean, self.std, *labels)
+            return function(images, self.mean, self.std, *targets)
         inputs = (
             images,
             check_channel_numbers(self.mean, "mean", images, self.dtype),
             check_channel_numbers(self.std, "std", images, self.dtype),
-            *labels,
+            *targets,
         )
         if replay is not function:
             return replay(*inputs)
@@ -306,28 +315,34 @@ class Network:
                 layer.clear_context()
         return result
 
-    def _forward_and_back(self, images, mean, std, labels) -> tuple[float, int]:
+    def _forward_and_back(self, images, mean, std, labels, weights=None) -> tuple[float, int]:
         activations = self.backend.normalize_images(images, mean, std, self.dtype)
         for layer in self._training_plan:
             activations = layer.forward(activations, training=True)
-        loss, n_correct, gradient = self._head.loss(activations, labels, self._label_smoothing)
+        loss, n_correct, gradient = self._head.loss(
+            activations, labels, self._label_smoothing, weights
+        )
         for layer in reversed(self._training_plan):
             gradient = layer.backward(gradient)
         return loss, n_correct
 
     @exclusive
-    def train_batch(self, x: np.ndarray, y: np.ndarray) -> tuple[float, int]:
+    def train_batch(
+        self, x: np.ndarray, y: np.ndarray, weights: np.ndarray | None = None
+    ) -> tuple[float, int]:
         """Train on one batch.
 
         Parameters
         ----------
         x : (N, C, H, W)
         y : (N,) of int
+        weights : (N,) of float, optional
+            Factor of the loss of each image.
 
         Returns
         -------
         loss : float
-            Mean over the batch, before the step.
+            Mean over the batch of the loss, or of weight * loss, before the step.
         n_correct : int
             The number of images that were labeled correctly before the step.
 
@@ -341,7 +356,7 @@ class Network:
         if self.optimizer is None or self.parameters is None:
             raise RuntimeError("call compile(optimizer=...) before training")
         buffers_before = self.parameters.buffers.copy()
-        loss, n_correct = self.compute_gradients(x, y)
+        loss, n_correct = self.compute_gradients(x, y, weights)
         if not math.isfinite(loss):
             self.parameters.buffers[:] = buffers_before
             check_finite_pixels(np.asarray(x), "x", self.dtype)
@@ -353,13 +368,27 @@ class Network:
         self.optimizer.step()
         return loss, n_correct
 
-    def train_step(self, x: np.ndarray, y: np.ndarray) -> float:
+    def train_step(
+        self,
+        x: np.ndarray,
+        y: np.ndarray,
+        class_weight: ClassWeight | None = None,
+        sample_weight: np.ndarray | None = None,
+    ) -> float:
         """Train on one batch and return its mean loss, as it was before the step.
 
         Parameters
         ----------
         x : (N, C, H, W)
         y : (N,) of int
+        class_weight : dict of int to float, sequence of float, or "balanced", optional
+            Factor of the loss of the images of each class; 1 for a class that is not in the dict.
+            "balanced" gives all classes in this batch the same total.
+        sample_weight : (N,) of float, optional
+            Factor of the loss of each image, times that of its class. The mean loss is the sum of
+            weight * loss, divided by N as in Keras: a rare class has the same effect in a batch
+            with few of its images as in one with many. (A division by the sum of the weights, as
+            in PyTorch, would undo the weight of an image that is alone in its batch.)
 
         Raises
         ------
@@ -368,7 +397,11 @@ class Network:
         DivergedError
             When the loss is not finite. Weights and running averages are unchanged.
         """
-        return self.train_batch(x, y)[0]
+        if class_weight is None and sample_weight is None:
+            return self.train_batch(x, y)[0]
+        labels = check_labels(y, len(self._check_images(x)), self.classes)
+        weights = image_weights(labels, self.classes, class_weight, sample_weight)
+        return self.train_batch(x, labels, weights)[0]
 
     @shared
     def logits(self, x: np.ndarray) -> np.ndarray:
@@ -409,6 +442,10 @@ class Network:
         x, y = self.check_data(x, y)
         loss, n_correct, _ = self._head.loss(self.logits(x), y)
         return loss, n_correct / len(x)
+
+    def mean_loss(self, logits: np.ndarray, labels: np.ndarray) -> float:
+        """Return the mean loss of images from their `logits` and their labels."""
+        return self._head.loss(logits, labels)[0]
 
     def summary(self) -> str:
         """Return a table of the layers with their output shapes and numbers of parameters.

@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from kernels.scalars import check_int, check_number
+from kernels.validation import check_weights
 from training.augmentation import Augmenter, NoAugmenter
+from training.class_weights import ClassWeight, image_weights, scale_to_mean_1
 from training.errors import DivergedError, InputError
 from training.input_stats import check_finite_pixels
 from training.network import Network
@@ -31,6 +33,9 @@ def split_validation(
 ) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
     """Split images and labels at random into a training and a validation part.
 
+    Each class keeps its share, rounded down or up to whole images. A class with one image stays in
+    the training part. Both parts keep the order of the images.
+
     Parameters
     ----------
     x : (N, C, H, W)
@@ -48,17 +53,38 @@ def split_validation(
     InputError
         When either part would have no image.
     """
+    training_idx, validation_idx = _split_indices(np.asarray(y), fraction, seed)
+    return (x[training_idx], y[training_idx]), (x[validation_idx], y[validation_idx])
+
+
+def _split_indices(y: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the indices of the training and the validation part of `split_validation`."""
     if not 0 < check_number(fraction, "validation_split") < 1:
         raise InputError(f"the validation split must be between 0 and 1, got {fraction!r}")
-    count = round(len(x) * fraction)
-    if not 0 < count < len(x):
+    present, classes, sizes = np.unique(y, return_inverse=True, return_counts=True)
+    counts = _validation_counts(sizes, fraction)
+    if not counts.any():
         raise InputError(
-            f"{len(x)} images are too few for a validation split of {fraction:g}: "
-            "give more images, or another validation split"
+            f"{len(y)} images of {len(present)} classes are too few for a validation split of "
+            f"{fraction:g}: give more images, or another validation split"
         )
-    order = np.random.default_rng(seed).permutation(len(x))
-    validation_idx, training_idx = np.sort(order[:count]), np.sort(order[count:])
-    return (x[training_idx], y[training_idx]), (x[validation_idx], y[validation_idx])
+    order = np.random.default_rng(seed).permutation(len(y))
+    by_class = order[np.argsort(classes.reshape(-1)[order], kind="stable")]
+    rank = np.arange(len(y)) - np.repeat(np.cumsum(sizes) - sizes, sizes)  # within the class
+    is_validation = rank < np.repeat(counts, sizes)
+    return np.sort(by_class[~is_validation]), np.sort(by_class[is_validation])
+
+
+def _validation_counts(sizes: np.ndarray, fraction: float) -> np.ndarray:
+    """Return how many validation images each class gets, by the method of largest remainders.
+
+    Of classes with equal remainders, the smaller is rounded up, then the first.
+    """
+    shares = np.where(sizes > 1, sizes * fraction, 0)
+    counts = np.floor(shares).astype(np.int64)
+    n_missing = round(shares.sum()) - counts.sum()
+    counts[np.lexsort((sizes, counts - shares))[:n_missing]] += 1
+    return np.minimum(counts, sizes - 1)
 
 
 def batches(indices: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
@@ -91,6 +117,8 @@ def train(
     reporter: Reporter | None = None,
     training_state: TrainingState | None = None,
     save_every: int | None = None,
+    class_weight: ClassWeight | None = None,
+    sample_weight: np.ndarray | None = None,
 ) -> dict[str, list]:
     """Train a compiled model for some epochs, and leave it in the state of its best epoch.
 
@@ -129,6 +157,16 @@ def train(
         and all arguments must be as they were.
     save_every : int, optional
         Save the state of the run also every so many steps.
+    class_weight : "balanced", dict of int to float, or sequence of float, optional
+        The weight of the images of each class in the training loss; 1 for a class that is not in
+        the dict. "balanced" gives all classes the same total: a class with n of N training images,
+        where K classes have any, has weight N / (K * n).
+    sample_weight : (N,) of float, optional
+        The weight of each image of x, times that of its class. Only the ratios of the weights
+        matter: they are scaled to a mean of 1 over the training images. The loss of an epoch is
+        then the weighted mean over these images, and the learning rate keeps its meaning. A
+        batch's loss is the sum of weight * loss, divided by its number of images; see `train_step`.
+        Accuracy and validation are not weighted.
 
     Returns
     -------
@@ -145,16 +183,21 @@ def train(
     """
     epochs, batch_size = check_int(epochs, "epochs", 1), check_int(batch_size, "batch_size", 1)
     x, y = model.check_data(x, y)
+    sample_weight = check_weights(sample_weight, len(x), "sample_weight")
     inputs = {"x": x}
     if validation_split:
         if validation_data is not None:
             raise ValueError("give validation_data or validation_split, not both")
-        (x, y), validation_data = split_validation(x, y, validation_split, model.seed)
+        training_idx, validation_idx = _split_indices(y, validation_split, model.seed)
+        validation_data = x[validation_idx], y[validation_idx]
+        x, y = x[training_idx], y[training_idx]
+        sample_weight = None if sample_weight is None else sample_weight[training_idx]
     elif validation_data is not None:
         if not isinstance(validation_data, (tuple, list)) or len(validation_data) != 2:
             raise TypeError("validation_data must be a pair (images, labels)")
         validation_data = model.check_data(*validation_data)
         inputs["validation_data[0]"] = validation_data[0]
+    weights = image_weights(y, model.classes, class_weight, sample_weight)
     ratio = check_int(augmenter_ratio, "augmenter_ratio", 1)
     if ratio * len(x) >= 2**31:
         raise ValueError(
@@ -184,7 +227,7 @@ def train(
         model_file.check_saveable(model)  # now, and not after an epoch
     rate_setter = _LearningRateSetter(model.optimizer, schedule or Constant(), epochs)
     epoch_trainer = _EpochTrainer(
-        model, x, y, batch_size, augmenter or NoAugmenter(), ratio, rate_setter
+        model, x, y, weights, batch_size, augmenter or NoAugmenter(), ratio, rate_setter
     )
     best, reporter = BestModel(model, to_path), reporter or Reporter(quiet=True)
     run = _Run(
@@ -251,12 +294,15 @@ class _EpochTrainer:
         model: Network,
         x: np.ndarray,
         y: np.ndarray,
+        weights: np.ndarray | None,
         batch_size: int,
         augmenter: Augmenter,
         ratio: int,
         rate_setter: _LearningRateSetter,
     ):
-        self._model, self._x, self._y = model, x, y
+        self._model, self._x = model, x
+        # What each batch has beside its images: labels, and weights if there are any.
+        self._targets = [y] if weights is None else [y, scale_to_mean_1(weights)]
         self._batch_size, self._augmenter, self._ratio = batch_size, augmenter, ratio
         self._rate_setter = rate_setter
 
@@ -308,23 +354,24 @@ class _EpochTrainer:
         reporter.epoch_started(epoch, len(order))
         start = time.perf_counter() - progress.seconds
         n_seen = 0
-        for step, (images, labels) in enumerate(self._batches(order), start=1):
+        for step, (images, *targets) in enumerate(self._batches(order), start=1):
+            n_images = len(images)
             if step <= steps_done:  # drawn again, so that the random numbers after it are the same
-                n_seen += len(labels)
-                reporter.batch_skipped(len(labels))
+                n_seen += n_images
+                reporter.batch_skipped(n_images)
                 continue
             self._rate_setter.set(epoch, n_seen / len(order))
             learning_rate = float(self._rate_setter.optimizer.learning_rate)
             try:
-                loss, n_correct = model.train_batch(images, labels)
+                loss, n_correct = model.train_batch(images, *targets)
             except DivergedError as error:
                 raise DivergedError(f"epoch {epoch}, step {step}: {error}") from None
-            n_seen += len(labels)
+            n_seen += n_images
             progress.steps = step
-            progress.loss += loss * len(labels)
+            progress.loss += loss * n_images
             progress.n_correct += n_correct
             progress.seconds = time.perf_counter() - start
-            reporter.batch_ended(len(labels), loss, n_correct)
+            reporter.batch_ended(n_images, loss, n_correct)
             if n_seen < len(order):
                 step_ended(progress)
         return {
@@ -334,16 +381,17 @@ class _EpochTrainer:
             "images_per_second": len(order) / progress.seconds,
         }
 
-    def _batches(self, order: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield the images and labels of each batch of an epoch."""
+    def _batches(self, order: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
+        """Yield the images, the labels and, if there are any, the weights of each batch."""
         index_batches = list(batches(order, self._batch_size))
         size = max(1, GROUP_BYTES // (self._x[:1].nbytes * self._batch_size))
         for start in range(0, len(index_batches), size):
             group = index_batches[start : start + size]
             indices = np.concatenate(group)
-            images, labels = self._get_images(indices), self._y[indices % len(self._x)]
+            targets = [numbers[indices % len(self._x)] for numbers in self._targets]
             ends = np.cumsum([len(batch) for batch in group])[:-1]
-            yield from zip(np.split(images, ends), np.split(labels, ends), strict=True)
+            arrays = [self._get_images(indices), *targets]
+            yield from zip(*(np.split(array, ends) for array in arrays), strict=True)
 
     def _get_images(self, indices: np.ndarray) -> np.ndarray:
         """Return the images of an epoch by their indices.

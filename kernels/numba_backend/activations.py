@@ -53,13 +53,14 @@ def softmax_grad(dy, y):
     return dx
 
 
-def softmax_cross_entropy(logits, labels, smoothing=0.0):
+def softmax_cross_entropy(logits, labels, smoothing=0.0, weights=None):
     logits = validation.check_batch(validation.check_logits(logits, "logits"))
     smoothing = validation.check_smoothing(smoothing)
     labels = validation.check_labels(labels, *logits.shape)
+    weights = validation.check_weights(weights, len(logits))
     dlogits = np.empty_like(logits)
     N, K = logits.shape
     loss, n_correct = softmax_cross_entropy_kernel(
-        logits.reshape(N, K, 1, 1), labels, smoothing, dlogits.reshape(N, K, 1, 1)
+        logits.reshape(N, K, 1, 1), labels, smoothing, weights, dlogits.reshape(N, K, 1, 1)
     )
     return loss, n_correct, dlogits

@@ -20,6 +20,7 @@ from kernels.validation import (
     check_logits,
     check_same_shape,
     check_smoothing,
+    check_weights,
 )
 
 
@@ -125,10 +126,11 @@ def softmax_grad(dy, y):
     return y * (dy - (dy * y).sum(axis=1, keepdims=True))
 
 
-def softmax_cross_entropy(logits, labels, smoothing=0.0):
+def softmax_cross_entropy(logits, labels, smoothing=0.0, weights=None):
     logits = check_batch(check_logits(logits, "logits"))
     N, classes = logits.shape
     labels, smoothing = check_labels(labels, N, classes), check_smoothing(smoothing)
+    weights = check_weights(weights, N)
     rows = np.arange(N)
     shifted = logits - logits.max(axis=1, keepdims=True)  # as in softmax
     exponentials = np.exp(shifted)
@@ -139,4 +141,7 @@ def softmax_cross_entropy(logits, labels, smoothing=0.0):
     n_correct = int(np.count_nonzero(logits.argmax(axis=1) == labels))
     dlogits = exponentials / sums[:, None] - logits.dtype.type(smoothing / classes)
     dlogits[rows, labels] -= 1 - smoothing
+    if weights is not None:
+        losses = losses * weights
+        dlogits *= weights[:, None]
     return float(np.mean(losses)), n_correct, dlogits / logits.dtype.type(N)

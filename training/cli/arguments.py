@@ -15,6 +15,7 @@ from training.saving.training_state import TrainingState
 from training.schedules import SCHEDULES
 
 DEFAULT_MODEL = Path("models") / "model.json"
+CLASS_WEIGHTS = {"none": None, "balanced": "balanced"}  # the argument of `Model.train`
 MAX_MESSAGE = 300  # characters; a longer message repeats what was typed, and is cut
 
 Number = TypeVar("Number", int, float)
@@ -197,6 +198,20 @@ def make_parser(architectures: Iterable[str]) -> Parser:
         metavar="FILE",
         help="with --predict: write the labels to this CSV file instead of printing them",
     )
+    data.add_argument(
+        "--top",
+        type=positive_int,
+        default=1,
+        metavar="K",
+        help="with --predict: the K most probable classes of each image, or all if the model has "
+        "fewer (default: %(default)s)",
+    )
+    data.add_argument(
+        "--report",
+        type=Path,
+        metavar="FILE",
+        help="with --test: also write all measures, in total and by class, to this JSON file",
+    )
 
     model = parser.add_argument_group("model")
     model.add_argument(
@@ -272,6 +287,13 @@ def make_parser(architectures: Iterable[str]) -> Parser:
         default=0.1,
         metavar="X",
         help="share of each label that is distributed over all classes (default: %(default)s)",
+    )
+    training.add_argument(
+        "--class_weight",
+        choices=CLASS_WEIGHTS,
+        default="none",
+        help="how much an image counts in the loss: none: all the same; balanced: so that all "
+        "classes count the same, however many images each has (default: %(default)s)",
     )
     training.add_argument(
         "--clip_norm",
@@ -406,13 +428,15 @@ DATA_FLAGS = (
 )
 # The flags that these actions use. Any other flag is an error, because it would be ignored.
 ALLOWED_FLAGS = {
-    "test": {"dataset", "data_dir", "test_data", "image_shape", "label_column", "no_plots"},
-    "predict": {"image_shape", "label_column", "output"},
+    "test": {
+        *("dataset", "data_dir", "test_data", "image_shape", "label_column", "no_plots", "report"),
+    },
+    "predict": {"image_shape", "label_column", "output", "top"},
     "show_data": {*DATA_FLAGS, "test_data", "to_path", "augment", "validation_split", "seed"},
     "find_lr": {
         *DATA_FLAGS,
         *("to_path", "arch", "no_plots"),
-        *("batch_size", "weight_decay", "label_smoothing", "clip_norm", "augment"),
+        *("batch_size", "weight_decay", "label_smoothing", "clip_norm", "augment", "class_weight"),
         *("validation_split", "seed"),
     },
 }
@@ -439,6 +463,10 @@ def _check_conflicts(parser: Parser, args: argparse.Namespace, typed: Mapping[st
         parser.error("--find_lr trains a new model, not the one in --from_path")
     if args.output and not args.predict:
         parser.error("--output is for the labels of --predict")
+    if "top" in typed and not args.predict:
+        parser.error("--top is for the classes of --predict")
+    if args.report and not args.test:
+        parser.error("--report is for the measures of --test")
     if args.image_shape and not (args.train_data or args.test_data or args.predict):
         parser.error("--image_shape is for a CSV file, of --train_data, --test_data or --predict")
     for flag in ("image_size", "color", "resize"):
@@ -474,6 +502,7 @@ RESUMED_FLAGS = (
     "schedule",
     "weight_decay",
     "label_smoothing",
+    "class_weight",
     "clip_norm",
     "augment",
     "augmenter_ratio",

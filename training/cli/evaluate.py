@@ -3,29 +3,32 @@
 import argparse
 
 from training.cli.arguments import DEFAULT_MODEL
-from training.cli.input_data import check_classes, check_shape, load_named, read_images
+from training.cli.input_data import check_shape, load_named, match_classes, read_images
 from training.cli.model_setup import set_threads
+from training.cli.output_paths import check_report, write_text
 from training.cli.summary import summarize
 from training.model import Model
+from training.saving import report_file
 
 
 def evaluate(args: argparse.Namespace) -> None:
-    """Print and draw the accuracy of a saved model on test images."""
+    """Print, draw and report the measures of a saved model on test images."""
     path = args.from_path or DEFAULT_MODEL
     model = Model.load(path, args.backend, args.dtype)
     set_threads(model, args)
+    if args.report is not None:
+        check_report(args.report)
     if args.test_data is not None:
         data = read_images(args, args.test_data, model.input_format, part="test")
     else:
         _, data = load_named(args.dataset, args.data_dir)
     check_shape(data, model.input_shape, path)
-    check_classes(
-        data, model.classes, path, "name its own test images with --test_data or --dataset"
-    )
+    hint = "name its own test images with --test_data or --dataset"
+    data = match_classes(data, model.class_names, path, hint)
     print(f"{path} on {data.source}")
     # The history in a model's file ends at its best epoch. The plot of the whole run shows more,
     # and is not replaced.
-    summarize(
+    summary = summarize(
         model,
         data.images,
         data.labels,
@@ -35,3 +38,7 @@ def evaluate(args: argparse.Namespace) -> None:
         print_line=print,
         history=False,
     )
+    if args.report is not None:
+        document = report_file.to_document(path, data.source, model.class_names, *summary)
+        write_text("--report", args.report, report_file.to_text(document))
+        print(f"report: {args.report}")

@@ -3,6 +3,7 @@
 import argparse
 
 from training.augmentation import AUGMENTERS
+from training.cli.arguments import CLASS_WEIGHTS
 from training.cli.input_data import load_data
 from training.cli.model_setup import ChooseNetwork, prepare
 from training.cli.output_paths import prepare_folder, sibling_path
@@ -19,7 +20,12 @@ def find_lr(args: argparse.Namespace, choose: ChooseNetwork) -> None:
     data = load_data(args)
     model, (images, labels), _ = prepare(args, data, choose)
     rates, losses, best = find_learning_rate(
-        model, images, labels, args.batch_size, AUGMENTERS[args.augment]()
+        model,
+        images,
+        labels,
+        args.batch_size,
+        AUGMENTERS[args.augment](),
+        CLASS_WEIGHTS[args.class_weight],
     )
     print(
         f"tried {len(rates)} steps from {rates[0]:g} to {rates[-1]:.2g}; the loss is lowest, "

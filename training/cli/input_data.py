@@ -1,10 +1,14 @@
 """The images that the flags name."""
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from training.datasets import Dataset, DownloadError, load_dataset, load_images
+from training.datasets.dataset import list_names
 from training.errors import InputError
 from training.input_format import InputFormat
 
@@ -74,10 +78,46 @@ def check_shape(data: Dataset, shape: tuple[int, ...], owner: str | Path) -> Non
         )
 
 
-def check_classes(data: Dataset, n_classes: int, owner: str | Path, hint: str) -> None:
-    """Raise InputError if the data has more classes than the model in the file `owner`."""
-    if data.n_classes > n_classes:
+def match_classes(
+    data: Dataset, class_names: Sequence[str], owner: str | Path, hint: str
+) -> Dataset:
+    """Return the data with the classes of a model, matched by name.
+
+    Where the names of only one of both are numbers, the classes are matched by their order: numbers
+    stand for classes without names, as in the files of earlier versions.
+
+    Parameters
+    ----------
+    data : Dataset
+    class_names : sequence of str
+        Of the model.
+    owner : path
+        File of the model.
+    hint : str
+        What to do about classes that do not match.
+
+    Raises
+    ------
+    InputError
+        The data has more classes than the model, or one that the model does not have.
+    """
+    if data.n_classes > len(class_names):
         raise InputError(
-            f"{data.source}: has {data.n_classes} classes, and the model {owner} has {n_classes}: "
-            f"{hint}"
+            f"{data.source}: has {data.n_classes} classes, and the model {owner} has "
+            f"{len(class_names)}: {hint}"
         )
+    by_name = {name: index for index, name in enumerate(class_names)}
+    if _are_numbers(data.class_names) != _are_numbers(class_names):
+        by_name = {name: index for index, name in enumerate(data.class_names)}
+    unknown = [name for name in data.class_names if name not in by_name]
+    if unknown:
+        raise InputError(
+            f"{data.source}: has the class {unknown[0]}, which the model {owner} does not have "
+            f"({list_names(class_names)}): {hint}"
+        )
+    indices = np.array([by_name[name] for name in data.class_names])
+    return replace(data, labels=indices[data.labels], class_names=tuple(class_names))
+
+
+def _are_numbers(names: Sequence[str]) -> bool:
+    return all(name.isdecimal() for name in names)

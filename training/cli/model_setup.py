@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 
 from training.cli.architectures import Architecture, build_model
-from training.cli.input_data import check_classes, check_shape
+from training.cli.input_data import check_shape, match_classes
 from training.cli.output_paths import run_path
 from training.datasets import Dataset
 from training.errors import InputError
@@ -70,7 +70,8 @@ def prepare(
     if saved is not None:
         owner = run_path(args.to_path) if args.resume else args.from_path
         check_shape(data, model.input_shape, owner)
-        check_classes(data, model.classes, owner, "train a new model, without --from_path")
+        hint = "train a new model, without --from_path"
+        data = match_classes(data, model.class_names, owner, hint)
     set_threads(model, args)
     training, validation = (data.images, data.labels), data.validation
     try:

@@ -11,6 +11,7 @@ from training.errors import InputError
 from training.reporting.plots import NAMES
 from training.saving import atomic_file
 from training.saving.model_file import is_model, is_run
+from training.saving.report_file import is_report
 
 LOG_NAME = "training.log"
 
@@ -115,8 +116,7 @@ def check_output(output: Path, inputs: Iterable[Path]) -> None:
     inputs : iterable of Path
         Files that the prediction reads.
     """
-    if not output.parent.is_dir():
-        raise InputError(f"--output {output}: the folder {output.parent} does not exist")
+    _check_folder("--output", output)
     is_reserved_name = output.name == LOG_NAME or output.suffix.lower() in SUFFIXES
     if is_reserved_name and not output.exists():
         raise InputError(
@@ -127,16 +127,40 @@ def check_output(output: Path, inputs: Iterable[Path]) -> None:
         raise InputError(f"--output {output}: would be overwritten; name another")
 
 
+def check_report(path: Path) -> None:
+    """Raise InputError if a report cannot be written to a path, or would replace another file."""
+    _check_folder("--report", path)
+    if path.name == LOG_NAME or path.suffix.lower() in SUFFIXES:
+        raise InputError(
+            f"--report {path}: is the name of a picture or a log, and a report is written as JSON; "
+            "name another"
+        )
+    if path.is_dir() or (path.is_file() and not is_report(path)):
+        raise InputError(
+            f"--report {path}: is not a report, and would be overwritten; name another"
+        )
+
+
+def _check_folder(flag: str, path: Path) -> None:
+    if not path.parent.is_dir():
+        raise InputError(f"{flag} {path}: the folder {path.parent} does not exist")
+
+
 def write_table(rows: Iterable[Sequence], output: Path) -> None:
-    """Write rows as CSV. The file is complete, or unchanged if that fails."""
+    """Write rows as CSV to the file of --output; see `write_text`."""
     text = io.StringIO()
     csv.writer(text).writerows(rows)
+    write_text("--output", output, text.getvalue())
+
+
+def write_text(flag: str, path: Path, text: str) -> None:
+    """Write the file of a flag. The file is complete, or unchanged if that fails."""
     try:
-        if output.exists() and not output.is_file():  # such as /dev/stdout, not to be replaced
-            output.write_text(text.getvalue(), encoding="utf-8", newline="")
+        if path.exists() and not path.is_file():  # such as /dev/stdout, not to be replaced
+            path.write_text(text, encoding="utf-8", newline="")
         else:
-            atomic_file.replace(output, text.getvalue())
+            atomic_file.replace(path, text)
     except OSError as error:
         # The messages of `atomic_file` name the file already.
-        reason = f"{output}: {error.strerror}; name another" if error.errno else error
-        raise InputError(f"--output {reason}") from None
+        reason = f"{path}: {error.strerror}; name another" if error.errno else error
+        raise InputError(f"{flag} {reason}") from None

@@ -1,17 +1,28 @@
-"""Summary of a trained model: printed accuracy and plots."""
+"""Summary of a trained model: printed measures and plots."""
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from training.cli.output_paths import sibling_path
-from training.evaluation import class_accuracies, confusion_matrix
+from training.datasets.dataset import list_names
+from training.evaluation import accuracy, balanced_accuracy, class_measures, confusion_matrix
 from training.model import Model
 from training.reporting import plots
+from training.reporting.text_table import format_table, shorten
 
-MAX_LISTED_CLASSES = 30  # a model of more classes is not reported class by class
+MAX_LISTED_CLASSES = 30  # of a model of more classes, only the worst are listed
+N_WORST = 10
+MAX_NAME = 40  # columns of a class name in a table
+
+
+class Summary(NamedTuple):
+    """What `summarize` measured: a confusion matrix (classes, classes), and the mean loss."""
+
+    confusion: np.ndarray
+    mean_loss: float
 
 
 def summarize(
@@ -24,8 +35,8 @@ def summarize(
     no_plots: bool,
     print_line: Callable[[str], object],
     history: bool = True,
-) -> None:
-    """Print the accuracy of a model, in total and by class, and draw plots beside its file.
+) -> Summary:
+    """Print the measures of a model, in total and by class, and draw plots beside its file.
 
     Parameters
     ----------
@@ -44,17 +55,52 @@ def summarize(
     """
     logits = model.logits(images)
     confusion = confusion_matrix(labels, logits.argmax(axis=1), model.classes)
-    print_line(f"{name} accuracy {confusion.trace() / len(images):.2%} on {len(images):,} images")
-    if model.classes <= MAX_LISTED_CLASSES:
-        accuracies = [
-            "no images" if math.isnan(accuracy) else f"{accuracy:.1%}"
-            for accuracy in class_accuracies(confusion)
-        ]
-        print_line("by class: " + ", ".join(f"{c} {text}" for c, text in enumerate(accuracies)))
+    mean_loss = model.mean_loss(logits, labels)
+    print_line(
+        f"{name} accuracy {accuracy(confusion):.2%} on {len(images):,} images, "
+        f"balanced accuracy {balanced_accuracy(confusion):.2%}, mean loss {mean_loss:.4f}"
+    )
+    for line in class_table(confusion, model.class_names, name):
+        print_line(line)
     if plots_wanted(no_plots, print_line):
         pattern = sibling_path(path, "{}.png")
         drawn = plots.draw_all(model, images, labels, logits, pattern, history)
         print_line("plots: " + ", ".join(map(str, drawn)))
+    return Summary(confusion, mean_loss)
+
+
+def class_table(confusion: np.ndarray, class_names: Sequence[str], name: str) -> list[str]:
+    """Return the lines of a table of precision, recall, F1 and support by class.
+
+    Of many classes, it lists those with the lowest F1. A share of no images is shown as "-", and
+    classes without images are named below the table.
+
+    Parameters
+    ----------
+    confusion : (classes, classes) of int
+        See `confusion_matrix`.
+    class_names : sequence of str
+    name : str
+        Of the images, such as "test".
+    """
+    measures = class_measures(confusion)
+    listed, lines = np.arange(len(class_names)), []
+    if len(class_names) > MAX_LISTED_CLASSES:
+        with_images = np.flatnonzero(measures.support)
+        listed = with_images[np.argsort(measures.f1[with_images], kind="stable")][:N_WORST]
+        lines.append(f"the {len(listed)} classes with the lowest F1, of {len(class_names):,}:")
+    rows = [["class", "precision", "recall", "F1", "support"]]
+    for index in listed.tolist():
+        shares = (column[index] for column in measures[:3])
+        texts = ["-" if np.isnan(share) else f"{share:.1%}" for share in shares]
+        name_shown = shorten(class_names[index], MAX_NAME)
+        rows.append([name_shown, *texts, f"{measures.support[index]:,}"])
+    lines += format_table(rows, "<>>>>")
+    missing = [class_names[index] for index in np.flatnonzero(measures.support == 0).tolist()]
+    if missing:
+        names = list_names([shorten(name, MAX_NAME) for name in missing])
+        lines.append(f"no {name} images of: {names}")
+    return lines
 
 
 def plots_wanted(no_plots: bool, print_line: Callable[[str], object]) -> bool:

@@ -9,7 +9,7 @@ import filelock
 
 from training.augmentation import AUGMENTERS
 from training.cli import arguments
-from training.cli.input_data import load_data
+from training.cli.input_data import load_data, match_classes
 from training.cli.model_setup import ChooseNetwork, load_saved, prepare
 from training.cli.output_paths import LOG_NAME, prepare_training, run_path, sibling_path
 from training.cli.summary import summarize
@@ -102,6 +102,7 @@ def _train_locked(
                 reporter=reporter,
                 training_state=state,
                 save_every=args.save_every,
+                class_weight=arguments.CLASS_WEIGHTS[args.class_weight],
             )
         except KeyboardInterrupt:
             if len(model.history.get("loss", [])) > n_epochs_before:
@@ -115,7 +116,8 @@ def _train_locked(
         if data.test is None:
             name, (images, labels) = "validation", validation
         else:
-            name, images, labels = "test", data.test.images, data.test.labels
+            test = match_classes(data.test, model.class_names, args.to_path, "train a new model")
+            name, images, labels = "test", test.images, test.labels
         summarize(
             model,
             images,

@@ -1,6 +1,8 @@
 """Plots of a training run and of the trained model, drawn with matplotlib."""
 
 import io
+import warnings
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,9 @@ import numpy as np
 from layers import Conv
 from training.evaluation import confusion_matrix, worst_mistakes
 from training.network import Network
+from training.reporting.text_table import shorten, text_width
 
+MAX_AXIS_NAME, MAX_TITLE_NAME = 24, 16  # columns of a class name
 MAX_LABELED_CLASSES = 30  # up to so many, the confusion matrix shows each class and count
 N_EXAMPLES = 10  # images of each class that `examples` shows
 MAX_NAME = 60  # characters of a class name; longer ones are cut
@@ -32,7 +36,10 @@ def _figure(width: float, height: float) -> Any:
 def _save(figure: Any, path: Path) -> None:
     """Write a figure as PNG. It is drawn in memory before the file is opened."""
     png = io.BytesIO()
-    figure.savefig(png, format="png")
+    with warnings.catch_warnings():
+        # Characters that the font lacks, such as Chinese ones, are drawn as boxes.
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
+        figure.savefig(png, format="png")
     try:
         path.write_bytes(png.getvalue())
     except OSError as error:
@@ -71,12 +78,16 @@ def rates(rates: np.ndarray, losses: np.ndarray, best: float, path: Path) -> Non
     _save(figure, path)
 
 
-def confusion(matrix: np.ndarray, path: Path) -> None:
+def confusion(matrix: np.ndarray, class_names: Sequence[str], path: Path) -> None:
     """Plot a confusion matrix (classes, classes); only the mistakes are colored."""
     classes = len(matrix)
     is_labeled = classes <= MAX_LABELED_CLASSES
     size = max(5.0, 0.45 * classes) if is_labeled else 8.0
-    figure = _figure(size + 0.6, size)
+    names = [shorten(name, MAX_AXIS_NAME) for name in class_names]
+    longest = max(map(text_width, names))
+    is_slanted = longest > 2
+    margin = 0.07 * longest if is_labeled and is_slanted else 0.0  # inches for the names
+    figure = _figure(size + 0.6 + margin, size + margin)
     axes = figure.subplots()
     mistakes = matrix.copy()
     np.fill_diagonal(mistakes, 0)
@@ -84,7 +95,10 @@ def confusion(matrix: np.ndarray, path: Path) -> None:
     accuracy = matrix.trace() / max(matrix.sum(), 1)
     axes.set(xlabel="predicted", ylabel="true label", title=f"accuracy {accuracy:.2%}")
     if is_labeled:
-        axes.set(xticks=range(classes), yticks=range(classes))
+        slant = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if is_slanted else {}
+        # Without parse_math=False, "$" in a name would begin a formula.
+        axes.set_xticks(range(classes), names, parse_math=False, **slant)
+        axes.set_yticks(range(classes), names, parse_math=False)
         for (i, j), count in np.ndenumerate(matrix):
             if count:
                 dark = mistakes[i, j] > mistakes.max() * 0.6
@@ -152,15 +166,21 @@ def examples(
 
 
 def mistakes(
-    images: np.ndarray, labels: np.ndarray, probabilities: np.ndarray, path: Path, count: int = 24
+    images: np.ndarray,
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    class_names: Sequence[str],
+    path: Path,
+    count: int = 24,
 ) -> None:
-    """Plot the most certain mistakes, each with its true label and the predicted one.
+    """Plot the most certain mistakes, each with its true class and the predicted one.
 
     Parameters
     ----------
     images : (N, C, H, W)
     labels : (N,) of int
     probabilities : (N, classes)
+    class_names : sequence of str
     path : path
     count : int
         The number of images to show at most.
@@ -168,7 +188,9 @@ def mistakes(
     worst = worst_mistakes(probabilities, labels, count)
     columns = 8
     rows = max(1, -(-len(worst) // columns))
-    figure = _figure(1.35 * columns, 1.6 * rows + 0.4)
+    names = [shorten(name, MAX_TITLE_NAME) for name in class_names]
+    is_short = max(map(text_width, names)) <= 4
+    figure = _figure(1.35 * columns, (1.6 if is_short else 1.85) * rows + 0.4)
     figure.suptitle(
         "most certain mistakes: true label -> predicted (probability)"
         if len(worst)
@@ -180,7 +202,10 @@ def mistakes(
         _show(axes, images[i])
         predicted = probabilities[i].argmax()
         probability = probabilities[i, predicted]
-        axes.set_title(f"{labels[i]} -> {predicted} ({probability:.0%})", fontsize=8)
+        title = f"{names[labels[i]]} -> {names[predicted]} ({probability:.0%})"
+        if not is_short:
+            title = f"{names[labels[i]]}\n-> {names[predicted]}\n({probability:.0%})"
+        axes.set_title(title, fontsize=8 if is_short else 7, parse_math=False)
     _save(figure, path)
 
 
@@ -235,8 +260,9 @@ def draw_all(
     if history and model.history.get("loss"):
         curves(model.history, paths["curves"])
         drawn.append(paths["curves"])
-    confusion(confusion_matrix(labels, logits.argmax(axis=1), model.classes), paths["confusion"])
-    mistakes(images, labels, probabilities, paths["mistakes"])
+    matrix = confusion_matrix(labels, logits.argmax(axis=1), model.classes)
+    confusion(matrix, model.class_names, paths["confusion"])
+    mistakes(images, labels, probabilities, model.class_names, paths["mistakes"])
     drawn += [paths["confusion"], paths["mistakes"]]
     if isinstance(model.layers[0], Conv):
         filters(model.layers[0].params["weights"], paths["filters"])

@@ -182,11 +182,16 @@ def write(document: dict[str, Any], path: str | Path) -> None:
 
 def is_model(path: Path) -> bool:
     """Return whether a file begins as `save` writes models."""
+    return begins_with_format(path, FORMAT)
+
+
+def begins_with_format(path: Path, name: str) -> bool:
+    """Return whether a file begins as a JSON document with this "format"."""
     if not path.is_file():  # opening a pipe waits for a writer
         return False
     try:
         with open(path, "rb") as file:
-            return f'"format": "{FORMAT}"'.encode() in file.read(100)
+            return f'"format": "{name}"'.encode() in file.read(100)
     except OSError:
         return False
 

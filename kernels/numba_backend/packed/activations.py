@@ -83,12 +83,13 @@ def softmax_grad(dy: PackedBatch, y: PackedBatch) -> PackedBatch:
     return pack(dx)
 
 
-def softmax_cross_entropy(logits: PackedBatch, labels, smoothing=0.0):
+def softmax_cross_entropy(logits: PackedBatch, labels, smoothing=0.0, weights=None):
     checks.check_rows(logits, "logits")
     labels = validation.check_labels(labels, *logits.shape)
     smoothing = validation.check_smoothing(smoothing)
+    weights = validation.check_weights(weights, logits.shape[0])
     dlogits = logits.like()
     loss, n_correct = launch(
-        softmax_cross_entropy_kernel, logits.planes, labels, smoothing, dlogits.planes
+        softmax_cross_entropy_kernel, logits.planes, labels, smoothing, weights, dlogits.planes
     )
     return loss, n_correct, dlogits

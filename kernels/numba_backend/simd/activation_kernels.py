@@ -111,12 +111,13 @@ def stays_largest(largest, number):
 
 # A classifier has few logits: waking threads for them would cost more than it saves.
 @serial
-def softmax_cross_entropy_kernel(logits, labels, smoothing, dlogits):
-    """dlogits = (softmax(logits) - targets) / N; return the mean loss and n_correct.
+def softmax_cross_entropy_kernel(logits, labels, smoothing, weights, dlogits):
+    """dlogits = weights * (softmax(logits) - targets) / N; return the mean loss and n_correct.
 
     logits and dlogits are (B, K, 1, L) with K classes; for plain rows (N, K) they are
     (N, K, 1, 1). The target of the label is 1 - smoothing, and smoothing / K is added to that of
-    each class. Padding lanes of dlogits become 0.
+    each class. Padding lanes of dlogits become 0. Without weights, which are None then, Numba
+    compiles the kernel as if the factor of 1 were not there.
 
     A replay of a captured step does not check its labels. A label that is out of range therefore
     makes the loss NaN and gets no target; as an index it would reach the memory of other arrays.
@@ -130,6 +131,7 @@ def softmax_cross_entropy_kernel(logits, labels, smoothing, dlogits):
             for k in range(K):
                 dlogits[b, k, 0, lane] = 0
             continue
+        weight = 1.0 if weights is None else weights[n]
         argmax = 0
         for k in range(1, K):
             largest = logits[b, argmax, 0, lane]
@@ -141,15 +143,15 @@ def softmax_cross_entropy_kernel(logits, labels, smoothing, dlogits):
             dlogits[b, k, 0, lane] = exp_k
             total += exp_k
         for k in range(K):
-            dlogits[b, k, 0, lane] = (dlogits[b, k, 0, lane] / total - uniform) / N
+            dlogits[b, k, 0, lane] = (dlogits[b, k, 0, lane] / total - uniform) / N * weight
         label = labels[n]
         if not 0 <= label < K:
             loss = math.nan
             continue
-        dlogits[b, label, 0, lane] -= (1 - smoothing) / N
-        loss += math.log(total) - (1 - smoothing) * (logits[b, label, 0, lane] - largest)
+        dlogits[b, label, 0, lane] -= (1 - smoothing) / N * weight
+        loss += weight * (math.log(total) - (1 - smoothing) * (logits[b, label, 0, lane] - largest))
         if smoothing > 0:  # without smoothing, a logit of -inf would add 0 * -inf = NaN
             for k in range(K):
-                loss -= uniform * (logits[b, k, 0, lane] - largest)
+                loss -= weight * uniform * (logits[b, k, 0, lane] - largest)
         n_correct += argmax == label
     return loss / N, n_correct
