@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training.datasets import csv_file, gzip_file, load_images
+from training.datasets import csv_text, gzip_file, load_images
 from training.errors import InputError
 from training.input_format import InputFormat, default_class_names
 
@@ -99,7 +99,7 @@ def test_random_tables(tmp_path, monkeypatch, fractions):
     """Some of the lines have peculiarities, and the blocks have several sizes."""
     rng = np.random.default_rng(0)
     for block_bytes in (1, 30, 100, 1000, 1 << 18):
-        monkeypatch.setattr(csv_file, "BLOCK_BYTES", block_bytes)
+        monkeypatch.setattr(csv_text, "BLOCK_BYTES", block_bytes)
         pixels = rng.integers(0, 256, (60, 4)) / (255 if fractions else 1)
         labels = np.arange(60) % 12
         lines = []
@@ -180,7 +180,7 @@ def as_csv(labels, pixels):
 
 @pytest.mark.parametrize("chunk_rows", [1, 7, 20, 50])
 def test_chunks(tmp_path, monkeypatch, chunk_rows):
-    monkeypatch.setattr(csv_file, "BLOCK_BYTES", chunk_rows * 11)
+    monkeypatch.setattr(csv_text, "BLOCK_BYTES", chunk_rows * 11)
     labels, pixels = random_rows(20)
     read = load_images(write(tmp_path, as_csv(labels, pixels)))
     np.testing.assert_array_equal(read.images.reshape(20, 9), pixels)
@@ -190,7 +190,7 @@ def test_chunks(tmp_path, monkeypatch, chunk_rows):
 @pytest.mark.parametrize("chunk_rows", [1, 7, 50])
 @pytest.mark.parametrize("header", ["", "label" + ",x" * 9 + "\n\n"])
 def test_bad_cell_in_a_later_chunk(tmp_path, monkeypatch, chunk_rows, header):
-    monkeypatch.setattr(csv_file, "BLOCK_BYTES", chunk_rows * 11)
+    monkeypatch.setattr(csv_text, "BLOCK_BYTES", chunk_rows * 11)
     lines = as_csv(*random_rows(20)).splitlines(keepends=True)
     lines[15] = "0,1,2,3,4,oops,6,7,8,9\n"
     line = 16 + header.count("\n")
@@ -199,7 +199,7 @@ def test_bad_cell_in_a_later_chunk(tmp_path, monkeypatch, chunk_rows, header):
 
 
 def test_whole_floats_in_one_chunk_and_fractions_in_another(tmp_path, monkeypatch):
-    monkeypatch.setattr(csv_file, "BLOCK_BYTES", 2)
+    monkeypatch.setattr(csv_text, "BLOCK_BYTES", 2)
     images = load_images(write(tmp_path, "0,1\n1,0.5\n1,2\n")).images
     np.testing.assert_array_equal(images.ravel(), np.float32([1, 0.5, 2]))
 
@@ -289,7 +289,7 @@ def test_rejects_a_decompression_bomb(tmp_path, monkeypatch, name, content):
 
 
 def test_rejects_an_endless_line(tmp_path, monkeypatch):
-    monkeypatch.setattr(csv_file, "MAX_LINE_BYTES", 1 << 20)
+    monkeypatch.setattr(csv_text, "MAX_LINE_BYTES", 1 << 20)
     path = write(tmp_path, ROWS + "1," * (1 << 20))
     with pytest.raises(InputError, match="has a line of more than 1 MB: write one image a line"):
         load_images(path)
