@@ -1,12 +1,11 @@
 """The labels of a CSV file: which cells are labels, and which classes they are."""
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from training.datasets.csv_text import SPACES, is_number
+from training.datasets.csv_text import DECIMAL_COMMA, SPACES, is_number
 from training.datasets.dataset import encode_labels, index_labels, list_names
 from training.errors import InputError
 
@@ -14,7 +13,6 @@ MAX_LABEL = 2**53  # whole numbers up to it are exact in float64
 MAX_LABEL_CHARACTERS = 100
 MAX_DIFFERENT_LABELS = 100_000
 MAX_SINGLE_CLASSES = 20  # a table of so many classes may have one image of each
-DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+")
 
 
 class LabelEncoder:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from training.datasets.csv_text import (
+    DECIMAL_COMMA,
     SPACES,
     check_text,
     is_blank,
@@ -120,18 +121,23 @@ def _is_header(cells: list[str], label_column: str | None) -> bool:
     if not cells:
         return False
     start = count_index_columns(cells)
-    label = find_name(cells, label_column)
-    if label is None:
-        label = min(start, len(cells) - 1)
+    named = find_name(cells, label_column)
+    label = min(start, len(cells) - 1) if named is None else named
     others = cells[start:label] + cells[label + 1 :]
     # Columns may be named by numbers that count up by one. The pixels of no real image do that.
     if len(cells) >= MIN_COUNTING and _is_counting(cells):
         return True
-    if not start and is_number(cells[label]):
+    if not start and _is_any_number(cells[label]):
         return False
+    if named is not None and _is_counting(sorted(others, key=lambda name: (len(name), name))):
+        return True  # in any order
     if _is_counting(others) or (start and _is_counting(cells[start:])):
         return True
-    return 2 * sum(map(is_number, others)) <= len(others)
+    return 2 * sum(map(_is_any_number, others)) <= len(others)
+
+
+def _is_any_number(cell: str) -> bool:
+    return is_number(cell) or DECIMAL_COMMA.fullmatch(cell) is not None
 
 
 def _is_counting(names: list[str]) -> bool:

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from training.datasets.csv_labels import DECIMAL_COMMA, LabelEncoder, cell_error
+from training.datasets.csv_labels import LabelEncoder, cell_error
 from training.datasets.csv_layout import Layout, ragged_line
 from training.datasets.csv_text import (
+    DECIMAL_COMMA,
     SPACES,
     is_blank,
     is_number,

@@ -3,6 +3,7 @@
 import codecs
 import csv
 import io
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from training.errors import InputError
 BLOCK_BYTES = 1 << 18  # the arrays that are made of a block lie in the processor's caches
 MAX_LINE_BYTES = 1 << 24  # an image of 4 million pixels
 SPACES = " \t\r\n\v\f"  # allowed around a number; str.strip() alone removes more than these
+DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+", re.ASCII)
 
 
 def check_text(path: Path) -> int:
