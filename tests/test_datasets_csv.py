@@ -360,6 +360,21 @@ def test_label_column_may_be_the_index_or_a_number(tmp_path):
     assert data.class_names == ("0", "2")
 
 
+def test_label_column_is_a_name_before_it_is_a_position(tmp_path):
+    path = write(tmp_path, "label,1,2,3,4\n0,5,6,7,8\n1,5,7,9,8\n")
+    assert load_images(path, label_column="2").class_names == ("6", "7")
+    assert load_images(write(tmp_path, ROWS), label_column="5").class_names == ("4", "255")
+
+
+@pytest.mark.parametrize("like", [None, InputFormat((1, 2, 2), ("0", "1"))])
+def test_rejects_a_header_of_pixels_alone(tmp_path, like):
+    path = write(tmp_path, "p0,p1,p2\n0,1,2\n1,2,3\n")
+    with pytest.raises(
+        InputError, match=r"csv: has 2 pixels .*; the labels are in column 'p0', if"
+    ):
+        load_images(path, like=like)
+
+
 @pytest.mark.parametrize(
     ("label_column", "content", "message"),
     [
@@ -682,13 +697,14 @@ print((kilobytes("VmHWM") - before) * 1024 / (data.images.nbytes + data.labels.n
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-@pytest.mark.parametrize("cell", ["7", "0.5"])
-def test_memory(tmp_path, long_mode, cell):
+@pytest.mark.parametrize(("labels", "cell"), [("01", "7"), ("ab", "0.5")])
+def test_memory(tmp_path, long_mode, labels, cell):
     rows = 2_000_000 if long_mode else 400_000
     line = ",".join(["{}"] + 63 * ["255"] + [cell]) + "\n"
-    few = write(tmp_path, line.format(0) + line.format(1))
+    lines = line.format(labels[0]) + line.format(labels[1])
+    few = write(tmp_path, lines)
     many = tmp_path / "many.csv"
-    many.write_text((line.format(0) + line.format(1)) * (rows // 2))
+    many.write_text(lines * (rows // 2))
     command = [sys.executable, "-c", PEAK, few, many]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
     print(f"{rows} rows: at most {float(done.stdout):.2f} times the arrays")

@@ -91,10 +91,13 @@ def read_pixels(path: Path, options: ReadOptions) -> tuple[np.ndarray, np.ndarra
         square = _square_shape(n_pixels, options.like.shape[:1])
         if square is not None and options.image_shape is None:
             return _read_images(table, label_column, square, options)
+    hint = "a label may come before the pixels"
+    if label_columns == (None,):
+        hint = "name the column of labels, if there is one, with --label_column"
     raise InputError(
         f"{path}: has {n_cells} cells a line, and an image of "
         f"{','.join(map(str, image_shape))} has {math.prod(image_shape)} pixels: give the shape of "
-        "the images with --image_shape C,H,W; a label may come before the pixels"
+        f"the images with --image_shape C,H,W; {hint}"
     )
 
 
@@ -127,7 +130,7 @@ def _read_images(
 def _read_labelled(table: Table, label_column: int, options: ReadOptions) -> Dataset:
     like, path = options.like, table.path
     layout = arrange_columns(table, label_column)
-    shape = _image_shape(path, len(layout.pixel_columns), options.image_shape, like)
+    shape = _image_shape(table, layout, options.image_shape, like)
     encoder = LabelEncoder(path, label_column, like and like.class_names)
     images, codes = _read(path, layout, encoder)
     labels, class_names = encoder.decode(codes)
@@ -182,27 +185,32 @@ def _square_shape(
 
 
 def _image_shape(
-    path: Path, n_pixels: int, image_shape: tuple[int, int, int] | None, like: InputFormat | None
+    table: Table,
+    layout: Layout,
+    image_shape: tuple[int, int, int] | None,
+    like: InputFormat | None,
 ) -> tuple[int, int, int]:
-    if image_shape is None:
-        if like is not None and math.prod(like.shape) == n_pixels:
-            return like.shape
-        square = _square_shape(n_pixels)
-        if square is None and like is not None:
-            raise InputError(
-                f"{path}: has {n_pixels} pixels an image; the model expects "
-                f"{','.join(map(str, like.shape))}, which has {math.prod(like.shape)}"
-            )
-        if square is None:
-            raise InputError(
-                f"{path}: has {n_pixels} pixels an image, which make no square: "
-                "give the shape with --image_shape C,H,W"
-            )
-        return square
-    if math.prod(image_shape) != n_pixels:
+    n_pixels = len(layout.pixel_columns)
+    has = f"{table.path}: has {n_pixels} pixels an image"
+    if image_shape is not None:
+        if math.prod(image_shape) == n_pixels:
+            return image_shape
         raise InputError(
-            f"{path}: has {n_pixels} pixels an image, and --image_shape "
-            f"{','.join(map(str, image_shape))} has {math.prod(image_shape)}: "
-            "C times H times W must be the number of pixels"
+            f"{has}, and --image_shape {','.join(map(str, image_shape))} has "
+            f"{math.prod(image_shape)}: C times H times W must be the number of pixels"
         )
-    return image_shape
+    if like is not None and math.prod(like.shape) == n_pixels:
+        return like.shape
+    square = _square_shape(n_pixels)
+    if square is not None:
+        return square
+    hint = ""
+    if table.names is not None and layout.label_column is not None:
+        taken = table.names[layout.label_column][:40]
+        hint = f"; the labels are in column {taken!r}, if --label_column does not name another"
+    if like is not None:
+        raise InputError(
+            f"{has}; the model expects {','.join(map(str, like.shape))}, which has "
+            f"{math.prod(like.shape)}{hint}"
+        )
+    raise InputError(f"{has}, which make no square: give the shape with --image_shape C,H,W{hint}")

@@ -122,6 +122,8 @@ def _is_header(cells: list[str], label_column: str | None) -> bool:
         return False
     start = count_index_columns(cells)
     named = find_name(cells, label_column)
+    if named is None or is_number(cells[named]):  # a position, or the name of a pixel
+        named = find_name(cells, None)
     label = min(start, len(cells) - 1) if named is None else named
     others = cells[start:label] + cells[label + 1 :]
     # Columns may be named by numbers that count up by one. The pixels of no real image do that.
