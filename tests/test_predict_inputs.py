@@ -1,6 +1,7 @@
 """Pictures and rows of pixels for prediction."""
 
 import gzip
+import zipfile
 
 import numpy as np
 import pytest
@@ -191,6 +192,80 @@ def test_rows_of_pixels(tmp_path, labelled, side):
         np.testing.assert_array_equal(found[:, 0], images)
     else:
         np.testing.assert_allclose(found.mean(axis=(1, 2, 3)), images.mean(axis=(1, 2)), rtol=0.02)
+
+
+PIXELS = np.random.default_rng(0).integers(0, 255, (5, 9))
+LABELS = np.arange(5) % 3
+PIXEL_NAMES = [f"pixel{n}" for n in range(9)]
+ORDER = [4, 2, 8, 1, 0, 3, 7, 6, 5]
+
+
+@pytest.mark.parametrize(
+    ("header", "columns", "labelled"),
+    [
+        pytest.param(PIXEL_NAMES, [PIXELS], False, id="names of pixels"),
+        pytest.param(list("abcdefghi"), [PIXELS], False, id="other names"),
+        pytest.param(["", *PIXEL_NAMES], [LABELS, PIXELS], False, id="an index"),
+        pytest.param(["", *range(9)], [LABELS, PIXELS], False, id="an index and numbers"),
+        pytest.param(["id", *PIXEL_NAMES], [LABELS, PIXELS], False, id="an id"),
+        pytest.param(["label", *PIXEL_NAMES], [LABELS, PIXELS], True, id="labels"),
+        pytest.param(["digit", *PIXEL_NAMES], [LABELS, PIXELS], True, id="labels of another name"),
+        pytest.param([*PIXEL_NAMES, "class"], [PIXELS, LABELS], True, id="labels last"),
+        pytest.param(["id", *PIXEL_NAMES, "class"], [LABELS, PIXELS, LABELS], True, id="all"),
+        pytest.param(
+            [*(PIXEL_NAMES[n] for n in ORDER), "label"],
+            [PIXELS[:, ORDER], LABELS],
+            True,
+            id="order",
+        ),
+        pytest.param(
+            [PIXEL_NAMES[n] for n in ORDER], [PIXELS[:, ORDER]], False, id="order without labels"
+        ),
+    ],
+)
+@pytest.mark.parametrize("separator", [",", ";"])
+def test_header_decides_whether_there_are_labels(tmp_path, header, columns, labelled, separator):
+    table = np.column_stack(columns).tolist()
+    text = "\n".join(separator.join(map(str, row)) for row in [header, *table])
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("test.csv", text)
+    _, images, labels = load(tmp_path / "a.zip", (1, 3, 3), n_classes=3)
+    np.testing.assert_array_equal(images.reshape(5, 9), PIXELS)
+    if labelled:
+        np.testing.assert_array_equal(labels, LABELS)
+    else:
+        assert labels is None
+
+
+def test_header_decides_against_the_number_of_cells(tmp_path):
+    """A file without labels has one pixel more than the model expects, not a label."""
+    path = tmp_path / "a.csv"
+    path.write_text(",".join(PIXEL_NAMES[:7]) + "\n" + ",".join("1234567") + "\n")
+    with pytest.raises(InputError, match="has 7 cells a line, and an image of 1,2,3 has 6 pixels"):
+        load(path, (1, 2, 3))
+    path.write_text("class,a,b,c\n" + "1,7,8,9\n")
+    with pytest.raises(InputError, match="has 4 cells a line, and an image of 1,2,2 has 4 pixels"):
+        load(path, (1, 2, 2))
+
+
+def test_text_labels_of_a_model(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("1,2,3,4,label\n9,9,9,9,dog\n8,8,8,8,cat\n")
+    input_format = InputFormat((1, 2, 2), ("cat", "dog"))
+    names, images, labels = load_predict_inputs(path, input_format, DARK)
+    assert names == ["1", "2"]
+    np.testing.assert_array_equal(labels, [1, 0])
+    np.testing.assert_array_equal(images[:, 0, 0, 0], [9, 8])
+
+
+def test_color_rows_of_another_size(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("\n".join([",".join(["7"] * 48)] * 2))
+    _, images, labels = load(path, (3, 8, 8))
+    np.testing.assert_allclose(images, 7)
+    assert labels is None
+    with pytest.raises(InputError, match="has 48 cells a line, and an image of 1,8,8 has 64 pixe"):
+        load(path, (1, 8, 8))
 
 
 def test_rows_of_a_given_shape(tmp_path):

@@ -125,26 +125,86 @@ def encode_numbers(
         There are fewer than two classes, or a number is none of the known classes.
     """
     present, first, labels = np.unique(numbers, return_index=True, return_inverse=True)
-    if class_names is None:
-        names = tuple(map(str, present.tolist()))
-        if len(names) < 2:
+    names = list(map(str, present.tolist()))
+    if class_names is not None:
+        known = index_labels(class_names)
+        unknown = [place for place, name in enumerate(names) if name not in known]
+        if unknown:
+            image = first[unknown].min()
+            valid = [name for name in known if name.isdecimal()]
             raise InputError(
-                f"{source}: every label is {names[0]}: training needs images of two or more classes"
+                f"{source}: image {image + 1} has label {numbers[image]}, and there are "
+                f"{len(class_names)} classes: labels must be {list_names(valid)}"
             )
-        return labels.astype(np.int64).reshape(-1), names
-    names = tuple(class_names)
-    by_name = {name: index for index, name in enumerate(names)}
-    if not any(name.isdecimal() for name in names):
-        by_name = {str(index): index for index in range(len(names))}
-    classes = np.array([by_name.get(str(number), -1) for number in present.tolist()])
-    unknown = np.flatnonzero(classes < 0)
-    if len(unknown):
-        image = first[unknown].min()
+    return encode_labels(source, names, labels, class_names)
+
+
+def encode_labels(
+    source: str, names: Sequence[str], places: np.ndarray, class_names: Sequence[str] | None
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return the class of each image and the names of the classes, from labels as text.
+
+    Parameters
+    ----------
+    source : str
+        Path of the file, for messages.
+    names : sequence of str
+        The labels that occur, each once; keys of ``index_labels(class_names)`` if the classes are
+        known.
+    places : ndarray of int, shape (N,)
+        The place in `names` of the label of each image.
+    class_names : sequence of str or None
+        As for `encode_numbers`.
+
+    Returns
+    -------
+    labels : ndarray of int64, shape (N,)
+    class_names : tuple of str
+        In the order of `sort_class_names` if they were not known.
+
+    Raises
+    ------
+    InputError
+        There are fewer than two classes, for training images.
+    """
+    if class_names is None and len(names) < 2:
         raise InputError(
-            f"{source}: image {image + 1} has label {numbers[image]}, and there are "
-            f"{len(names)} classes: labels must be {list_names(tuple(by_name))}"
+            f"{source}: every label is {names[0]}: training needs images of two or more classes"
         )
-    return classes[labels].reshape(-1), names
+    classes = sort_class_names(names) if class_names is None else tuple(class_names)
+    known = index_labels(classes)
+    numbers = np.array([known[name] for name in names], np.int64)
+    return numbers[places].reshape(-1), classes
+
+
+def index_labels(class_names: Sequence[str]) -> dict[str, int]:
+    """Return the class of each text that is a label of known classes.
+
+    It is the name of a class, or, if no name is a number, also the index of a class.
+
+    Examples
+    --------
+    >>> index_labels(["1", "2"]), index_labels(["cat", "dog"])
+    ({'1': 0, '2': 1}, {'cat': 0, 'dog': 1, '0': 0, '1': 1})
+    """
+    known = {name: index for index, name in enumerate(class_names)}
+    if not any(name.isdecimal() for name in class_names):
+        known |= {str(index): index for index in range(len(class_names))}
+    return known
+
+
+def describe_classes(class_names: Sequence[str]) -> tuple[str, ...]:
+    """Return the note of a data set on its labels; none if they are the numbers of the classes.
+
+    Examples
+    --------
+    >>> describe_classes(["0", "1"]), describe_classes(["2", "5", "10"])
+    ((), ('labels 2, 5, 10 are classes 0 to 2, in this order',))
+    """
+    if list(class_names) == [str(index) for index in range(len(class_names))]:
+        return ()
+    last = len(class_names) - 1
+    return (f"labels {list_names(class_names)} are classes 0 to {last}, in this order",)
 
 
 def list_names(names: Sequence[str]) -> str:

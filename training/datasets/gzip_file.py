@@ -17,21 +17,31 @@ MAX_RATIO = 200
 MIN_LIMIT_BYTES = 1 << 30  # below this, the ratio is not limited
 
 
+def max_decompressed_bytes(path: Path) -> int:
+    """Return the number of bytes that the content of a compressed file may have."""
+    return max(MIN_LIMIT_BYTES, MAX_RATIO * path.stat().st_size)
+
+
+def decompression_bomb(path: Path) -> InputError:
+    """Return the error for a file whose content is larger than that."""
+    return InputError(
+        f"{path}: decompresses to more than {MAX_RATIO} times its size, which images do not: "
+        "decompress it yourself if its content is right"
+    )
+
+
 class _LimitedGzipFile(gzip.GzipFile):
     """A gzip file that raises InputError if it decompresses to more than images could."""
 
     def __init__(self, file: BinaryIO, path: Path):
         super().__init__(fileobj=file, mode="rb")
         self._path, self._n_bytes = path, 0
-        self._max_bytes = max(MIN_LIMIT_BYTES, MAX_RATIO * path.stat().st_size)
+        self._max_bytes = max_decompressed_bytes(path)
 
     def _count(self, data: bytes) -> bytes:
         self._n_bytes += len(data)
         if self._n_bytes > self._max_bytes:
-            raise InputError(
-                f"{self._path}: decompresses to more than {MAX_RATIO} times its size, which images "
-                "do not: decompress it yourself if its content is right"
-            )
+            raise decompression_bomb(self._path)
         return data
 
     def read(self, size: int | None = -1) -> bytes:

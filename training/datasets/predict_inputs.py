@@ -12,7 +12,7 @@ import numpy as np
 
 from training.datasets.csv_file import read_pixels
 from training.datasets.dataset import ReadOptions
-from training.datasets.gzip_file import open_maybe_gzip
+from training.datasets.zip_file import open_maybe_compressed
 from training.errors import InputError
 from training.input_format import InputFormat
 from training.input_stats import InputStats, border_pixels
@@ -118,7 +118,7 @@ def _natural_key(name: str) -> list[str | int]:
 
 def check_text(path: Path) -> None:
     """Raise InputError if a file whose name is not that of a picture is not text."""
-    with open_maybe_gzip(path) as stream:
+    with open_maybe_compressed(path) as stream:
         if b"\0" in stream.read(1024):
             raise InputError(
                 f"{path}: is not a CSV file, and its name is not that of a picture "
