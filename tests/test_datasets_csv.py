@@ -373,6 +373,7 @@ def test_label_column_may_be_the_index_or_a_number(tmp_path):
     path = write(tmp_path, "id,label,a\n3,0,9\n4,0,8\n")
     data = load_images(path, image_shape=(1, 1, 2), label_column="id")
     assert data.class_names == ("3", "4")
+    assert data.notes == ("labels 3, 4 are classes 0 to 1, in this order",)
     path = write(tmp_path, "3,2,1\n" + "".join(f"{n % 2},0,{n}\n" for n in range(4)))
     data = load_images(path, image_shape=(1, 1, 2), label_column="2")
     assert data.class_names == ("0", "2")
