@@ -192,6 +192,23 @@ def test_last_line_without_newline_and_header(tmp_path):
     np.testing.assert_array_equal(load_images(write(tmp_path, "0,1\n1,2")).images.ravel(), [1, 2])
 
 
+def test_tabs_at_the_end_of_lines_do_not_separate(tmp_path):
+    path = write(tmp_path, "0,1\t\n1,2\t\n")
+    np.testing.assert_array_equal(load_images(path).images.ravel(), [1, 2])
+
+
+def test_empty_index(tmp_path):
+    """These are the shortest lines that there are."""
+    data = load_images(write(tmp_path, ",label,a\n" + ",0,1\n,1,2\n" * 200))
+    np.testing.assert_array_equal(data.images.ravel(), [1, 2] * 200)
+
+
+def test_two_columns_are_a_label_and_a_pixel(tmp_path):
+    data = load_images(write(tmp_path, "id,index\n0,1\n1,2\n"))
+    np.testing.assert_array_equal(data.labels, [0, 1])
+    np.testing.assert_array_equal(data.images.ravel(), [1, 2])
+
+
 def test_image_shape(tmp_path):
     path = write(tmp_path, "0,1,2,3,4,5,6\n1,6,5,4,3,2,1\n")
     images = load_images(path, image_shape=(3, 1, 2)).images
@@ -216,6 +233,7 @@ def test_test_file_need_not_have_every_class(tmp_path):
         (["01", "1", "1.0", "2", "+1", "1e0"], ("1", "2"), [0, 0, 0, 1, 0, 0], "1, 2 are classes"),
         (["b", "01", "a", "1.0", "c"], ("1", "a", "b", "c"), [2, 0, 1, 0, 3], "1, a, b, c are"),
         (["2", "é", "B", "b"], ("2", "B", "b", "é"), [0, 3, 1, 2], "2, B, b, é are classes 0 to 3"),
+        (['6"', 'a"b"', "c"], ('6"', 'a"b"', "c"), [0, 1, 2], '6", a"b", c are classes 0 to 2'),
         (["0", "1", "0"], ("0", "1"), [0, 1, 0], None),
         ([str(n) for n in range(5, 20)], tuple(map(str, range(5, 20))), list(range(15)),
          "5, 6, 7, 8, 9, 10, 11, 12, 13, 14 and 5 more are classes 0 to 14"),
@@ -355,6 +373,7 @@ def test_label_column_may_be_the_index_or_a_number(tmp_path):
     path = write(tmp_path, "id,label,a\n3,0,9\n4,0,8\n")
     data = load_images(path, image_shape=(1, 1, 2), label_column="id")
     assert data.class_names == ("3", "4")
+    assert data.notes == ("labels 3, 4 are classes 0 to 1, in this order",)
     path = write(tmp_path, "3,2,1\n" + "".join(f"{n % 2},0,{n}\n" for n in range(4)))
     data = load_images(path, image_shape=(1, 1, 2), label_column="2")
     assert data.class_names == ("0", "2")
@@ -568,6 +587,12 @@ HEADER = "label,a,b,c,d\n"
             "p0,label\n1,0\n3,\n", ", line 3, column 2", "'' is not a label", id="last label"
         ),
         pytest.param(
+            "p0,label\n1,0\n\n3,\n",
+            ", line 4, column 2",
+            "'' is not a label",
+            id="blank, last label",
+        ),
+        pytest.param(
             ",label,a\n0,0,1\n1,1.5,2\n", ", line 3, column 2", "'1.5'.*from 0", id="under an index"
         ),
         pytest.param(
@@ -666,7 +691,13 @@ def test_rejects_an_encrypted_zip(tmp_path):
 
 
 def test_files_that_systems_add_to_a_zip(tmp_path):
-    clutter = {"__MACOSX/a/._b.csv": b"\0", "a/.DS_Store": b"\0", "a/Thumbs.db": b"\0", "a/": b""}
+    clutter = {
+        "__MACOSX/a/._b.csv": b"\0",
+        "a/.DS_Store": b"\0",
+        "a/Thumbs.db": b"\0",
+        "a/": b"",
+        "__MACOSX/b.csv": b"\0",
+    }
     path = write(tmp_path, zip_files(clutter | {"a/b.csv": ROWS}))
     np.testing.assert_array_equal(load_images(path).images.reshape(2, 4), PIXELS)
 

@@ -207,6 +207,9 @@ ORDER = [4, 2, 8, 1, 0, 3, 7, 6, 5]
         pytest.param(list("abcdefghi"), [PIXELS], False, id="other names"),
         pytest.param(["", *PIXEL_NAMES], [LABELS, PIXELS], False, id="an index"),
         pytest.param(["", *range(9)], [LABELS, PIXELS], False, id="an index and numbers"),
+        pytest.param(
+            ["", *range(1, 10)], [LABELS, PIXELS], False, id="an index and numbers from 1"
+        ),
         pytest.param(["id", *PIXEL_NAMES], [LABELS, PIXELS], False, id="an id"),
         pytest.param(["label", *PIXEL_NAMES], [LABELS, PIXELS], True, id="labels"),
         pytest.param(["digit", *PIXEL_NAMES], [LABELS, PIXELS], True, id="labels of another name"),

@@ -80,9 +80,12 @@ class LabelEncoder:
         return self._texts[name]
 
     def are_labels(self, numbers: np.ndarray) -> bool:
-        """Return whether numbers (N,) are all labels; where they are not, `encode` says why."""
+        """Return whether numbers (N,) from 0, exact in float64, are all labels.
+
+        Where they are not, `encode` says why.
+        """
         if self._known is None:
-            return bool(((numbers >= 0) & (numbers <= MAX_LABEL) & (numbers % 1 == 0)).all())
+            return bool((numbers % 1 == 0).all())
         present = np.unique(numbers).tolist()
         return all(number.is_integer() and str(int(number)) in self._known for number in present)
 

@@ -47,9 +47,7 @@ class BlockParser:
         ranks = np.searchsorted(self._columns, layout.pixel_columns)
         self._order = ranks if (np.diff(ranks) < 0).any() else None
         self._cutter = _Cutter(layout)
-        n_labels = self._label_column is not None
-        self._has_index = len(self._columns) + n_labels < self._n_columns
-        self._has_text = self._has_index  # an index may be text
+        self._has_text = False  # in the block before
 
     def parse(self, block: bytes, first_line: int) -> tuple[np.ndarray, np.ndarray | int]:
         """Return pixels (rows, n), uint8 or float32, and codes of labels (rows,); 0 without labels.
@@ -69,7 +67,7 @@ class BlockParser:
         parsed = self._parse_numbers(block) if not self._has_text else None
         if parsed is None and self._cutter.columns:
             parsed = self._parse_with_text(block, first_line)
-            self._has_text = self._has_index or parsed is not None
+            self._has_text = parsed is not None
         if parsed is None:
             parsed = self._parse_lines(block.decode().split("\n"), first_line)
         numbers, codes = parsed
