@@ -115,8 +115,15 @@ def test_class_names_and_class_weight_are_kept(cli, tmp_path):
     run_document = json.loads((tmp_path / "b-run.json").read_text())
     assert run_document["run"]["settings"]["class_weight"] == "balanced"
     assert run_document["class_names"] == ["1", "5", "10", "20"]
+    old = run_document["run"]["settings"].copy()
+    assert old.pop("split") == "stratified"
+    document = run_document | {"run": run_document["run"] | {"settings": old}}
+    (tmp_path / "old-run.json").write_text(json.dumps(document))
+    done = cli("--resume", "--to_path", "old.json", "--no_plots")
+    assert "old-run.json is of an earlier version, which set other images aside" in done.stdout
     done = cli("--resume", "--to_path", "b.json", "--no_plots")
     assert done.returncode == 0, done.stderr
+    assert "earlier version" not in done.stdout
     a, b, c = (json.loads((tmp_path / f"{name}.json").read_text()) for name in "abc")
     assert a["class_names"] == b["class_names"] == ["1", "5", "10", "20"]
     assert a["layers"] == b["layers"]

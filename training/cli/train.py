@@ -135,6 +135,11 @@ def _open_state(args: argparse.Namespace, reporter: Reporter) -> TrainingState:
     path = run_path(args.to_path)
     if args.resume:
         state = TrainingState.open(path)
+        if "split" not in state.settings:
+            reporter.line(
+                f"{path} is of an earlier version, which set other images aside for validation: "
+                "from now on, the validation accuracy is too high"
+            )
         state.settings |= arguments.settings(args)
         reporter.line(f"resuming the run of {path}")
         return state
@@ -143,7 +148,7 @@ def _open_state(args: argparse.Namespace, reporter: Reporter) -> TrainingState:
             f"starting a new run; the interrupted run in {path} will be replaced (use --resume to "
             "continue it)"
         )
-    return TrainingState(path, arguments.settings(args))
+    return TrainingState(path, arguments.settings(args) | {"split": "stratified"})
 
 
 def _default_epochs(args: argparse.Namespace, epochs: Mapping[Callable, int], n_images: int) -> int:
