@@ -62,7 +62,7 @@ def find_learning_rate(
     batch_size = check_int(batch_size, "batch_size", 1)
     if model.optimizer is None:
         raise RuntimeError("call compile(optimizer=...) before training")
-    augmenter = augmenter or NoAugmenter()
+    augmenter = (augmenter or NoAugmenter()).fitted(x, model.mean)
     model.check_batch_size(min(batch_size, len(x)))
     endless_batches = itertools.chain.from_iterable(
         batches(model.rng.permutation(len(x)), batch_size) for _ in itertools.count()
