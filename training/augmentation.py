@@ -333,7 +333,9 @@ def make_augmenter(names: str) -> Augmenter:
     for name in parts:
         if name not in AUGMENTERS:
             known = ", ".join(AUGMENTERS)
-            raise ValueError(f"must be one or more of {known}, separated by commas, got {names!r}")
+            raise ValueError(
+                f"must be one or more of {known}, separated by commas, got {names[:40]!r}"
+            )
     if len(set(parts)) < len(parts):
         raise ValueError(f"must name each augmentation once, got {names!r}")
     if len(parts) > 1 and "none" in parts:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from training.augmentation import AUGMENTERS
+from training.augmentation import make_augmenter
 from training.cli.architectures import find_architecture
 from training.cli.output_paths import run_path
 from training.datasets import DATASET_NAMES
@@ -15,6 +15,8 @@ from training.schedules import SCHEDULES
 
 DEFAULT_MODEL = Path("models") / "model.json"
 DEFAULT_ARCHITECTURE = "small"
+CHECK_ARCHITECTURE = "tiny"  # the network that shows whether images may be mirrored
+AUTO = "auto"
 MAX_MESSAGE = 300  # characters; a longer message repeats what was typed, and is cut
 
 Number = TypeVar("Number", int, float)
@@ -64,6 +66,16 @@ def image_shape(text: str) -> tuple[int, int, int]:
             f"must be C,H,W such as 3,32,32, got {text[:40]!r}"
         ) from None
     return C, H, W
+
+
+def augmentation(text: str) -> str:
+    """Check the names of augmentations, for argparse."""
+    try:
+        if text != AUTO:
+            make_augmenter(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{error} (or {AUTO} alone)") from None
+    return text
 
 
 class Parser(argparse.ArgumentParser):
@@ -237,11 +249,16 @@ def make_parser(architectures: Iterable[str]) -> Parser:
     )
     training.add_argument(
         "--augment",
-        choices=AUGMENTERS,
-        default="shift",
-        help="random changes of each training image in every epoch: none; shift: move it by up to "
-        "a fourteenth of its size; affine: also rotate it by up to 10 degrees and scale it by up "
-        "to 10 %% (default: %(default)s)",
+        type=augmentation,
+        metavar="NAMES",
+        default=AUTO,
+        help="random changes of each training image in every epoch: none, or some of these, "
+        "separated by commas. shift: move it by up to a fourteenth of its size; affine: also "
+        "rotate it by up to 10 degrees and scale it by up to 10 %%; flip: mirror it left to right; "
+        "photo: mirror and shift it, cover a box, and change brightness, contrast and saturation; "
+        "photo_no_flip: the same without mirroring (default: auto: photo for images of three "
+        "channels, else shift; mirrored only if a quick check shows that mirrored images mean the "
+        "same)",
     )
     training.add_argument(
         "--augmenter_ratio",
@@ -313,7 +330,8 @@ def parse(argv: list[str] | None, architectures: Mapping[str, Callable]) -> argp
     Returns
     -------
     argparse.Namespace
-        One attribute per flag, and `architecture`, an `Architecture`.
+        One attribute per flag; `architecture`, an `Architecture`; and `build_check_network`, the
+        function that builds the network for `choose_augmentation`.
 
     Raises
     ------
@@ -341,6 +359,7 @@ def parse(argv: list[str] | None, architectures: Mapping[str, Callable]) -> argp
         args = argparse.Namespace(**defaults | _parse_flags(parser, flags, saved_argv) | typed)
         _check_conflicts(parser, args, typed)
     name = DEFAULT_ARCHITECTURE if args.arch is None else args.arch
+    args.build_check_network = architectures[CHECK_ARCHITECTURE]
     try:
         args.architecture = find_architecture(name, architectures)
     except ValueError as error:

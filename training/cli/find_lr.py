@@ -2,9 +2,8 @@
 
 import argparse
 
-from training.augmentation import AUGMENTERS
 from training.cli.input_data import load_data
-from training.cli.model_setup import prepare
+from training.cli.model_setup import get_augmenter, prepare
 from training.cli.output_paths import prepare_folder, sibling_path
 from training.cli.summary import plots_wanted
 from training.lr_finder import find_learning_rate
@@ -17,10 +16,9 @@ def find_lr(args: argparse.Namespace) -> None:
     if not args.no_plots:
         prepare_folder(path)
     data, _ = load_data(args)
-    model, (images, labels), _ = prepare(args, data)
-    rates, losses, best = find_learning_rate(
-        model, images, labels, args.batch_size, AUGMENTERS[args.augment]()
-    )
+    model, training, validation = prepare(args, data)
+    augmenter = get_augmenter(args, model, training, validation, print)
+    rates, losses, best = find_learning_rate(model, *training, args.batch_size, augmenter)
     print(
         f"tried {len(rates)} steps from {rates[0]:g} to {rates[-1]:.2g}; the loss is lowest, "
         f"{losses.min():.3f}, at {2 * best:.2g}\nsuggestion: --learning_rate {best:.2g}"

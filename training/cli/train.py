@@ -7,10 +7,9 @@ from collections.abc import Callable, Mapping
 
 import filelock
 
-from training.augmentation import AUGMENTERS
 from training.cli import arguments
 from training.cli.input_data import load_data
-from training.cli.model_setup import prepare
+from training.cli.model_setup import get_augmenter, prepare
 from training.cli.output_paths import LOG_NAME, prepare_training, run_path, sibling_path
 from training.cli.summary import summarize
 from training.errors import InputError
@@ -70,6 +69,7 @@ def _train_locked(args: argparse.Namespace, epochs: Mapping[Callable, int]) -> N
         history_path=sibling_path(args.to_path, "history.csv"),
         tensorboard=args.tensorboard,
     ) as reporter:
+        augmenter = get_augmenter(args, model, training, validation, reporter.line)
         state = _open_state(args, reporter)
         n_epochs_before, had_model = len(model.history.get("loss", [])), args.to_path.exists()
         print(model)
@@ -83,7 +83,7 @@ def _train_locked(args: argparse.Namespace, epochs: Mapping[Callable, int]) -> N
                 epochs=args.epochs,
                 batch_size=args.batch_size,
                 validation_data=validation,
-                augmenter=AUGMENTERS[args.augment](),
+                augmenter=augmenter,
                 augmenter_ratio=args.augmenter_ratio,
                 schedule=SCHEDULES[args.schedule](),
                 patience=args.patience,
