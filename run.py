@@ -193,7 +193,7 @@ def main(argv=None):
         elif args.find_lr:
             find_lr(args, default_network)
         elif args.show_data:
-            show_data(args)
+            show_data(args, default_network)
         else:
             train(args, EPOCHS, default_network)
     except KeyboardInterrupt as interrupt:

@@ -869,6 +869,62 @@ class Backend(Protocol):
         Szeliski: Computer Vision (2022), section 3.6.
         """
 
+    def augment_images(
+        self,
+        images: Array,
+        mirrored: Array,
+        shifts: Array,
+        colors: Array,
+        boxes: Array,
+        fill: Array,
+        low: float,
+        high: float,
+    ) -> Array:
+        """Return images that are mirrored, shifted, recolored and partly covered, in this order.
+
+        Parameters
+        ----------
+        images : (N, C, H, W) of uint8, float32 or float64
+        mirrored : (N,) of bool
+            Whether the columns of an image are reversed.
+        shifts : (N, 2) of int
+            Output pixel (row, column) is pixel (row, column) + shift of the mirrored image.
+            Outside of the image, pixels are those of its reflection. The border itself is not
+            repeated: pixel -1 is pixel 1.
+        colors : (N, C, C + 1)
+            Affine maps of the channels: matrix[:, :C] @ pixel + matrix[:, C], clipped to the range
+            from low to high. For images of uint8, the numbers are rounded to multiples of 1/256,
+            and the result to whole numbers.
+        boxes : (N, 4) of int
+            top, left, bottom, right: the pixels with top <= row < bottom and left <= column <
+            right are covered. Boxes may extend beyond the image.
+        fill : (C,)
+            The color of covered pixels, clipped to the range from low to high.
+        low, high : float
+            The range of the pixels; for images of uint8 within 0 to 255.
+
+        Returns
+        -------
+        augmented : same shape and dtype as images
+
+        References
+        ----------
+        Krizhevsky: One weird trick for parallelizing convolutional neural networks (2014), on
+        mirroring and shifts. DeVries, Taylor: Improved regularization of convolutional neural
+        networks with cutout (2017). Howard: Some improvements on deep convolutional neural network
+        based image classification (2013), on brightness, contrast and color.
+
+        Examples
+        --------
+        >>> image = np.array([[[[1, 2, 3, 4]]]], np.uint8)
+        >>> colors = np.array([[[1, 10]]])
+        >>> backend.augment_images(
+        ...     image, np.array([True]), np.array([[0, 1]]), colors, np.array([[0, 0, 1, 1]]),
+        ...     fill=np.array([7]), low=0, high=12,
+        ... )
+        array([[[[ 7, 12, 11, 12]]]], dtype=uint8)
+        """
+
     # -- optimizers ----------------------------------------------------------------------------
     def sgd_step(self, p: Array, g: Array, learning_rate: float, l2: float) -> None:
         """Update parameters in place by gradient descent: p -= learning_rate * (g + l2 * p).

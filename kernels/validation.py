@@ -591,8 +591,8 @@ def check_channel_numbers(value: Any, name: str, x: np.ndarray, dtype: np.dtype)
     return vector
 
 
-def check_warp(images: Any, matrices: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return checked images of uint8, float32 or float64, and a checked matrix for each."""
+def _check_pixels(images: Any) -> np.ndarray:
+    """Return checked images of uint8, float32 or float64, in native byte order."""
     if not isinstance(images, np.ndarray) or isinstance(images, np.ma.MaskedArray):
         raise TypeError(f"images must be a NumPy array, got {type(images).__name__}")
     images = np.asarray(images, images.dtype.newbyteorder("="))
@@ -600,6 +600,39 @@ def check_warp(images: Any, matrices: Any) -> tuple[np.ndarray, np.ndarray]:
         raise TypeError(f"images must be uint8, float32 or float64, got {images.dtype}")
     if images.ndim != 4 or 0 in images.shape[1:]:
         raise ValueError(f"images must be (N, C, H, W), got shape {images.shape}")
+    return images
+
+
+def _check_kind(
+    value: Any, name: str, shape: tuple[int, ...], kinds: str, description: str
+) -> np.ndarray:
+    """Return an array of this shape, whose dtype is of one of these kinds."""
+    array = np.asarray(value)
+    if array.dtype.kind not in kinds:
+        raise TypeError(f"{name} must be {description}, got {array.dtype}")
+    check_shape(array, name, shape)
+    return array
+
+
+def _check_float32_range(value: Any, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Return an array of this shape of real numbers, all of which are finite in float32."""
+    array = _check_kind(value, name, shape, "iuf", "real numbers")
+    if not (np.abs(array) <= MAX_MATRIX_ENTRY).all():
+        raise ValueError(f"{name} must be finite in float32")
+    return array
+
+
+def _check_positions(value: Any, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Return an array of this shape of int64, with which a kernel can compute safely."""
+    array = _check_kind(value, name, shape, "iu", "integers")
+    if ((array < -(2**31)) | (array >= 2**31)).any():
+        raise ValueError(f"{name} must be at least -2**31 and below 2**31")
+    return array.astype(np.int64)
+
+
+def check_warp(images: Any, matrices: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return checked images of uint8, float32 or float64, and a checked matrix for each."""
+    images = _check_pixels(images)
     H, W = images.shape[2:]
     # float32 distinguishes neighboring positions up to 2**23.
     # Kernels may add a row and a column to an image.
@@ -608,14 +641,72 @@ def check_warp(images: Any, matrices: Any) -> tuple[np.ndarray, np.ndarray]:
             f"images of {(H, W)} pixels are too large to be warped: a side may have at most "
             "2**23 pixels, and an image fewer than 2**31"
         )
-    matrices = np.asarray(matrices)
-    if matrices.dtype.kind not in "iuf":
-        raise TypeError(f"matrices must be real numbers, got {matrices.dtype}")
-    check_shape(matrices, "matrices", (len(images), 2, 3))
-    if not (np.abs(matrices) <= MAX_MATRIX_ENTRY).all():
-        raise ValueError("matrices must be finite in float32")
+    matrices = _check_float32_range(matrices, "matrices", (len(images), 2, 3))
     position_dtype = np.float64 if images.dtype == np.float64 else np.float32
     return np.ascontiguousarray(images), np.ascontiguousarray(matrices, position_dtype)
+
+
+class Augmentation(NamedTuple):
+    """Checked arguments of `augment_images`.
+
+    Attributes
+    ----------
+    images : (N, C, H, W) of uint8, float32 or float64
+    mirrored : (N,) of bool
+    shifts : (N, 2) of int64
+    colors : (N, C, C + 1) of float32, or of float64 for such images
+    boxes : (N, 4) of int64
+        Within the images.
+    fill : (C,) of the dtype of the images
+    low, high : float
+    """
+
+    images: np.ndarray
+    mirrored: np.ndarray
+    shifts: np.ndarray
+    colors: np.ndarray
+    boxes: np.ndarray
+    fill: np.ndarray
+    low: float
+    high: float
+
+
+def check_augmentation(
+    images: Any,
+    mirrored: Any,
+    shifts: Any,
+    colors: Any,
+    boxes: Any,
+    fill: Any,
+    low: Any,
+    high: Any,
+) -> Augmentation:
+    """Return the checked arguments of `augment_images`."""
+    images = np.require(_check_pixels(images), None, ["C", "A", "W"])
+    N, C, H, W = images.shape
+    is_uint8 = images.dtype == np.uint8
+    mirrored = _check_kind(mirrored, "mirrored", (N,), "b", "bool")
+    shifts = _check_positions(shifts, "shifts", (N, 2))
+    boxes = np.clip(_check_positions(boxes, "boxes", (N, 4)), 0, [H, W, H, W])
+    colors = _check_float32_range(colors, "colors", (N, C, C + 1))
+    low, high = check_number(low, "low"), check_number(high, "high")
+    if low > high or (is_uint8 and not 0 <= low <= high <= 255):
+        limits = "from 0 to 255 and " if is_uint8 else ""
+        raise ValueError(f"low and high must be {limits}in this order, got {low!r} and {high!r}")
+    fill = np.clip(_check_float32_range(fill, "fill", (C,)), low, high)
+    if is_uint8:
+        # Sums of such products are exact in float32. All backends therefore round alike.
+        colors, fill = np.rint(colors * np.float64(256)) / 256, np.rint(fill)
+    return Augmentation(
+        images,
+        np.ascontiguousarray(mirrored),
+        shifts,
+        np.ascontiguousarray(colors, np.float64 if images.dtype == np.float64 else np.float32),
+        boxes,
+        np.ascontiguousarray(fill, images.dtype),
+        low,
+        high,
+    )
 
 
 def check_threads(value: Any, available: int) -> int:

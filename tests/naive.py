@@ -90,3 +90,23 @@ def avg_pool_grad(dy, x, window):
         for p, q in pixels:
             dx[n, c, p, q] += dy[n, c, i, j] / len(pixels)
     return dx
+
+
+def _reflected(position, length):
+    while not 0 <= position < length:
+        position = -position if position < 0 else 2 * (length - 1) - position
+    return position
+
+
+def augment_images(images, mirrored, shifts, colors, boxes, fill, low, high):
+    out = np.empty(images.shape)
+    C, H, W = images.shape[1:]
+    for n, c, i, j in np.ndindex(*images.shape):
+        image = images[n, :, :, ::-1] if mirrored[n] else images[n]
+        row, column = _reflected(i + shifts[n, 0], H), _reflected(j + shifts[n, 1], W)
+        pixel = sum(colors[n, c, d] * float(image[d, row, column]) for d in range(C))
+        out[n, c, i, j] = min(max(pixel + colors[n, c, C], low), high)
+        top, left, bottom, right = boxes[n]
+        if top <= i < bottom and left <= j < right:
+            out[n, c, i, j] = min(max(fill[c], low), high)
+    return np.floor(out + 0.5) if images.dtype == np.uint8 else out

@@ -62,7 +62,9 @@ def unknown(input_shape, classes, **options):
         (["--seed", "-1"], "--seed: must be a whole number from 0"),
         (["--augmenter_ratio", "3"], "--augmenter_ratio"),
         (["--augment", "none", "--augmenter_ratio", "4"], "--augment none makes none"),
-        (["--augment", "flip"], "--augment"),
+        (["--augment", "turn"], "--augment: must be one or more of none, shift, affine, flip"),
+        (["--augment", "shift,none"], "--augment: must be none alone"),
+        (["--augment", "shift,auto"], "(or auto alone)"),
         (["--schedule", "linear"], "--schedule"),
         (["--weight_decay", "-1"], "--weight_decay: must be a number from 0 to 10"),
         (

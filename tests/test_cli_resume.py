@@ -32,7 +32,8 @@ def test_killed_run_ends_as_an_uninterrupted_one(cli, tmp_path, monkeypatch, csv
             process.kill()
             break
     process.communicate(timeout=60)
-    assert (tmp_path / "b-run.json").exists()
+    settings = json.loads((tmp_path / "b-run.json").read_text())["run"]["settings"]
+    assert f"--augment {settings['augment']}: " in whole.stdout  # what auto stood for
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     again = ["--resume", "--to_path", "../b.json", "--no_plots"]
@@ -42,6 +43,7 @@ def test_killed_run_ends_as_an_uninterrupted_one(cli, tmp_path, monkeypatch, csv
     done = cli(*again, "--seed", 4, "--arch", "tiny")
     assert done.returncode == 0, done.stderr
     assert "resuming the run of" in done.stdout
+    assert "choosing the augmentation" not in done.stdout
     assert "epoch 1/3" not in done.stdout
     first, second = (json.loads((tmp_path / name).read_text()) for name in ("a.json", "b.json"))
     for document in (first, second):

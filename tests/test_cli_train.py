@@ -79,6 +79,20 @@ def test_train_further_with_every_flag(tmp_path, csv_files):
     assert "540 images" in second.stdout
 
 
+def test_default_augmentation_is_chosen_by_the_images(cli, tmp_path, train_flags):
+    """The choice does not disturb the random numbers of the run."""
+    default = cli(*train_flags, "--to_path", "default.json")
+    assert default.returncode == 0, default.stderr
+    names = re.search("--augment (.*): shift; ", default.stdout)[1]
+    typed = cli(*train_flags, "--augment", names, "--to_path", "typed.json")
+    assert "--augment" not in typed.stdout
+    paths = tmp_path / "default.json", tmp_path / "typed.json"
+    documents = [json.loads(path.read_text()) for path in paths]
+    for document in documents:
+        document["history"].pop("images_per_second")
+    assert documents[0] == documents[1]
+
+
 def test_flags_reach_the_training(cli, tmp_path):
     train = write_csv(tmp_path / "train.csv", *digits(100, size=14))  # the least that is shifted
     base = ["--train_data", train, "--backend", "numpy", "--epochs", 1, "--no_plots"]

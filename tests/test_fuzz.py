@@ -287,6 +287,10 @@ ARGUMENTS = {
         d.rows, d.rng.integers(0, d.rows.shape[1], d.N), 0.1, d.rng.random(d.N),
     ],
     "warp_images": lambda d: [d.raw_images, d.floats(d.N, 2, 3)],
+    "augment_images": lambda d: [
+        d.raw_images, d.rng.random(d.N) < 0.5, d.rng.integers(-20, 20, (d.N, 2)),
+        d.floats(d.N, d.C, d.C + 1), d.rng.integers(-5, 15, (d.N, 4)), d.channel, 0.0, 200.0,
+    ],
     "normalize_images": lambda d: [d.raw_images, d.channel, d.variance, np.dtype(d.dtype).name],
     "from_array": lambda d: [d.x],
     "to_array": lambda d: [d.x],

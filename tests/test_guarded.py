@@ -46,5 +46,5 @@ def test_kernels_stay_between_guard_pages(end, long_mode):
 def test_kernels_pass_numbas_bounds_checks(long_mode, tmp_path):
     # Guard pages cannot see the memory that a kernel, such as that of warp_images, allocates for
     # itself. The long mode compiles all kernels once more with the checks.
-    selection = ["tests/test_kernels.py", "-k", "(warp or max_pool or im2col) and numba"]
+    selection = ["tests/test_kernels.py", "-k", "(warp or augment or max_pool or im2col) and numba"]
     run_tests(long_mode, selection, NUMBA_BOUNDSCHECK="1", NUMBA_CACHE_DIR=str(tmp_path))

@@ -111,6 +111,11 @@ def arguments(backend, function, convert=lambda x: x):
         },
         "capture": {"function": lambda: (0.5, 1)},
         "warp_images": {"images": images, "matrices": np.tile(np.eye(2, 3), (N, 1, 1))},
+        "augment_images": {
+            "images": images, "mirrored": np.arange(N) % 2 == 0, "shifts": np.ones((N, 2), int),
+            "colors": numbers(N, 4, 5), "boxes": np.tile([0, 1, 2, 3], (N, 1)),
+            "fill": numbers(4), "low": 0.5, "high": 1.5,
+        },
         "sgd_step": {**vectors, **rates, "l2": 0.1},
         "momentum_step": {
             **vectors, "velocity": numbers(9), **rates, "momentum": 0.9, "nesterov": True,

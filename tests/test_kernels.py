@@ -533,3 +533,69 @@ def test_warp_images(backend, shape, dtype):
     # Positions far outside of the image must not read other memory.
     far = backend.warp_images(images.astype(np.float32), np.full_like(matrices, 1e38))
     assert far.shape == shape
+
+
+@every_backend
+@given(
+    shape=st.tuples(st.integers(0, 4), st.integers(1, 4), st.integers(2, 9), st.integers(2, 9)),
+    dtype=st.sampled_from([np.uint8, np.float32, np.float64]),
+    seed=st.integers(0, 1000),
+)
+def test_augment_images_equals_naive_version(backend, shape, dtype, seed):
+    rng = np.random.default_rng(seed)
+    N, C, H, W = shape
+    images = rng.integers(0, 256, shape).astype(dtype)
+    # Multiples of 1/256, to which the numbers are rounded for images of uint8.
+    colors = rng.integers(-200, 400, (N, C, C + 1)) / 256
+    arguments = (
+        rng.random(N) < 0.5,
+        rng.integers(-3 * max(H, W), 3 * max(H, W), (N, 2)),
+        colors * [*[1] * C, 100],
+        rng.integers(-3, 12, (N, 4)),
+        np.array([-5, 3, 100, 300])[:C],
+        *(10.0, 200.0),
+    )
+    got = backend.augment_images(images, *arguments)
+    assert got.dtype == dtype
+    want = naive.augment_images(images, *arguments)
+    if dtype == np.uint8:
+        np.testing.assert_array_equal(got, want)
+    else:
+        assert_close(got, want.astype(dtype))
+
+
+@every_backend
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64])
+def test_augment_images_without_changes_returns_the_images(backend, dtype):
+    images = np.random.default_rng(0).integers(0, 256, (5, 3, 6, 1)).astype(dtype)
+    kept = (np.zeros(5, bool), np.zeros((5, 2), int), np.tile(np.eye(3, 4), (5, 1, 1)))
+    no_box = np.tile([0, 0, 0, 9], (5, 1))
+    got = backend.augment_images(images, *kept, no_box, np.zeros(3), 0, 255)
+    np.testing.assert_array_equal(got, images)
+    assert not np.shares_memory(got, images)
+
+
+@every_backend
+def test_augment_images_rounds_to_the_nearest_byte(backend):
+    images = np.arange(256, dtype=np.uint8).reshape(256, 1, 1, 1)
+    colors = np.tile([0.5, 0.25], (256, 1, 1))
+    unchanged = np.zeros(256, bool), np.full((256, 2), 2**31 - 1), colors, np.zeros((256, 4), int)
+    got = backend.augment_images(images, *unchanged, np.zeros(1), 0, 255).ravel()
+    np.testing.assert_array_equal(got, np.floor(np.arange(256) / 2 + 0.75))
+
+
+@every_backend
+def test_augment_images_is_the_same_for_every_memory_layout(backend):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (6, 5, 7, 3), dtype=np.uint8).transpose(0, 3, 1, 2)[::2]
+    colors = rng.normal(size=(3, 3, 4))
+    arguments = (
+        np.array([True, True, True, False])[::-1][:3],
+        rng.integers(-4, 4, (2, 3)).T,
+        np.asfortranarray(colors).astype(">f8"),
+        rng.integers(0, 6, (4, 3)).astype(np.int16).T,
+        np.array([1.0, 9, 2, 9, 3])[::2],
+    )
+    contiguous = [np.array(array, array.dtype.newbyteorder("="), order="C") for array in arguments]
+    want = NUMPY.augment_images(images.copy(order="C"), *contiguous, 0, 255)
+    np.testing.assert_array_equal(backend.augment_images(images, *arguments, 0, 255), want)

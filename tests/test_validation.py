@@ -57,6 +57,10 @@ def test_memory_layout_does_not_change_results(backend, change):
 
 
 X, W, V = np.zeros((2, 4, 6, 6)), np.zeros((4, 4, 3, 3)), np.full(4, 0.5)
+CHANGES = (  # of the images X, by augment_images
+    *(np.zeros(2, bool), np.zeros((2, 2), int), np.zeros((2, 4, 5)), np.zeros((2, 4), int)),
+    *(np.zeros(4), 0, 1),
+)
 
 
 @every_backend
@@ -149,6 +153,46 @@ X, W, V = np.zeros((2, 4, 6, 6)), np.zeros((4, 4, 3, 3)), np.full(4, 0.5)
         ),
         ("warp_images", (X, np.full((2, 2, 3), 1e308)), ValueError, "matrices must be finite"),
         ("warp_images", (X, np.full((2, 2, 3), np.nan)), ValueError, "matrices must be finite"),
+        ("augment_images", (X, *CHANGES[:5], 2, 1), ValueError, "low and high must be in this"),
+        ("augment_images", (X, *CHANGES[:5], 0, np.nan), ValueError, "high must be finite"),
+        (
+            "augment_images",
+            (X.astype("u1"), *CHANGES[:5], 0, 256),
+            ValueError,
+            "low and high must be from 0 to 255",
+        ),
+        ("augment_images", (X.astype("i4"), *CHANGES), TypeError, "images must be uint8"),
+        ("augment_images", (X, [1, 0], *CHANGES[1:]), TypeError, "mirrored must be bool"),
+        (
+            "augment_images",
+            (X, CHANGES[0], np.zeros((2, 2)), *CHANGES[2:]),
+            TypeError,
+            "shifts must be integers",
+        ),
+        (
+            "augment_images",
+            (X, CHANGES[0], np.full((2, 2), 2**31), *CHANGES[2:]),
+            ValueError,
+            "shifts must be at least",
+        ),
+        (
+            "augment_images",
+            (X, *CHANGES[:2], np.full((2, 4, 5), np.inf), *CHANGES[3:]),
+            ValueError,
+            "colors must be finite",
+        ),
+        (
+            "augment_images",
+            (X, *CHANGES[:3], np.zeros((2, 3), int), *CHANGES[4:]),
+            ValueError,
+            r"boxes must have shape \(2, 4\)",
+        ),
+        (
+            "augment_images",
+            (X, *CHANGES[:4], np.zeros(3), 0, 1),
+            ValueError,
+            r"fill must have shape \(4,\)",
+        ),
         ("set_threads", (0,), ValueError, "threads must be at least 1"),
         ("set_threads", (10**6,), ValueError, "threads must be 1 to"),
     ],

@@ -1,6 +1,15 @@
 """Models, their training, and the files that they are saved in."""
 
-from training.augmentation import AUGMENTERS, AffineAugmenter, Augmenter, ShiftAugmenter
+from training.augmentation import (
+    AUGMENTERS,
+    AffineAugmenter,
+    Augmenter,
+    ComposedAugmenter,
+    FlipAugmenter,
+    PhotoAugmenter,
+    ShiftAugmenter,
+    make_augmenter,
+)
 from training.errors import DivergedError, InputError
 from training.model import Model
 from training.optimizers import SGD, Adam, AdamW, Momentum
@@ -25,18 +34,22 @@ __all__ = [
     "AdamW",
     "AffineAugmenter",
     "Augmenter",
+    "ComposedAugmenter",
     "Constant",
     "Cosine",
     "DivergedError",
+    "FlipAugmenter",
     "InputError",
     "Model",
     "Momentum",
     "OneCycle",
+    "PhotoAugmenter",
     "ReduceOnPlateau",
     "Reporter",
     "Schedule",
     "ShiftAugmenter",
     "Steps",
     "TrainingState",
+    "make_augmenter",
     "split_validation",
 ]

@@ -66,7 +66,7 @@ def find_learning_rate(
         raise RuntimeError("call compile(optimizer=...) before training")
     weights = image_weights(y, model.classes, class_weight, None)
     targets = [y] if weights is None else [y, scale_to_mean_1(weights)]
-    augmenter = augmenter or NoAugmenter()
+    augmenter = (augmenter or NoAugmenter()).fitted(x, model.mean)
     model.check_batch_size(min(batch_size, len(x)))
     endless_batches = itertools.chain.from_iterable(
         batches(model.rng.permutation(len(x)), batch_size) for _ in itertools.count()

@@ -226,21 +226,22 @@ def train(
     if to_path is not None:
         model_file.check_saveable(model)  # now, and not after an epoch
     rate_setter = _LearningRateSetter(model.optimizer, schedule or Constant(), epochs)
-    epoch_trainer = _EpochTrainer(
-        model, x, y, weights, batch_size, augmenter or NoAugmenter(), ratio, rate_setter
-    )
     best, reporter = BestModel(model, to_path), reporter or Reporter(quiet=True)
-    run = _Run(
-        model,
-        epoch_trainer,
-        rate_setter,
-        validation_data,
-        best,
-        reporter,
-        training_state,
-        save_every,
-    )
     try:
+        augmenter = (augmenter or NoAugmenter()).fitted(x, model.mean)
+        epoch_trainer = _EpochTrainer(
+            model, x, y, weights, batch_size, augmenter, ratio, rate_setter
+        )
+        run = _Run(
+            model,
+            epoch_trainer,
+            rate_setter,
+            validation_data,
+            best,
+            reporter,
+            training_state,
+            save_every,
+        )
         run.train(epochs, patience)
     except (DivergedError, InputError):
         for name, images in inputs.items():

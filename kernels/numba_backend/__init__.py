@@ -23,6 +23,7 @@ from kernels.numba_backend import (
     pooling,
 )
 from kernels.numba_backend import dense as dense_kernels
+from kernels.numba_backend.augmentation import augment_images
 from kernels.numba_backend.channels_last import ChannelsLast
 from kernels.numba_backend.convolution import col2im, correlate_im2col, im2col
 from kernels.numba_backend.layouts import use_packed_layout

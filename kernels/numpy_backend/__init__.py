@@ -14,6 +14,7 @@ from kernels.numpy_backend.activations import (
     softmax_cross_entropy,
     softmax_grad,
 )
+from kernels.numpy_backend.augmentation import augment_images
 from kernels.numpy_backend.boundary import capture, from_array, normalize_images, to_array
 from kernels.numpy_backend.convolution import (
     col2im,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from training.augmentation import AUGMENTERS
+from training.augmentation import make_augmenter
 from training.cli.architectures import find_architecture
 from training.cli.output_paths import run_path
 from training.datasets import COLORS, DATASET_NAMES
@@ -16,6 +16,8 @@ from training.schedules import SCHEDULES
 
 DEFAULT_MODEL = Path("models") / "model.json"
 CLASS_WEIGHTS = {"none": None, "balanced": "balanced"}  # the argument of `Model.train`
+CHECK_ARCHITECTURE = "tiny"  # the network that shows whether images may be mirrored
+AUTO = "auto"
 MAX_MESSAGE = 300  # characters; a longer message repeats what was typed, and is cut
 
 Number = TypeVar("Number", int, float)
@@ -78,6 +80,16 @@ def image_size(text: str) -> tuple[int, int]:
             f"must be N or H,W such as 32 or 48,64, at most 4096, got {text[:40]!r}"
         ) from None
     return H, W
+
+
+def augmentation(text: str) -> str:
+    """Check the names of augmentations, for argparse."""
+    try:
+        if text != AUTO:
+            make_augmenter(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{error} (or {AUTO} alone)") from None
+    return text
 
 
 class Parser(argparse.ArgumentParser):
@@ -303,11 +315,16 @@ def make_parser(architectures: Iterable[str]) -> Parser:
     )
     training.add_argument(
         "--augment",
-        choices=AUGMENTERS,
-        default="shift",
-        help="random changes of each training image in every epoch: none; shift: move it by up to "
-        "a fourteenth of its size; affine: also rotate it by up to 10 degrees and scale it by up "
-        "to 10 %% (default: %(default)s)",
+        type=augmentation,
+        metavar="NAMES",
+        default=AUTO,
+        help="random changes of each training image in every epoch: none, or some of these, "
+        "separated by commas. shift: move it by up to a fourteenth of its size; affine: also "
+        "rotate it by up to 10 degrees and scale it by up to 10 %%; flip: mirror it left to right; "
+        "photo: mirror and shift it, cover a box, and change brightness, contrast and saturation; "
+        "photo_no_flip: the same without mirroring (default: auto: photo for images of three "
+        "channels, else shift; mirrored only if a quick check shows that mirrored images mean the "
+        "same)",
     )
     training.add_argument(
         "--augmenter_ratio",
@@ -379,7 +396,8 @@ def parse(argv: list[str] | None, architectures: Mapping[str, Callable]) -> argp
     Returns
     -------
     argparse.Namespace
-        One attribute per flag, and `architecture`, an `Architecture`, or None without `--arch`.
+        One attribute per flag; `architecture`, an `Architecture`, or None without `--arch`; and
+        `build_check_network`, the function that builds the network for `choose_augmentation`.
 
     Raises
     ------
@@ -406,6 +424,7 @@ def parse(argv: list[str] | None, architectures: Mapping[str, Callable]) -> argp
         saved_argv = [f"--{flag}={saved[flag]}" for flag in RESUMED_FLAGS if flag in saved]
         args = argparse.Namespace(**defaults | _parse_flags(parser, flags, saved_argv) | typed)
         _check_conflicts(parser, args, typed)
+    args.build_check_network = architectures[CHECK_ARCHITECTURE]
     try:
         args.architecture = (
             None if args.arch is None else find_architecture(args.arch, architectures)

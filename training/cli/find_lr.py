@@ -2,10 +2,9 @@
 
 import argparse
 
-from training.augmentation import AUGMENTERS
 from training.cli.arguments import CLASS_WEIGHTS
 from training.cli.input_data import load_data
-from training.cli.model_setup import ChooseNetwork, prepare
+from training.cli.model_setup import ChooseNetwork, get_augmenter, prepare
 from training.cli.output_paths import prepare_folder, sibling_path
 from training.cli.summary import plots_wanted
 from training.lr_finder import find_learning_rate
@@ -18,14 +17,10 @@ def find_lr(args: argparse.Namespace, choose: ChooseNetwork) -> None:
     if not args.no_plots:
         prepare_folder(path)
     data = load_data(args)
-    model, (images, labels), _ = prepare(args, data, choose)
+    model, training, validation = prepare(args, data, choose)
+    augmenter = get_augmenter(args, model, training, validation, print)
     rates, losses, best = find_learning_rate(
-        model,
-        images,
-        labels,
-        args.batch_size,
-        AUGMENTERS[args.augment](),
-        CLASS_WEIGHTS[args.class_weight],
+        model, *training, args.batch_size, augmenter, CLASS_WEIGHTS[args.class_weight]
     )
     print(
         f"tried {len(rates)} steps from {rates[0]:g} to {rates[-1]:.2g}; the loss is lowest, "

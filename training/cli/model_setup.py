@@ -5,7 +5,10 @@ from collections.abc import Callable
 
 import numpy as np
 
+from training.augmentation import Augmenter, make_augmenter
+from training.augmentation_choice import choose_augmentation
 from training.cli.architectures import Architecture, build_model
+from training.cli.arguments import AUTO
 from training.cli.input_data import check_shape, match_classes
 from training.cli.output_paths import run_path
 from training.datasets import Dataset
@@ -85,3 +88,24 @@ def prepare(
         raise InputError(f"{data.source}: {error}") from None
     optimizer = AdamW(args.learning_rate, weight_decay=args.weight_decay, clip_norm=args.clip_norm)
     return model.compile(optimizer, args.label_smoothing), training, held_out
+
+
+def get_augmenter(
+    args: argparse.Namespace,
+    model: Model,
+    training: ImagesAndLabels,
+    validation: ImagesAndLabels,
+    print_line: Callable[[str], object],
+) -> Augmenter:
+    """Return the augmenter of --augment; replace ``auto`` by the names that suit the images."""
+    if args.augment == AUTO:
+
+        def build(shape):
+            backend = "numpy" if args.backend == "scipy" else args.backend  # faster
+            options = {"backend": backend, "dtype": model.dtype.name, "seed": model.seed}
+            return args.build_check_network(shape, model.classes, **options)
+
+        print_line("choosing the augmentation by a small network")
+        args.augment, reason = choose_augmentation(training, validation, build)
+        print_line(f"--augment {args.augment}: {reason}")
+    return make_augmenter(args.augment)

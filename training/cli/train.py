@@ -7,10 +7,9 @@ from collections.abc import Callable, Mapping
 
 import filelock
 
-from training.augmentation import AUGMENTERS
 from training.cli import arguments
 from training.cli.input_data import load_data, match_classes
-from training.cli.model_setup import ChooseNetwork, load_saved, prepare
+from training.cli.model_setup import ChooseNetwork, get_augmenter, load_saved, prepare
 from training.cli.output_paths import LOG_NAME, prepare_training, run_path, sibling_path
 from training.cli.summary import summarize
 from training.errors import InputError
@@ -77,12 +76,13 @@ def _train_locked(
         history_path=sibling_path(args.to_path, "history.csv"),
         tensorboard=args.tensorboard,
     ) as reporter:
-        state = _open_state(args, reporter)
-        n_epochs_before, had_model = len(model.history.get("loss", [])), args.to_path.exists()
         for line in describe(data):
             reporter.line(line)
         if has_default_network:
             reporter.line(f"network: --arch {args.arch}, the default for such images")
+        augmenter = get_augmenter(args, model, training, validation, reporter.line)
+        state = _open_state(args, reporter)
+        n_epochs_before, had_model = len(model.history.get("loss", [])), args.to_path.exists()
         print(model)
         reporter.line(
             f"training on {len(training[0]):,} images of {data.source}, validating on "
@@ -94,7 +94,7 @@ def _train_locked(
                 epochs=args.epochs,
                 batch_size=args.batch_size,
                 validation_data=validation,
-                augmenter=AUGMENTERS[args.augment](),
+                augmenter=augmenter,
                 augmenter_ratio=args.augmenter_ratio,
                 schedule=SCHEDULES[args.schedule](),
                 patience=args.patience,
