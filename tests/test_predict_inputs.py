@@ -240,6 +240,14 @@ def test_header_decides_whether_there_are_labels(tmp_path, header, columns, labe
         assert labels is None
 
 
+def test_numbers_in_the_header_may_include_that_of_the_labels(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text(",".join(map(str, range(37))) + "\n2" + ",7" * 36 + "\n")
+    _, images, labels = load(path, (1, 6, 6), n_classes=3)
+    np.testing.assert_array_equal(images, np.full((1, 1, 6, 6), 7))
+    assert labels.tolist() == [2]
+
+
 def test_header_decides_against_the_number_of_cells(tmp_path):
     """A file without labels has one pixel more than the model expects, not a label."""
     path = tmp_path / "a.csv"
