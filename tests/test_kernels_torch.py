@@ -11,11 +11,18 @@ from layers import (
     Conv,
     Dense,
     Flatten,
+    Gelu,
     GlobalAvgPool,
+    GlobalMaxPool,
     LeakyRelu,
     MaxPool,
     Relu,
+    Residual,
+    Sigmoid,
+    Silu,
     Softmax,
+    Tanh,
+    walk,
 )
 from tests.cases import assert_close, correlations, pools
 from training import SGD, Adam, AdamW, Model, Momentum
@@ -171,3 +178,103 @@ def test_weighted_loss(backend, smoothing):
     want.backward()
     assert loss == pytest.approx(want.item(), rel=1e-12)
     assert_close(dlogits, x.grad.numpy())
+
+
+@every_backend
+@pytest.mark.parametrize(
+    ("layer", "function"),
+    [
+        (Silu, functional.silu),
+        (Sigmoid, torch.sigmoid),
+        (Tanh, torch.tanh),
+        (Gelu, lambda x: functional.gelu(x, approximate="tanh")),
+        (lambda: Relu(max_value=6), functional.relu6),
+        (lambda: Relu(max_value=0.5), lambda x: functional.hardtanh(x, 0, 0.5)),
+        (GlobalMaxPool, lambda x: x.amax(dim=(2, 3))),
+    ],
+)
+def test_layer(backend, layer, function):
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.standard_normal((5, 3, 4, 4)), rng.uniform(-50, 50, (4, 3, 4, 4))])
+    x[0, 0, 0, :4] = 0, 0.5, 6, -0.0
+    built = layer().build((3, 4, 4), backend, "float64")
+    tensor = torch.tensor(x, requires_grad=True)
+    want = function(tensor)
+    got = built.forward(x)
+    assert_close(got, want.detach().numpy())
+    dy = rng.standard_normal(got.shape)
+    want.backward(torch.tensor(dy))
+    assert_close(built.backward(dy), tensor.grad.numpy())
+
+
+class TorchResidual(torch.nn.Module):
+    def __init__(self, body, shortcut=()):
+        super().__init__()
+        self.body, self.shortcut = torch.nn.Sequential(*body), torch.nn.Sequential(*shortcut)
+
+    def forward(self, x):
+        return self.body(x) + self.shortcut(x)
+
+
+def residual_network(backend):
+    """Return a model of residual blocks, and the same network in PyTorch."""
+    nn = torch.nn
+    model = Model((2, 8, 6), backend=backend, dtype="float64", seed=4)
+    model.add(
+        Residual(
+            *(Conv(4, 3, stride=2, padding=1, use_bias=False), BatchNorm(), Silu()),
+            Residual(Conv(4, 3, padding=1, use_bias=False), BatchNorm(), Gelu()),
+            shortcut=[Conv(4, 1, stride=2, use_bias=False), BatchNorm()],
+        )
+    )
+    model.add(Relu(max_value=6)).add(Residual(Tanh(), Conv(4, 1), Sigmoid()))
+    model.add(GlobalMaxPool()).add(Residual(Dense(4), Silu())).add(Dense(5))
+    outer = [
+        *(nn.Conv2d(2, 4, 3, 2, 1, bias=False), nn.BatchNorm2d(4), nn.SiLU()),
+        TorchResidual(
+            [nn.Conv2d(4, 4, 3, 1, 1, bias=False), nn.BatchNorm2d(4), nn.GELU(approximate="tanh")]
+        ),
+    ]
+    reference = nn.Sequential(
+        TorchResidual(outer, [nn.Conv2d(2, 4, 1, 2, bias=False), nn.BatchNorm2d(4)]),
+        nn.ReLU6(),
+        TorchResidual([nn.Tanh(), nn.Conv2d(4, 4, 1), nn.Sigmoid()]),
+        nn.AdaptiveMaxPool2d(1),
+        nn.Flatten(),
+        TorchResidual([nn.Linear(4, 4), nn.SiLU()]),
+        nn.Linear(4, 5),
+    ).double()
+    ours = [value for layer in walk(model.layers) for value in layer.params.values()]
+    with torch.no_grad():
+        for tensor, value in zip(reference.parameters(), ours, strict=True):
+            tensor.copy_(torch.tensor((value.T if value.ndim == 2 else value).copy()))
+    return model, reference
+
+
+@every_backend
+def test_training_steps_of_residual_blocks(backend):
+    """The losses are those of PyTorch, and so are the predictions after training."""
+    model, reference = residual_network(backend)
+    model.compile(Adam(0.01))
+    optimizer = torch.optim.Adam(reference.parameters(), 0.01)
+    rng = np.random.default_rng(0)
+    for N in (7, 16, 2, 33, 16):
+        x, y = rng.standard_normal((N, 2, 8, 6)), rng.integers(0, 5, N)
+        loss = functional.cross_entropy(reference(torch.tensor(x)), torch.tensor(y))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        assert model.train_step(x, y) == pytest.approx(loss.item(), rel=1e-8)
+    reference.eval()
+    # PyTorch's running variance is the unbiased one, which differs in the batches above.
+    for module, layer in zip(
+        [m for m in reference.modules() if isinstance(m, torch.nn.BatchNorm2d)],
+        [each for each in walk(model.layers) if isinstance(each, BatchNorm)],
+        strict=True,
+    ):
+        module.running_mean.copy_(torch.tensor(layer.running_stats[0]))
+        module.running_var.copy_(torch.tensor(layer.running_stats[1]))
+    for N in (1, 40):
+        x = rng.standard_normal((N, 2, 8, 6))
+        want = reference(torch.tensor(x)).detach().numpy()
+        np.testing.assert_allclose(model.logits(x), want, rtol=1e-7, atol=1e-9)

@@ -15,12 +15,19 @@ from layers import (
     Dense,
     Dropout,
     Flatten,
+    Gelu,
     GlobalAvgPool,
+    GlobalMaxPool,
     LeakyRelu,
     MaxPool,
     Relu,
+    Residual,
     ShapeError,
+    Sigmoid,
+    Silu,
     Softmax,
+    Tanh,
+    walk,
 )
 from training import SGD, Model
 
@@ -47,13 +54,23 @@ LAYERS = [
     (lambda: AvgPool(2), IMAGE),
     (lambda: AvgPool(3, stride=2, padding="same"), IMAGE),
     (lambda: GlobalAvgPool(), IMAGE),
+    (lambda: GlobalMaxPool(), IMAGE),
+    (lambda: Relu(max_value=0.7), IMAGE),
+    (lambda: Sigmoid(), IMAGE),
+    (lambda: Tanh(), ROW),
+    (lambda: Silu(), IMAGE),
+    (lambda: Gelu(), ROW),
+    (lambda: Residual(Dense(9), Tanh(), Dropout(0.4)), ROW),
+    (lambda: Residual(Conv(6, 3, 2, "same"), Silu(), shortcut=[Conv(6, 1, 2), Gelu()]), IMAGE),
+    (lambda: Residual(Residual(Conv(4, 1)), BatchNorm(), shortcut=[Dropout(0.4)]), IMAGE),
 ]
 IDS = [f"{type(make()).__name__} {shape}" for make, shape in LAYERS]
 
 
 def forward(layer, x):
     """Return the output of the layer, with the same dropout each time."""
-    layer.rng = np.random.default_rng(5)
+    for seed, each in enumerate(walk([layer])):
+        each.rng = np.random.default_rng(seed)
     return layer.backend.to_array(layer.forward(x, training=True))
 
 
@@ -80,8 +97,10 @@ def test_gradients(backend, make, shape):
     rng = np.random.default_rng(0)
     layer = make().build(shape, backend=backend, dtype="float64", rng=1)
     x = rng.standard_normal((3, *shape))
-    for value in layer.params.values():
-        value += rng.standard_normal(value.shape)
+    inside = list(walk([layer]))
+    for each in inside:
+        for value in each.params.values():
+            value += rng.standard_normal(value.shape)
     y = forward(layer, x)
     assert y.shape == (3, *layer.output_shape)
     dy = rng.standard_normal(y.shape)
@@ -92,10 +111,11 @@ def test_gradients(backend, make, shape):
     forward(layer, x)
     dx = layer.backend.to_array(layer.backward(dy))
     assert dx.shape == x.shape
-    analytic = {name: gradient.copy() for name, gradient in layer.grads.items()}
+    analytic = [{name: grad.copy() for name, grad in each.grads.items()} for each in inside]
     np.testing.assert_allclose(dx, central_difference(loss, x), atol=1e-6)
-    for name, value in layer.params.items():
-        np.testing.assert_allclose(analytic[name], central_difference(loss, value), atol=1e-6)
+    for each, grads in zip(inside, analytic, strict=True):
+        for name, value in each.params.items():
+            np.testing.assert_allclose(grads[name], central_difference(loss, value), atol=1e-6)
 
 
 @pytest.mark.parametrize("make", [make for make, _ in LAYERS], ids=IDS)
@@ -109,11 +129,12 @@ def test_repr_is_the_constructor_call(make):
 
 
 @pytest.mark.parametrize(
-    "module", ["activations", "base", "conv", "dense", "fusion", "normalization", "pooling"]
+    "module",
+    ["activations", "base", "conv", "dense", "fusion", "normalization", "pooling", "residual"],
 )
 def test_examples_of_the_documentation(module):
     module = import_module(f"layers.{module}")
-    failed, attempted = doctest.testmod(module, extraglobs={"np": np})
+    failed, attempted = doctest.testmod(module, extraglobs={"np": np, **LAYER_TYPES})
     assert attempted
     assert not failed
 
@@ -126,7 +147,9 @@ def test_every_layer_type_is_tested():
 @pytest.mark.parametrize(("make", "shape"), LAYERS, ids=IDS)
 def test_config_rebuilds_the_layer(backend, make, shape):
     layer = make().build(shape, backend=backend, dtype="float64", rng=1)
-    rebuilt = type(layer)(**layer.config()).build(shape, backend=backend, dtype="float64", rng=1)
+    # The layers in a Residual are no arguments of its config: model files save them as layers.
+    rebuilt = make() if type(layer) is Residual else type(layer)(**layer.config())
+    rebuilt.build(shape, backend=backend, dtype="float64", rng=1)
     x = np.random.default_rng(0).standard_normal((2, *shape))
     np.testing.assert_array_equal(forward(layer, x), forward(rebuilt, x))
 
@@ -229,6 +252,7 @@ def test_backward_without_forward_raises():
         (lambda: MaxPool(8), (4, 7, 6), "8x8 pixels does not fit"),
         (lambda: MaxPool(2, padding=2), (4, 7, 6), "smaller than the pool"),
         (lambda: GlobalAvgPool(), (9,), "images"),
+        (lambda: GlobalMaxPool(), (9,), "images"),
         (lambda: Softmax(), (4, 7, 6), "Flatten"),
         (lambda: BatchNorm(), (4, 7), "images .* or rows"),
         (lambda: Flatten(), (2, 3), "images .* or rows"),
@@ -248,7 +272,8 @@ def test_build_rejects_shapes(make, shape, message):
         *(lambda kind=kind: kind(2) for kind in (Dense, MaxPool, AvgPool)),
         lambda: Conv(2, 3),
         lambda: Dropout(0.5),
-        *(BatchNorm, Flatten, GlobalAvgPool, LeakyRelu, Relu, Softmax),
+        *(BatchNorm, Flatten, GlobalAvgPool, GlobalMaxPool, LeakyRelu, Relu, Softmax, Gelu),
+        lambda: Residual(Relu()),
     ],
 )
 def test_build_rejects_sizes_that_are_no_positive_integers(make, shape):
@@ -302,6 +327,8 @@ def test_pool_larger_than_image_is_fused(backend):
         (lambda: BatchNorm(momentum=1), "momentum must be at least 0 and below 1"),
         (lambda: BatchNorm(epsilon=0), "epsilon must be at least"),
         (lambda: MaxPool(0), "pool_size must be at least 1"),
+        (lambda: Relu(max_value=0), "max_value must be at least"),
+        (lambda: Relu(max_value=float("inf")), "max_value must be at least .* and finite|finite"),
     ],
 )
 def test_layers_reject_invalid_arguments(make, message):

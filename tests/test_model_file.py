@@ -15,7 +15,19 @@ import numpy as np
 import pytest
 
 from kernels import BACKENDS
-from layers import BatchNorm, Conv, Dense, Dropout, Flatten, GlobalAvgPool, LeakyRelu, MaxPool, Relu
+from layers import (
+    BatchNorm,
+    Conv,
+    Dense,
+    Dropout,
+    Flatten,
+    GlobalAvgPool,
+    LeakyRelu,
+    MaxPool,
+    Relu,
+    Residual,
+    Silu,
+)
 from tests.networks import digits, small_network
 from training import Adam, AdamW, InputError, Model, OneCycle, Reporter, TrainingState
 from training.datasets import load_images, load_predict_inputs
@@ -47,7 +59,8 @@ every_backend = pytest.mark.parametrize("backend", list(BACKENDS))
 
 def network():
     model = Model((1, 8, 8), backend="numpy")
-    layers = [Conv(2, 3), BatchNorm(), Relu(), MaxPool(2), Conv(3, 2), LeakyRelu()]
+    block = Residual(BatchNorm(), Relu(max_value=6), shortcut=[Conv(2, 1), Silu()])
+    layers = [Conv(2, 3), block, MaxPool(2), Conv(3, 2), LeakyRelu()]
     for layer in (*layers, GlobalAvgPool(), Flatten(), Dropout(0.3), Dense(4)):
         model.add(layer)
     return model
@@ -151,7 +164,7 @@ def test_rejects_a_wrong_value_in_any_entry_of_a_model(files, tmp_path):
         "epsilon",
         "momentum",
         "rate",
-        "negative_slope",
+        "max_value",
         "padding",
         "seed",
     }
@@ -394,6 +407,33 @@ def test_saves_a_learning_rate_of_a_numpy_type(tmp_path):
     model.optimizer.learning_rate = np.float32(0.01)
     model.train(*digits(20), 1, to_path=tmp_path / "m.json")
     assert Model.load(tmp_path / "m.json").history == model.history
+
+
+def test_a_model_of_plain_layers_is_saved_as_in_earlier_versions(tmp_path):
+    path = tmp_path / "m.json"
+    small_network().add(Relu()).save(path)
+    entries = json.loads(path.read_text())["layers"]
+    assert all(list(entry) == ["type", "name", "config", "arrays"] for entry in entries)
+    assert entries[-1] == {"type": "Relu", "name": "relu_1", "config": {}, "arrays": {}}
+
+
+@pytest.mark.parametrize("depth", [100, 1000])
+def test_blocks_within_blocks_load_or_are_rejected(tmp_path, depth):
+    path = tmp_path / "m.json"
+    model = Model((1, 2, 2), backend="numpy").add(Residual(Relu())).add(Flatten()).add(Dense(2))
+    model.save(path)
+    text = path.read_text()
+    document = json.loads(text)
+    inner = json.dumps(document["layers"][0])
+    relu = json.dumps(document["layers"][0]["body"][0])
+    outer, end = inner.split(relu)
+    path.write_text(json.dumps(document).replace(inner, outer * depth + relu + end * depth))
+    if depth == 100:
+        images = np.ones((1, 1, 2, 2), np.float32)
+        assert np.isfinite(Model.load(path, "numpy").logits(images)).all()
+    else:
+        with pytest.raises(InputError, match="recursion"):
+            Model.load(path, "numpy")
 
 
 def changed(path, change):

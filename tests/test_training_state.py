@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from layers import BatchNorm, Conv, Dense, Dropout, Flatten, MaxPool, Relu
+from layers import BatchNorm, Conv, Dense, Dropout, Flatten, MaxPool, Relu, Residual
 from tests.networks import digits
 from training import (
     SGD,
@@ -29,7 +29,9 @@ EPOCHS = 5
 def network(backend="numba", seed=0):
     """Return a network whose layers use random numbers and running averages."""
     model = Model((1, 8, 8), backend=backend, seed=seed)
-    for layer in (Conv(4, 3), BatchNorm(), Relu(), MaxPool(2), Flatten(), Dropout(0.3), Dense(4)):
+    block = Residual(Conv(4, 1), BatchNorm(), Dropout(0.2), shortcut=[Dropout(0.2)])
+    layers = Conv(4, 3), BatchNorm(), Relu(), MaxPool(2), block, Flatten(), Dropout(0.3), Dense(4)
+    for layer in layers:
         model.add(layer)
     return model
 
