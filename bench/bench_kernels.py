@@ -11,6 +11,7 @@ import pytest
 
 from bench.timing import measure
 from kernels import BACKENDS, get_backend
+from kernels.activations import LeakyRelu
 
 N = 16
 EXACT = get_backend("numpy")
@@ -158,11 +159,11 @@ def test_other_sweeps(benchmark, name, backend):
         "batch_norm_inference": lambda be, as_: be.batch_norm_inference(
             as_(x), *map(as_, (gamma, beta, mean, variance)), 1e-5
         ),
-        "batch_norm_relu": lambda be, as_: be.batch_norm_relu(
-            as_(x), as_(gamma), as_(beta), 1e-5, 0.01
+        "batch_norm_relu": lambda be, as_: be.batch_norm_activation(
+            as_(x), as_(gamma), as_(beta), 1e-5, LeakyRelu(0.01)
         ),
-        "batch_norm_relu_grad": lambda be, as_: be.batch_norm_relu_grad(
-            as_(dy), as_(x), *map(as_, (gamma, beta, mean, variance)), 1e-5, 0.01
+        "batch_norm_relu_grad": lambda be, as_: be.batch_norm_activation_grad(
+            as_(dy), as_(x), *map(as_, (gamma, beta, mean, variance)), 1e-5, LeakyRelu(0.01)
         ),
         "dropout": lambda be, as_: be.dropout(as_(x), 0.3, np.random.default_rng(0))[0],
         "normalize_images": lambda be, as_: be.to_array(

@@ -5,7 +5,6 @@ check again. The numba kernels run without bounds checks, so that every argument
 checks must be safe to run.
 """
 
-import math
 import weakref
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
@@ -14,12 +13,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kernels.activations import IDENTITY, Activation
+from kernels.activations import IDENTITY, Activation, ClippedRelu, LeakyRelu
 from kernels.geometry import Window, make_window
 from kernels.scalars import check_bool, check_int, check_number
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
-MIN_MAX_VALUE = 1e-30  # of a clipped ReLU; it is above 0 in float32 as well
 # Positions in an image may be computed in float32. This limit is a float64, so that a comparison
 # with an array of float16 does not convert it to float16.
 MAX_MATRIX_ENTRY = np.float64(np.finfo(np.float32).max)
@@ -283,13 +281,20 @@ def check_activation(value: Any, dtype: np.dtype) -> Activation:
         value = IDENTITY
     if not isinstance(value, Activation):
         raise TypeError(f"activation must be None or one of kernels.activations, got {value!r}")
-    numbers = []
-    for name, number in value._asdict().items():
-        minimum = MIN_MAX_VALUE if name == "max_value" else -math.inf
-        numbers.append(dtype.type(check_number(number, name, minimum)))
-        if not np.isfinite(numbers[-1]):
-            raise ValueError(f"{name} must be finite in {dtype}, got {number!r}")
-    return type(value)(*numbers)
+    if isinstance(value, ClippedRelu):
+        return ClippedRelu(dtype.type(check_max_value(value.max_value)))
+    if isinstance(value, LeakyRelu):
+        with np.errstate(over="ignore"):
+            slope = dtype.type(check_number(value.negative_slope, "negative_slope"))
+        if not np.isfinite(slope):
+            raise ValueError(f"negative_slope must be finite in {dtype}, got {value[0]!r}")
+        return LeakyRelu(slope)
+    return value
+
+
+def check_max_value(value: Any) -> float:
+    """Return the checked limit of a clipped ReLU, a normal number in float32 as well."""
+    return check_number(value, "max_value", 1e-30, 1e30)
 
 
 def check_epsilon(value: Any) -> float:

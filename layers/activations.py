@@ -4,8 +4,7 @@ from abc import abstractmethod
 from typing import Any
 
 from kernels import activations
-from kernels.scalars import check_number
-from kernels.validation import MIN_MAX_VALUE
+from kernels.validation import check_max_value
 from layers.base import Layer, expect_rows
 
 
@@ -64,7 +63,7 @@ class Relu(LeakyRelu):
     Raises
     ------
     TypeError, ValueError
-        If ``max_value`` is not a positive number.
+        If ``max_value`` is not a number from 1e-30 to 1e30.
 
     References
     ----------
@@ -84,7 +83,7 @@ class Relu(LeakyRelu):
     def __init__(self, max_value: float | None = None, name: str | None = None):
         super().__init__(name)
         if max_value is not None:
-            max_value = check_number(max_value, "max_value", MIN_MAX_VALUE)
+            max_value = check_max_value(max_value)
         self.max_value = max_value
 
     @property

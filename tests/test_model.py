@@ -14,13 +14,20 @@ from layers import (
     Dense,
     Dropout,
     Flatten,
+    Gelu,
     GlobalAvgPool,
+    GlobalMaxPool,
     Layer,
     LeakyRelu,
     MaxPool,
     Relu,
+    Residual,
     ShapeError,
+    Sigmoid,
+    Silu,
     Softmax,
+    Tanh,
+    walk,
 )
 from tests.networks import digits, small_network
 from training import SGD, Adam, DivergedError, InputError, Model
@@ -308,11 +315,14 @@ def one_of_each_layer(backend="numba", **options):
     model = Model((2, 12, 12), backend=backend, dtype="float64", **options)
     model.add(Conv(4, 3, padding="same", use_bias=False)).add(BatchNorm()).add(Relu())
     model.add(MaxPool(2)).add(Conv(6, 3, stride=2, padding=1, groups=2)).add(LeakyRelu())
+    model.add(Residual(BatchNorm(), Silu(), Conv(6, 1), shortcut=[Conv(6, 1), BatchNorm(), Tanh()]))
+    model.add(Relu(max_value=6)).add(Gelu())
     model.add(Conv(18, 3, padding="same")).add(Conv(20, 3, padding=1)).add(BatchNorm())
     model.add(MaxPool(2, stride=1)).add(AvgPool(2, stride=1, padding=1)).add(GlobalAvgPool())
     model.add(Dense(9)).add(BatchNorm()).add(LeakyRelu()).add(Dropout(0.3)).add(Dense(5))
-    model.add(Softmax()).add(Dense(4, use_bias=False)).add(Softmax())
-    assert {type(layer) for layer in model.layers} | {Flatten} == set(LAYER_TYPES.values())
+    model.add(Sigmoid()).add(Softmax()).add(Dense(4, use_bias=False)).add(Softmax())
+    used = {type(layer) for layer in walk(model.layers)}
+    assert used | {Flatten, GlobalMaxPool} == set(LAYER_TYPES.values())
     return model.compile(optimizer=Adam(learning_rate=1e-2))
 
 

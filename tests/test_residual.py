@@ -74,6 +74,20 @@ def test_steps_and_predictions_are_captured():
     model.logits(digits(20)[0])
     assert len(model._captured) == 2
     assert all(step is not None for step in model._captured.values())
+    # A captured step has its own buffers: the layers keep no activations beside them.
+    assert not any(layer._has_context for layer in walk(model._training_plan))
+
+
+@pytest.mark.parametrize("N", [1, 20])
+def test_predictions_with_every_new_layer_are_captured(N):
+    model = Model((1, 8, 8)).add(Conv(6, 3)).add(BatchNorm()).add(Silu())
+    model.add(Residual(Conv(6, 3, padding="same"), BatchNorm(), Gelu(), Conv(6, 1, groups=2)))
+    model.add(Relu(max_value=6)).add(Residual(Conv(8, 1), Tanh(), shortcut=[Conv(8, 1)]))
+    model.add(Sigmoid()).add(GlobalMaxPool()).add(Residual(Dense(8), Silu())).add(Dense(4))
+    images = digits(N)[0]
+    want = [model.logits(images) for _ in range(3)]
+    assert list(model._captured.values()) != [None]
+    np.testing.assert_allclose(want[1:], want[:1] * 2)
 
 
 @pytest.mark.parametrize("N", [1, 2, 40])

@@ -334,6 +334,8 @@ def _make_layer(entry: dict[str, Any]) -> Layer:
         raise ValueError(f"unknown layer type {type_name!r}; known are {', '.join(LAYER_TYPES)}")
     if not isinstance(entry["name"], str) or not entry["name"].isprintable():
         raise TypeError(f"the name of a layer must be printable text, got {entry['name']!r}")
+    if not isinstance(entry["arrays"], dict):
+        raise TypeError(f"the arrays of a layer must be an object, got {entry['arrays']!r}")
     layer_type: Any = LAYER_TYPES[type_name]
     if layer_type is not Residual:
         return layer_type(**entry["config"], name=entry["name"])

@@ -17,6 +17,8 @@ from training.schedules import Schedule
 
 def _decode(entries: dict[str, Any], expected: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return saved arrays, which must have the names and shapes of the expected ones."""
+    if not isinstance(entries, dict):
+        raise TypeError(f"the arrays of a layer must be an object, got {entries!r}")
     if set(entries) != set(expected):
         raise ValueError(f"there are arrays {sorted(entries)} where {sorted(expected)} are needed")
     return {name: model_file.decode_array(entries[name], expected[name].shape) for name in expected}
