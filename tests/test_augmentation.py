@@ -168,15 +168,18 @@ def test_photo_covers_a_box_with_the_mean():
     images = photos(300, size=(16, 28))
     augmenter = only_box.fitted(images, MEAN)
     changed = augmenter(images, np.random.default_rng(1), NUMPY)
-    sizes = set()
+    sizes, n_covered = set(), 0
     for image, result in zip(images, changed, strict=True):
         is_mean = (result == MEAN.astype(np.uint8)[:, None, None]).all(axis=0)
         assert np.array_equal(result[:, ~is_mean], image[:, ~is_mean])
         rows, columns = np.flatnonzero(is_mean.any(axis=1)), np.flatnonzero(is_mean.any(axis=0))
+        n_covered += is_mean
         sizes.add((len(rows), len(columns)))
         assert is_mean.sum() == len(rows) * len(columns)
     assert max(sizes) == (4, 7)
     assert len(sizes) > 4  # boxes may extend beyond the image
+    assert n_covered[:2].sum() == pytest.approx(n_covered[-2:].sum(), rel=0.3)  # on every side
+    assert n_covered[:, :2].sum() == pytest.approx(n_covered[:, -2:].sum(), rel=0.3)
 
 
 def recolor(images, mean, **options):
