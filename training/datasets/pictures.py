@@ -22,7 +22,7 @@ from training.saving.atomic_file import reject_special_files
 # Only formats that Pillow decodes itself. It passes others, such as EPS, to other programs.
 FORMATS = {
     "PNG": "png",
-    "JPEG": "jpg jpeg",
+    "JPEG": "jpg jpeg jpe jfif",
     "BMP": "bmp",
     "GIF": "gif",
     "TIFF": "tif tiff",
@@ -31,8 +31,8 @@ FORMATS = {
 SUFFIXES = {f".{suffix}" for suffixes in FORMATS.values() for suffix in suffixes.split()}
 MAX_ALIKE_SIDE = 256  # pictures of one size keep it up to here
 MAX_CHOSEN_SIDE = 64  # the largest size that is chosen for pictures of different sizes
-# In a grey picture that was saved in color, the channels of a pixel differ by 0 after JPEG and by at
-# most 1 after WebP (qualities 10 to 100). More is allowed for pictures that were edited.
+# In a grey picture that was saved in color, the channels are equal after JPEG and differ by up to 1
+# after WebP (qualities 10 to 100). More is allowed, for pictures that were edited.
 MAX_GREY_SPREAD = 4
 MAX_SKIPPED, MAX_SKIPPED_SHARE = 10, 0.01  # more pictures than both of these are not skipped
 N_NAMED = 5  # skipped pictures that a note names
@@ -56,12 +56,15 @@ class Pictures(NamedTuple):
         How pictures of other proportions were, or would have been, brought to the size.
     notes : tuple of str
         What the user should know: the color, the size, skipped pictures.
+    skipped : dict of int to str
+        The reason for each index of a picture that cannot be decoded.
     """
 
     images: np.ndarray
     decoded: np.ndarray
     resize: str
     notes: tuple[str, ...]
+    skipped: dict[int, str]
 
 
 class _DecodingError(Exception):
@@ -154,7 +157,15 @@ def decode_pictures(
     notes += _check_skipped(names, results.reasons)
     if len(decoded) < len(names):
         images = images[decoded]
-    return Pictures(images, decoded, resize, tuple(notes))
+    skipped = {index: reason for index, reason in enumerate(results.reasons) if reason}
+    return Pictures(images, decoded, resize, tuple(notes), skipped)
+
+
+def decoder_version() -> str:
+    """Return the version of Pillow, whose pixels may depend on it."""
+    import PIL
+
+    return PIL.__version__
 
 
 def _known_channels(name: str, options: ReadOptions) -> int | None:
