@@ -80,7 +80,7 @@ def read_folder(path: Path, options: ReadOptions) -> Dataset:
     if options.like is not None:
         if "test" not in parts:
             raise InputError(
-                f"{path}: has no folder test: give the one of the images that you mean"
+                f"{path}: has no folder test: give the folder of the test images"
             )
         return _read_classes(path / parts["test"], options)
     train = _read_classes(path / parts["train"], options)
