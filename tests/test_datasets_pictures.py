@@ -378,8 +378,15 @@ def test_too_large_pictures_are_skipped(monkeypatch):
 
 def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "a.png")
-    with pytest.raises(InputError, match=r"a\.png: is a pipe"):
+    with pytest.raises(InputError, match=r"^a\.png: is not a regular file$"):
         decode_pictures(["a.png"], lambda _: tmp_path / "a.png", ReadOptions())
+
+
+def test_large_files_are_read_in_parts(tmp_path, monkeypatch):
+    (tmp_path / "a.png").write_bytes(encode(COLORS))
+    monkeypatch.setattr(pictures, "MAX_READ_BYTES", 10)
+    read = decode_pictures(["a.png"], lambda _: tmp_path / "a.png", ReadOptions())
+    np.testing.assert_array_equal(read.images[0], COLORS.transpose(2, 0, 1))
 
 
 def test_missing_pillow_is_named(monkeypatch):
