@@ -378,7 +378,7 @@ def test_too_large_pictures_are_skipped(monkeypatch):
 
 def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "a.png")
-    with pytest.raises(InputError, match=r"^a\.png: is not a regular file$"):
+    with pytest.raises(InputError, match=r"^a\.png: is a pipe or a device: give a file$"):
         decode_pictures(["a.png"], lambda _: tmp_path / "a.png", ReadOptions())
 
 

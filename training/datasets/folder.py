@@ -16,7 +16,7 @@ import numpy as np
 
 from training.datasets.cache import cached
 from training.datasets.dataset import Dataset, ReadOptions, list_names, sort_class_names
-from training.datasets.pictures import SUFFIXES, decode_pictures, decoder_version
+from training.datasets.pictures import SUFFIXES, decode_pictures, decoder_version, printable
 from training.datasets.resize import check_pillow
 from training.errors import InputError
 
@@ -273,13 +273,6 @@ def digest(listing: Listing) -> str:
     """Return a hash of the names, the sizes and the times of the pictures."""
     names = "\0".join(listing.pictures).encode("utf-8", "surrogatepass")
     return hashlib.sha256(names + b"\0" + listing.stats.tobytes()).hexdigest()
-
-
-def printable(text: str) -> str:
-    """Return text without characters that cannot be printed, such as bytes that are not UTF-8."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def reject_zipped_pictures(path: Path) -> None:

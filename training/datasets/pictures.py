@@ -169,6 +169,13 @@ def decoder_version() -> str:
     return PIL.__version__
 
 
+def printable(text: str) -> str:
+    """Return text without characters that cannot be printed, such as bytes that are not UTF-8."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
 def _known_channels(name: str, options: ReadOptions) -> int | None:
     """Return the number of channels that the options ask for, or None."""
     if options.color is not None:
@@ -385,7 +392,7 @@ def _open(content: bytes | Path) -> Iterator[Any]:
             f"cannot be read as a picture: it is none of {', '.join(FORMATS)}, or is damaged"
         ) from None
     except Exception as error:  # decoders raise many types for a damaged file
-        raise _DecodingError(f"cannot be read as a picture: {error}") from None
+        raise _DecodingError(f"cannot be read as a picture: {printable(str(error))}") from None
 
 
 def _read_file(path: Path) -> BytesIO | Path:
@@ -395,7 +402,7 @@ def _read_file(path: Path) -> BytesIO | Path:
     """
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
-        raise _DecodingError("is not a regular file")
+        raise _DecodingError("is a pipe or a device: give a file")
     return BytesIO(path.read_bytes()) if status.st_size <= MAX_READ_BYTES else path
 
 

@@ -8,9 +8,9 @@ import numpy as np
 
 from training.datasets.csv_file import read_pixels
 from training.datasets.dataset import ReadOptions
-from training.datasets.folder import list_pictures, printable
+from training.datasets.folder import list_pictures
 from training.datasets.gzip_file import open_maybe_gzip
-from training.datasets.pictures import SUFFIXES, decode_pictures
+from training.datasets.pictures import SUFFIXES, decode_pictures, printable
 from training.datasets.resize import check_pillow, fit_array
 from training.errors import InputError
 from training.input_format import InputFormat
