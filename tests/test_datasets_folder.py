@@ -264,7 +264,7 @@ def test_links_to_folders_are_followed(tmp_path):
 def test_rejects_loops_of_links(tmp_path, target):
     two_classes(tmp_path)
     (tmp_path / "cat" / "loop").symlink_to(target)
-    with pytest.raises(InputError, match=r"cat/loop.*: is a link that leads back to a folder"):
+    with pytest.raises(InputError, match=r"cat/loop(/cat)?: is a link that leads back to a folder"):
         load_images(tmp_path)
 
 

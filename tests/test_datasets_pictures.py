@@ -100,6 +100,8 @@ def test_sixteen_bits_are_scaled_and_not_rounded():
     assert read.images.shape == (3, 1, 6, 5)
     np.testing.assert_allclose(read.images[0, 0], deep / 257, rtol=1e-6)
     np.testing.assert_array_equal(read.images[1:, 0], [GREYS, GREYS])
+    later = decode(encode(GREYS), encode(deep))
+    np.testing.assert_array_equal(later.images, read.images[[1, 0]])
 
 
 def test_grey_pixels_do_not_depend_on_pictures_of_sixteen_bits():
@@ -139,6 +141,12 @@ def test_transparent_color_of_a_palette_and_of_grey_is_laid_on_white():
     half = np.dstack([array, np.full((2, 2), 128, np.uint8)])
     read = decode(encode(half))  # mode LA
     np.testing.assert_allclose(read.images[0, 0].astype(int), 127 + array * 0.502, atol=1)
+    premultiplied = np.dstack([array // 2, np.full((2, 2), 128, np.uint8)])
+    entry = b"\x52\1\3\0\1\0\0\0"  # the kind of the second channel, one number of 16 bits
+    file = encode(premultiplied, "TIFF").replace(entry + b"\2", entry + b"\1")
+    with Image.open(BytesIO(file)) as picture:
+        assert picture.mode == "La"
+    np.testing.assert_allclose(decode(file).images[0].astype(int), read.images[0], atol=2)
     opaque = np.dstack([array, np.full((2, 2), 255, np.uint8)])
     assert decode(encode(opaque)).notes == ("grey: every picture is grey",)
 
@@ -279,9 +287,11 @@ def test_a_large_jpeg_is_decoded_at_a_fraction(monkeypatch):
     decoded_sizes = []
     original = pictures.fit_picture
 
-    def fit(picture, *args):
+    def fit(picture, size, rule, full):
         decoded_sizes.append(picture.size)
-        return original(picture, *args)
+        assert full in (None, (720, 480))
+        assert (full is None) == (picture.size == (720, 480))
+        return original(picture, size, rule, full)
 
     monkeypatch.setattr(pictures, "fit_picture", fit)
     for rule in ("pad", "crop", "stretch"):

@@ -6,7 +6,7 @@ from PIL import Image
 
 from training import InputError
 from training.datasets.dataset import Dataset, ReadOptions
-from training.datasets.resize import fit_array, fit_images, fit_picture
+from training.datasets.resize import fit_array, fit_images, fit_picture, resized_size
 from training.input_format import InputFormat
 
 RNG = np.random.default_rng(0)
@@ -81,6 +81,14 @@ def test_the_rule_is_that_of_the_options_then_of_the_model():
     options = ReadOptions(image_size=(6, 6), like=like, resize="stretch")
     assert fit_images(dataset(images), options).resize == "stretch"
     assert fit_images(dataset(images), ReadOptions(resize="crop")).resize == "crop"
+
+
+def test_the_size_of_the_whole_picture():
+    assert resized_size((30, 20), (7, 8), "pad") == (8, 5)
+    assert resized_size((20, 30), (7, 7), "pad") == (5, 7)
+    assert resized_size((30, 20), (7, 8), "crop") == (10, 7)
+    assert resized_size((30, 20), (7, 8), "stretch") == (8, 7)
+    assert resized_size((1000, 1), (7, 8), "pad") == (8, 1)
 
 
 def test_a_crop_is_from_the_middle():

@@ -180,7 +180,6 @@ def _store(path: Path, key: str, dataset: Dataset) -> None:
     text += b" " * (-(PREFIX.size + len(text)) % PAGE_BYTES)
     directory.mkdir(parents=True, exist_ok=True)
     with _lock(directory, LOCK_SECONDS):
-        _delete(directory.glob("*.tmp"))  # of killed processes, for no other one has the lock
         handle, name = tempfile.mkstemp(suffix=".tmp", dir=directory)
         try:
             with open(handle, "wb") as file:

@@ -477,7 +477,7 @@ def _simplify_mode(picture: Any) -> tuple[Any, bool]:
     mode = "L" if picture.mode in GREY_MODES else "RGB"
     if not picture.has_transparency_data:
         return picture if picture.mode == mode else picture.convert(mode), False
-    if picture.mode == "La":  # cannot be converted to RGBA at once
+    if picture.mode == "La":  # of TIFF; it cannot be converted to RGBA at once
         picture = picture.convert("LA")
     picture = picture.convert("RGBA")
     is_transparent = picture.getextrema()[3][0] < 255

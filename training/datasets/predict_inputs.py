@@ -111,9 +111,8 @@ def _load_pictures(
             is_light = border_pixels(image).mean() >= 127.5
             if (level < MAX_DARK and is_light) or (level > MIN_LIGHT and not is_light):
                 np.subtract(255, image, out=image)
-    low, high = input_stats.low, input_stats.high
-    if (low, high) != (0, 255):
-        images = np.float32(low) + images * np.float32((high - low) / 255)
+    low, high = input_stats.low, input_stats.high  # 0 and 255 change nothing
+    images = np.float32(low) + images * np.float32((high - low) / 255)
     kept = [printable(files[index]) for index in pictures.decoded]
     return PredictInputs(kept, images, None, pictures.notes)
 
