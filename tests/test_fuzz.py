@@ -1,15 +1,11 @@
 """Any call of the public contract returns a correct result or raises an error with a message.
 
 Each example is a correct call in which up to two arguments were replaced. NumPy's backend says
-whether the call is still correct, and what the result must be. A CSV file is written in one of the
-forms that are accepted, and then damaged; the slow parser says what the fast one must return.
+whether the call is still correct, and what the result must be.
 
 ./run.sh pytest tests/test_fuzz.py --long    # 20,000 calls a backend instead of 500
 """
 
-import gzip
-import io
-import zipfile
 from functools import cached_property
 
 import numpy as np
@@ -22,16 +18,13 @@ import training
 from kernels import BACKENDS, get_backend
 from kernels.activations import LeakyRelu, Silu
 from tests.cases import window_or_none
+from tests.fuzzing import LONG, SHORT, outcome
 from tests.packed import ACTIVATIONS, LANES
-from training import InputError, Model
-from training.datasets import csv_parser, csv_text, load_images
-from training.datasets.dataset import sort_class_names
-from training.input_format import InputFormat
+from training import Model
 
 NUMPY = get_backend("numpy")
 CALLED = {**{name: get_backend(name) for name in BACKENDS}, "numba in lanes": LANES}
 IN_PLACE = ("update_running_stats", "sgd_step", "momentum_step", "adam_step")
-SHORT, LONG = 500, 20_000
 
 # -- replacements of a correct argument -----------------------------------------------------------
 NO_ARRAYS = [
@@ -320,15 +313,6 @@ def plain_copy(value):
     return value
 
 
-def outcome(function, arguments):
-    """Return what a call returns, or the error that it raises."""
-    try:
-        with np.errstate(all="ignore"):
-            return function(*arguments)
-    except (ValueError, TypeError, training.DivergedError) as error:
-        return error
-
-
 def is_moderate(value):
     """Return whether all numbers are finite and so small that sums of them are, too."""
     if isinstance(value, tuple):
@@ -515,119 +499,3 @@ def test_model_returns_a_result_or_raises_an_error(name, long_mode):
     check()
     print(f"{name}: {outcomes}")
     assert np.isfinite(model.predict_proba(x)).all()
-
-
-# -- CSV files ------------------------------------------------------------------------------------
-CSV_TOKENS = [
-    "", ",", ";", "\t", "\n", "\r", "\r\n", " ", '"', '""', ",,", "\n\n", "0", "-1", "1.5", "1,5",
-    ".", "1e3", "1e39", "1e400", "nan", "inf", "1_0", "cat", "label", "id", "Unnamed: 0", "\u0663",
-    "\xa0", "\ufeff", "\u2028", "\x1c", "é", "9" * 20, "px0", "1x1",
-]  # fmt: skip
-CSV_BYTES = [b"\0", b"\xff", b"\x80", b"PK\3\4", b"\x1f\x8b"]
-
-
-def as_zip(content):
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("images.csv", content)
-    return file.getvalue()
-
-
-@st.composite
-def csv_tables(draw):
-    """Return the cells of a table, and the labels and the pixels that it must be read as.
-
-    The label is in any column of a table with a header, and in the first one of another table.
-    """
-    n_rows, n_pixels = draw(st.integers(2, 8)), draw(st.sampled_from([1, 3, 4, 12]))
-    rng = np.random.default_rng(draw(st.integers(0, 2**16)))
-    pixels = rng.integers(0, 256, (n_rows, n_pixels))
-    cells = [[str(pixel) for pixel in row] for row in pixels]
-    if draw(st.booleans()):
-        pixels = pixels / draw(st.sampled_from([2, 255]))
-        cells = [[repr(pixel) for pixel in row] for row in pixels.tolist()]
-    classes = draw(st.sampled_from([["0", "1"], ["3", "20", "1"], ["cat", "dog", "7"], ["é", "b"]]))
-    labels = [classes[n % len(classes)] for n in range(n_rows)]
-    names = draw(st.sampled_from(["px{}", "pixel_{}", None]))
-    if names is None:
-        return [[label, *row] for label, row in zip(labels, cells, strict=True)], labels, pixels
-    order = rng.permutation(n_pixels)
-    header = [names.format(n) for n in order]
-    table = [header, *([row[n] for n in order] for row in cells)]
-    place = draw(st.integers(0, n_pixels))
-    for row, cell in zip(table, [draw(st.sampled_from(["label", "Class"])), *labels], strict=True):
-        row.insert(place, cell)
-    index = draw(st.sampled_from([None, "", "Unnamed: 0"]))
-    if index is not None:
-        table = [[cell, *row] for cell, row in zip([index, *range(n_rows)], table, strict=True)]
-    return table, labels, pixels
-
-
-@st.composite
-def csv_texts(draw, table):
-    """Return a table as text, in one of the ways that programs write it."""
-    separator = draw(st.sampled_from([",", ";", "\t", ", ", " ;"]))
-    quotes = draw(st.sampled_from(["{}", "{}", '"{}"'])) if " " not in separator else "{}"
-    lines = [separator.join(quotes.format(cell) for cell in row) for row in table]
-    end = draw(st.sampled_from(["\n", "\r\n", "\r", separator.strip(" ") + "\n"]))
-    lines = [line + end for line in lines]
-    if draw(st.booleans()):
-        lines.insert(draw(st.integers(0, len(lines))), "\n")
-    return draw(st.sampled_from(["", "\ufeff"])) + "".join(lines)
-
-
-@st.composite
-def damaged(draw, content):
-    """Return bytes of which up to three places are replaced."""
-    for _ in range(draw(st.integers(0, 3))):
-        place, n_lost = draw(st.integers(0, len(content))), draw(st.integers(0, 3))
-        new = draw(st.sampled_from([token.encode() for token in CSV_TOKENS] + CSV_BYTES))
-        content = content[:place] + new + content[place + n_lost :]
-    return content
-
-
-def read_csv(path, **options):
-    """Return what a CSV file is read as, or the message of the error."""
-    try:
-        data = load_images(path, **options)
-    except InputError as error:
-        return str(error)
-    return data.images.tolist(), data.images.dtype, data.labels.tolist(), data.class_names
-
-
-def test_csv_file_is_read_or_rejected_with_a_message(tmp_path, monkeypatch, long_mode):
-    path = tmp_path / "images.csv"
-    outcomes = {"results": 0, "errors": 0}
-
-    @settings(max_examples=LONG if long_mode else SHORT // 2, database=None)
-    @given(data=st.data())
-    def check(data):
-        table, labels, pixels = data.draw(csv_tables())
-        content = data.draw(csv_texts(table)).encode()
-        options = {"image_shape": (1, 1, pixels.shape[1])}
-        if data.draw(st.booleans()):
-            options["like"] = InputFormat(options["image_shape"], sort_class_names(labels))
-        monkeypatch.setattr(csv_text, "BLOCK_BYTES", data.draw(st.sampled_from([1, 40, 1 << 18])))
-        pack = data.draw(st.sampled_from([bytes, gzip.compress, as_zip]))
-        path.write_bytes(pack(content))
-        images, dtype, found, class_names = read_csv(path, **options)
-        np.testing.assert_array_equal(np.reshape(images, pixels.shape), pixels.astype(dtype))
-        assert class_names == sort_class_names(labels)
-        assert [class_names[index] for index in found] == labels
-
-        path.write_bytes(data.draw(damaged(pack(content))))
-        if data.draw(st.booleans()):
-            path.write_bytes(pack(data.draw(damaged(content))))
-        fast = read_csv(path, **options)
-        with monkeypatch.context() as patch:
-            for name in ("_parse_numbers", "_parse_with_text"):
-                patch.setattr(csv_parser.BlockParser, name, lambda *_: None)
-            assert read_csv(path, **options) == fast
-        outcomes["errors" if isinstance(fast, str) else "results"] += 1
-        if isinstance(fast, str):
-            assert fast.startswith(str(path))
-            assert ": " in fast
-            assert fast.isprintable()
-
-    check()
-    print(f"CSV: {outcomes}")

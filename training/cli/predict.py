@@ -1,6 +1,7 @@
 """Predict the labels of images with a saved model: run.py --predict."""
 
 import argparse
+import sys
 from collections.abc import Sequence
 
 import numpy as np
@@ -21,9 +22,11 @@ def predict(args: argparse.Namespace) -> None:
     set_threads(model, args)
     if args.output is not None:
         check_output(args.output, [args.predict, path])
-    names, images, labels = load_predict_inputs(
+    names, images, labels, notes = load_predict_inputs(
         args.predict, model.input_format, model.input_stats, args.image_shape, args.label_column
     )
+    for note in notes:
+        print(note, file=sys.stderr)
     probabilities = model.predict_proba(images)
     # Of equal probabilities, the first class comes first, as with argmax.
     top = np.argsort(-probabilities, axis=1, kind="stable")[:, : args.top]
