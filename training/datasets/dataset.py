@@ -146,6 +146,59 @@ def encode_numbers(
     return classes[labels].reshape(-1), names
 
 
+def encode_names(
+    source: str,
+    indices: np.ndarray,
+    names: Sequence[str],
+    class_names: Sequence[str] | None,
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return the class of each image and the names of the classes, from names in the source.
+
+    Parameters
+    ----------
+    source : str
+        Path of the file, for messages.
+    indices : ndarray of int, shape (N,)
+        The class of each image as an index of `names`; at least one.
+    names : sequence of str
+        The names of the classes in the source.
+    class_names : sequence of str or None
+        Names of the classes if they are known; a test file need not have all of them, nor the same
+        order. None for training images, whose names these are.
+
+    Returns
+    -------
+    labels : ndarray of int64, shape (N,)
+    class_names : tuple of str
+
+    Raises
+    ------
+    InputError
+        The images are of fewer than two classes, or one is of none of the known classes.
+
+    Examples
+    --------
+    >>> encode_names("test.npz", np.array([0, 1, 0]), ["dog", "cat"], ["bird", "cat", "dog"])
+    (array([2, 1, 2]), ('bird', 'cat', 'dog'))
+    """
+    if class_names is None:
+        if (indices == indices[0]).all():
+            raise InputError(
+                f"{source}: every image is of class {names[indices[0]]}: training needs images of "
+                "two or more classes"
+            )
+        return indices.astype(np.int64), tuple(names)
+    by_name = {name: index for index, name in enumerate(class_names)}
+    labels = np.array([by_name.get(name, -1) for name in names])[indices]
+    unknown = np.flatnonzero(labels < 0)
+    if len(unknown):
+        raise InputError(
+            f"{source}: image {unknown[0] + 1} is of class {names[indices[unknown[0]]]}, and there "
+            f"are {len(by_name)} classes: {list_names(tuple(by_name))}"
+        )
+    return labels, tuple(class_names)
+
+
 def list_names(names: Sequence[str]) -> str:
     """Return class names as text: "0 to 9", or "cat, dog"; of many, only the first ones.
 
