@@ -1,12 +1,16 @@
 """Load images and their labels from a file or a folder."""
 
+import dataclasses
 import os
 from pathlib import Path
 
+from training.datasets.cache import cached, file_state
 from training.datasets.csv_file import read_csv
 from training.datasets.dataset import Dataset, ReadOptions
+from training.datasets.folder import read_folder, reject_zipped_pictures
 from training.datasets.gzip_file import open_maybe_gzip
 from training.datasets.idx_file import read_idx
+from training.datasets.resize import fit_images
 from training.input_format import InputFormat
 
 
@@ -20,12 +24,16 @@ def load_images(
     label_column: str | None = None,
     like: InputFormat | None = None,
 ) -> Dataset:
-    """Load images from a CSV or IDX file. Its content decides the format, not its name.
+    """Load images from a folder of pictures, or from a CSV or IDX file.
+
+    The content of a file decides the format, not its name. What takes long to read is kept in the
+    user's cache, see `training.datasets.cache`.
 
     Parameters
     ----------
     path : str or path
-        A CSV file, or the images of a pair of IDX files; gzip-compressed or not.
+        A folder with a folder of pictures for each class, see `read_folder`; a CSV file; or the
+        images of a pair of IDX files. Files may be gzip-compressed.
     image_size : int or (H, W), optional
         Size that all images are brought to. By default, that of `like`, or as the images decide.
     color : "grey" or "rgb", optional
@@ -49,13 +57,21 @@ def load_images(
     Raises
     ------
     InputError
-        The file is missing or wrong. The message names the file, and the line where there is one.
+        A file is missing or wrong. The message names the file, and the line where there is one.
     """
     path = Path(path)
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
     options = ReadOptions(size, color, resize, image_shape, label_column, like)
+    if path.is_dir():
+        return read_folder(path, options)
     with open_maybe_gzip(path) as stream:
         start = stream.read(2)
     if start == b"\0\0":
-        return read_idx(path, options)
-    return read_csv(path, options)
+        return fit_images(read_idx(path, options), options)
+    if start == b"PK":
+        reject_zipped_pictures(path)
+    identity = "csv", str(path.resolve()), options
+    dataset = cached(
+        identity, file_state(path), lambda: fit_images(read_csv(path, options), options)
+    )
+    return dataclasses.replace(dataset, source=str(path))

@@ -1,0 +1,474 @@
+"""Decode pictures of common formats, and bring them to one size and number of channels."""
+
+import os
+import statistics
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+from tqdm import tqdm
+
+from training.datasets.dataset import ReadOptions
+from training.datasets.resize import check_pillow, fit_picture, resized_size, to_grey
+from training.errors import InputError
+from training.saving.atomic_file import reject_special_files
+
+# Only formats that Pillow decodes itself. It passes others, such as EPS, to other programs.
+FORMATS = {
+    "PNG": "png",
+    "JPEG": "jpg jpeg jpe jfif",
+    "BMP": "bmp",
+    "GIF": "gif",
+    "TIFF": "tif tiff",
+    "WEBP": "webp",
+}
+SUFFIXES = {f".{suffix}" for suffixes in FORMATS.values() for suffix in suffixes.split()}
+MAX_ALIKE_SIDE = 256  # pictures of one size keep it up to here
+MAX_CHOSEN_SIDE = 64  # the largest size that is chosen for pictures of different sizes
+# In a grey picture that was saved in color, the channels are equal after JPEG and differ by up to 1
+# after WebP (qualities 10 to 100). More is allowed, for pictures that were edited.
+MAX_GREY_SPREAD = 4
+MAX_SKIPPED, MAX_SKIPPED_SHARE = 10, 0.01  # more pictures than both of these are not skipped
+N_NAMED = 5  # skipped pictures that a note names
+DRAFT_RATIO = 2  # a JPEG file is decoded at no less than this multiple of the size needed
+TASK_PICTURES = 64  # pictures that a thread decodes before it reports
+GREY_MODES = ("1", "L", "LA", "La")
+ORIENTATION_TAG = 0x0112  # of EXIF
+Result = TypeVar("Result")
+
+
+class Pictures(NamedTuple):
+    """Pictures that were brought to one form.
+
+    Attributes
+    ----------
+    images : ndarray of uint8 or float32, shape (n, C, H, W)
+        Pixels from 0 to 255: float32 if a picture has 16 bits a pixel, else uint8.
+    decoded : ndarray of int64, shape (n,)
+        The index of each image in the sequence of names; those that are missing were skipped.
+    resize : "pad", "crop" or "stretch"
+        How pictures of other proportions were, or would have been, brought to the size.
+    notes : tuple of str
+        What the user should know: the color, the size, skipped pictures.
+    skipped : dict of int to str
+        The reason for each index of a picture that cannot be decoded.
+    """
+
+    images: np.ndarray
+    decoded: np.ndarray
+    resize: str
+    notes: tuple[str, ...]
+    skipped: dict[int, str]
+
+
+class _DecodingError(Exception):
+    """A picture cannot be decoded; the message continues its name."""
+
+
+class _UnequalSizesError(Exception):
+    """The pictures do not all have the size of the first one."""
+
+
+class _Decoded(NamedTuple):
+    """One picture, shape (1 or 3, H, W), or the reason why there is none."""
+
+    pixels: np.ndarray | None
+    was_transparent: bool = False
+    reason: str = ""
+
+
+def decode_pictures(
+    names: Sequence[str], read: Callable[[int], bytes | Path], options: ReadOptions
+) -> Pictures:
+    """Decode pictures with all cores and bring them to one size and number of channels.
+
+    A picture becomes the same pixels whichever pictures it is decoded with, if the size, the color
+    and the rule for resizing are the same.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Name of each picture, for messages; at least one.
+    read : callable
+        Returns the content of a file of a picture, or its path, given the index in `names`. It is
+        called in threads.
+    options : ReadOptions
+        What it leaves open is that of `like`, or, without `like`:
+
+        - the size: that of the pictures if it is the same for all and at most 256 pixels a side;
+          else square, with the median of the longer sides of the pictures but at most 64 pixels;
+        - the color: "grey" if all pictures are grey, because their files have one channel or their
+          three channels are equal (up to 4 levels, for lossy compression changes them); else "rgb";
+        - the rule for resizing: "pad".
+
+    Returns
+    -------
+    Pictures
+
+    Raises
+    ------
+    InputError
+        No picture can be decoded, or more than 10 of them and more than 1 % cannot; fewer are
+        skipped. Also if Pillow is missing, or `like` has other than 1 or 3 channels.
+
+    Notes
+    -----
+    The EXIF orientation is applied; of an animation, the first frame is taken; transparent pixels
+    are laid on white; 16 bits a pixel become float32 from 0 to 255. `fit_picture` in
+    training/datasets/resize.py resizes, with antialiasing. The channels of a color picture that
+    becomes grey are weighted as in ITU-R BT.601.
+
+    Examples
+    --------
+    >>> from io import BytesIO
+    >>> from PIL import Image
+    >>> file = BytesIO()
+    >>> Image.new("RGB", (3, 2), "red").save(file, "PNG")
+    >>> pictures = decode_pictures(["red.png"], lambda index: file.getvalue(), ReadOptions())
+    >>> pictures.images.shape, pictures.images[0, :, 0, 0]
+    ((1, 3, 2, 3), array([255,   0,   0], dtype=uint8))
+    """
+    check_pillow(names[0])
+    like = options.like
+    resize = options.resize or (like.resize if like else "pad")
+    channels = _known_channels(names[0], options)
+    size = options.image_size or (like.shape[1:] if like else None)
+    with _prepare_pillow():
+        notes: list[str] = []
+        if size is None:
+            try:
+                images, results = _decode_all(names, read, None, channels, resize)
+            except _UnequalSizesError as error:
+                size = _choose_size(names, read)
+                notes.append(f"{error}: they are resized to {size[0]}x{size[1]} ({resize})")
+        if size is not None:
+            images, results = _decode_all(names, read, size, channels, resize)
+    decoded = np.flatnonzero([not reason for reason in results.reasons])
+    if results.color_note:
+        notes.append(results.color_note)
+    if results.n_transparent:
+        notes.append(f"transparent pixels of {results.n_transparent:,} pictures are laid on white")
+    notes += _check_skipped(names, results.reasons)
+    if len(decoded) < len(names):
+        images = images[decoded]
+    skipped = {index: reason for index, reason in enumerate(results.reasons) if reason}
+    return Pictures(images, decoded, resize, tuple(notes), skipped)
+
+
+def decoder_version() -> str:
+    """Return the version of Pillow, whose pixels may depend on it."""
+    import PIL
+
+    return PIL.__version__
+
+
+def _known_channels(name: str, options: ReadOptions) -> int | None:
+    """Return the number of channels that the options ask for, or None."""
+    if options.color is not None:
+        return {"grey": 1, "rgb": 3}[options.color]
+    if options.like is None:
+        return None
+    channels = options.like.shape[0]
+    if channels not in (1, 3):
+        raise InputError(
+            f"{name}: is a picture, and the images of the model have {channels} channels"
+        )
+    return channels
+
+
+@contextmanager
+def _prepare_pillow() -> Iterator[None]:
+    """Load Pillow's decoders, and ignore its warnings: damage is reported as an error."""
+    from PIL import Image
+
+    Image.init()  # here, because it is not safe in threads
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+# -- sets of pictures -----------------------------------------------------------------------------
+class _Results:
+    """The images of a set, which are grey until a picture has colors, and uint8 until one is float.
+
+    Parameters
+    ----------
+    names : sequence of str
+    channels : int or None
+        Number of channels of the images; None: 1 if all pictures are grey, else 3.
+    """
+
+    def __init__(self, names: Sequence[str], channels: int | None):
+        self._names, self._channels = names, channels
+        self._images: np.ndarray | None = None
+        self._floats: list[int] = []  # indices of pictures of 16 bits
+        self.reasons: list[str] = []
+        self.n_transparent = 0
+        self.color_note = ""
+
+    def add(self, picture: _Decoded) -> None:
+        """Store the next picture."""
+        index = len(self.reasons)
+        self.reasons.append(picture.reason)
+        pixels = picture.pixels
+        if pixels is None:
+            return
+        self.n_transparent += picture.was_transparent
+        if self._channels == 1:
+            pixels = pixels if len(pixels) == 1 else to_grey(pixels[np.newaxis])[0]
+        channels = self._channels or len(pixels)
+        if self._images is None:
+            # Pages of images that do not come take no memory.
+            shape = len(self._names), channels, *pixels.shape[1:]
+            self._images = np.empty(shape, pixels.dtype)
+        elif channels > self._images.shape[1]:
+            self._images = np.repeat(self._images, channels, axis=1)
+        if pixels.dtype == np.float32:
+            self._floats.append(index)
+            self._images = self._images.astype(np.float32, copy=False)
+        if self._channels is None and not self.color_note and not _is_grey(pixels):
+            self.color_note = f"rgb: not every picture is grey, such as {self._names[index]}"
+        self._images[index] = pixels
+
+    def finish(self) -> np.ndarray | None:
+        """Return the images, in one channel if that was to be found out and all are grey."""
+        images = self._images
+        if images is None or self._channels is not None or self.color_note:
+            return images
+        self.color_note = "grey: every picture is grey"
+        if images.shape[1] == 1:
+            return images
+        if images.dtype == np.uint8:
+            return to_grey(images)
+        # Other pictures than those of 16 bits must become the same pixels as without these.
+        grey = images[:, :1].copy()
+        others = np.delete(np.arange(len(images)), self._floats)
+        grey[others] = to_grey(images[others].astype(np.uint8))
+        return grey
+
+
+def _decode_all(
+    names: Sequence[str],
+    read: Callable[[int], bytes | Path],
+    size: tuple[int, int] | None,
+    channels: int | None,
+    resize: str,
+) -> tuple[np.ndarray, _Results]:
+    """Decode all pictures in a size, or in that of the first one.
+
+    Raises
+    ------
+    _UnequalSizesError
+        `size` is None, and there are pictures of different sizes or larger than 256 pixels.
+    """
+    results = _Results(names, channels)
+    alike: tuple[int, ...] | None = None
+
+    def decode(index: int) -> _Decoded:
+        try:
+            return _decode(_read(read, index), size, resize)
+        except _DecodingError as error:
+            return _Decoded(None, reason=str(error))
+
+    for picture in _map_in_threads(decode, len(names), "reading pictures"):
+        if size is None and picture.pixels is not None:
+            shape = picture.pixels.shape[1:]
+            alike = alike or shape
+            if shape != alike:
+                raise _UnequalSizesError("the pictures have different sizes")
+            if max(shape) > MAX_ALIKE_SIDE:
+                raise _UnequalSizesError(f"the pictures have {shape[0]}x{shape[1]} pixels")
+        results.add(picture)
+    images = results.finish()
+    if images is None:
+        raise _nothing_decoded(names, results.reasons)
+    return images, results
+
+
+def _choose_size(names: Sequence[str], read: Callable[[int], bytes | Path]) -> tuple[int, int]:
+    """Return the size for pictures of different sizes, from the headers of their files."""
+
+    def longer_side(index: int) -> int:
+        try:
+            with _open(_read(read, index)) as picture:
+                return max(picture.size)
+        except _DecodingError:
+            return 0
+
+    sides = [s for s in _map_in_threads(longer_side, len(names), "measuring pictures") if s]
+    side = min(MAX_CHOSEN_SIDE, int(statistics.median_high(sides)))
+    return side, side
+
+
+def _map_in_threads(
+    function: Callable[[int], Result], n: int, description: str
+) -> Iterator[Result]:
+    """Yield function(0), ..., function(n - 1), computed on all cores."""
+    n_threads = min(os.cpu_count() or 1, 32)
+    step = max(1, min(TASK_PICTURES, n // (4 * n_threads)))
+    tasks = [range(start, min(start + step, n)) for start in range(0, n, step)]
+    executor = ThreadPoolExecutor(n_threads)
+    bar = tqdm(
+        total=n,
+        desc=description,
+        unit=" pictures",
+        leave=False,
+        file=sys.stdout,
+        disable=not sys.stdout.isatty(),
+    )
+    try:
+        for results in executor.map(lambda task: [function(index) for index in task], tasks):
+            yield from results
+            bar.update(len(results))
+    finally:
+        executor.shutdown(cancel_futures=True)
+        bar.close()
+
+
+def _check_skipped(names: Sequence[str], reasons: list[str]) -> list[str]:
+    """Return a note on the pictures that are skipped; raise InputError if they are too many."""
+    skipped = [index for index, reason in enumerate(reasons) if reason]
+    if not skipped:
+        return []
+    if len(skipped) > max(MAX_SKIPPED, MAX_SKIPPED_SHARE * len(names)):
+        first = skipped[0]
+        raise InputError(
+            f"{names[first]}: {reasons[first]}; and so {len(skipped):,} of {len(names):,} pictures "
+            f"cannot be used; up to {MAX_SKIPPED_SHARE:.0%} would be skipped: delete them, or "
+            "copy them again"
+        )
+    named = "; ".join(f"{names[index]} {reasons[index]}" for index in skipped[:N_NAMED])
+    more = f"; and {len(skipped) - N_NAMED} more" if len(skipped) > N_NAMED else ""
+    return [f"{len(skipped):,} of {len(names):,} pictures are skipped: {named}{more}"]
+
+
+def _nothing_decoded(names: Sequence[str], reasons: list[str]) -> InputError:
+    others = f"; nor can any of the {len(names):,} pictures be used" if len(names) > 1 else ""
+    return InputError(f"{names[0]}: {reasons[0]}{others}")
+
+
+def _is_grey(pixels: np.ndarray) -> bool:
+    """Return whether the channels of a picture (C, H, W) are equal but for lossy compression."""
+    spread = pixels.max(axis=0) - pixels.min(axis=0)
+    return len(pixels) == 1 or int(spread.max()) <= MAX_GREY_SPREAD
+
+
+# -- one picture ----------------------------------------------------------------------------------
+def _read(read: Callable[[int], bytes | Path], index: int) -> BytesIO | Path:
+    content = read(index)
+    return content if isinstance(content, Path) else BytesIO(content)
+
+
+@contextmanager
+def _open(file: BytesIO | Path) -> Iterator[Any]:
+    """Open a picture; raise _DecodingError for whatever goes wrong until it is closed."""
+    from PIL import Image
+
+    try:
+        if isinstance(file, Path):
+            reject_special_files(file)
+        with Image.open(file, formats=list(FORMATS)) as picture:
+            limit = Image.MAX_IMAGE_PIXELS
+            # A small file may decode to a picture that fills the memory.
+            if limit is not None and picture.width * picture.height > limit:
+                raise Image.DecompressionBombError
+            yield picture
+    except _DecodingError:
+        raise
+    except InputError:
+        raise _DecodingError("is a pipe or a device: give a file") from None
+    except FileNotFoundError:
+        raise _DecodingError("no such file: give a picture, a folder or a CSV file") from None
+    except Image.DecompressionBombError:
+        raise _DecodingError(f"is larger than {Image.MAX_IMAGE_PIXELS:,} pixels") from None
+    except Image.UnidentifiedImageError:
+        raise _DecodingError(
+            f"cannot be read as a picture: it is none of {', '.join(FORMATS)}, or is damaged"
+        ) from None
+    except Exception as error:  # decoders raise many types for a damaged file
+        raise _DecodingError(f"cannot be read as a picture: {error}") from None
+
+
+def _decode(file: BytesIO | Path, size: tuple[int, int] | None, rule: str) -> _Decoded:
+
+    with _open(file) as picture:
+        full_size = None
+        if picture.format in ("JPEG", "MPO") and size is not None:
+            full_size = _reduce_jpeg(picture, size, rule)
+        picture.load()
+        method = _transposition(picture)
+        if method is not None:
+            picture = picture.transpose(method)
+        picture, has_transparent_pixels = _simplify_mode(picture)
+        if size is not None:
+            picture = fit_picture(picture, size, rule, full_size)
+        pixels = np.asarray(picture)
+    if pixels.ndim == 2:
+        return _Decoded(pixels[np.newaxis], has_transparent_pixels)
+    return _Decoded(pixels.transpose(2, 0, 1), has_transparent_pixels)
+
+
+def _reduce_jpeg(picture: Any, size: tuple[int, int], rule: str) -> tuple[int, int]:
+    """Decode a JPEG file at 1/2, 1/4 or 1/8, if that is enough; return its size, upright."""
+    is_turned = _swaps_sides(_transposition(picture))
+    width, height = full_size = picture.size[::-1] if is_turned else picture.size
+    width, height = resized_size(full_size, size, rule)
+    needed = DRAFT_RATIO * width, DRAFT_RATIO * height
+    picture.draft(None, needed[::-1] if is_turned else needed)
+    return full_size
+
+
+def _transposition(picture: Any) -> Any:
+    """Return the method of Image.transpose that turns a picture upright, or None."""
+    from PIL import Image
+
+    try:
+        tag = picture.getexif().get(ORIENTATION_TAG)
+    except Exception:  # damaged metadata of a picture that may be fine
+        return None
+    methods = Image.Transpose
+    return {
+        2: methods.FLIP_LEFT_RIGHT,
+        3: methods.ROTATE_180,
+        4: methods.FLIP_TOP_BOTTOM,
+        5: methods.TRANSPOSE,
+        6: methods.ROTATE_270,
+        7: methods.TRANSVERSE,
+        8: methods.ROTATE_90,
+    }.get(tag)
+
+
+def _swaps_sides(method: Any) -> bool:
+    """Return whether a method of Image.transpose swaps the width and the height."""
+    return method is not None and method.name in (
+        "TRANSPOSE",
+        "TRANSVERSE",
+        "ROTATE_90",
+        "ROTATE_270",
+    )
+
+
+def _simplify_mode(picture: Any) -> tuple[Any, bool]:
+    """Return a picture in mode L, RGB or F (from 0 to 255), and whether parts were transparent."""
+    from PIL import Image
+
+    if picture.mode[0] in "IF":  # 16 bits a pixel, or more
+        array = np.asarray(picture)
+        if picture.mode == "F" or array.min() < 0 or array.max() > 65535:
+            raise _DecodingError("has pixels of more than 16 bits: save it with 8 or 16 bits")
+        return Image.fromarray(array.astype(np.float32) / 257), False
+    mode = "L" if picture.mode in GREY_MODES else "RGB"
+    if not picture.has_transparency_data:
+        return picture if picture.mode == mode else picture.convert(mode), False
+    if picture.mode == "La":  # cannot be converted to RGBA at once
+        picture = picture.convert("LA")
+    picture = picture.convert("RGBA")
+    is_transparent = picture.getextrema()[3][0] < 255
+    white = Image.new("RGBA", picture.size, "white")
+    return Image.alpha_composite(white, picture).convert(mode), is_transparent
