@@ -9,32 +9,33 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
-from training.datasets.dataset import (
-    Dataset,
-    ReadOptions,
-    encode_names,
-    encode_numbers,
-    sort_class_names,
-)
+from training.datasets.cache import cached, file_state
+from training.datasets.dataset import Dataset, ReadOptions, encode_labels
 from training.datasets.gzip_file import MAX_RATIO, MIN_LIMIT_BYTES
+from training.datasets.parts import read_parts
+from training.datasets.resize import fit_images
 from training.errors import InputError
-from training.input_format import check_class_names
 from training.saving.atomic_file import reject_special_files
 
 Keys = tuple[str, str]
-# The names of images and labels: of the training, the validation and the test part.
-LAYOUTS: tuple[tuple[Keys | None, Keys | None, Keys | None], ...] = (
-    (("x_train", "y_train"), ("x_val", "y_val"), ("x_test", "y_test")),
-    (
-        ("train_images", "train_labels"),
-        ("val_images", "val_labels"),
-        ("test_images", "test_labels"),
-    ),
-    (("images", "labels"), None, None),
-    (("x", "y"), None, None),
+# The names of the images and the labels of each part.
+LAYOUTS: tuple[dict[str, Keys], ...] = (
+    {
+        "train": ("x_train", "y_train"),
+        "validation": ("x_val", "y_val"),
+        "test": ("x_test", "y_test"),
+    },
+    {
+        "train": ("train_images", "train_labels"),
+        "validation": ("val_images", "val_labels"),
+        "test": ("test_images", "test_labels"),
+    },
+    {"train": ("images", "labels")},
+    {"train": ("x", "y")},
 )
 CLASS_NAMES_KEY = "class_names"
 CHANNELS = (1, 3)  # lengths of an axis that may be that of the channels
@@ -87,8 +88,8 @@ def read_npz(path: Path, options: ReadOptions) -> Dataset:
     Returns
     -------
     Dataset
-        The training images, with the other parts as its `validation` and `test`. If the archive has
-        only one part, that.
+        The training images, with the other parts as its `validation` and `test`; only the test
+        images if `options` has `like`. If the archive has only one part, that.
 
     Raises
     ------
@@ -99,20 +100,18 @@ def read_npz(path: Path, options: ReadOptions) -> Dataset:
     ----------
     NumPy's documentation of ``numpy.lib.format``.
     """
-    parts: list[Dataset | None] = []
-    known_names = options.like and options.like.class_names
     with _NpzFile(path) as file:
-        file_names = _read_class_names(file)
-        for keys in _find_parts(file):
-            part = None
-            if keys is not None:
-                part = _read_part(file, keys, options, file_names, known_names)
-                known_names = part.class_names
-            parts.append(part)
-    train, validation, test = parts
-    if train is None:
-        return next(part for part in parts if part is not None)
-    return replace(train, validation=validation, test=test)
+        state = file_state(path)
+        keys = _find_parts(file)
+
+        def read(part: str, options: ReadOptions) -> Dataset:
+            identity = "npz", str(path.resolve()), part, options
+            dataset = cached(
+                identity, state, lambda: fit_images(_read_part(file, keys[part], options), options)
+            )
+            return replace(dataset, source=str(path))
+
+        return read_parts(path, keys, read, options)
 
 
 class _NpzFile:
@@ -149,9 +148,10 @@ class _NpzFile:
                 "permissions"
             ) from None
         except DAMAGE as error:
+            reason = " ".join(str(error).split())[:200]
             raise InputError(
-                f"{path}: is damaged or cut off ({error}): copy or download it again, or save it "
-                "again with numpy.savez"
+                f"{path}: is no .npz file, or damaged or cut off ({reason}): copy or download it "
+                "again, or save it again with numpy.savez"
             ) from None
 
     def read(self, key: str) -> np.ndarray:
@@ -182,7 +182,7 @@ class _NpzFile:
             array = data.view(dtype)
             return array.reshape(shape[::-1]).T if is_fortran else array.reshape(shape)
 
-    def _read_header(self, key: str, stream: zipfile.ZipExtFile) -> tuple:
+    def _read_header(self, key: str, stream: IO[bytes]) -> tuple:
         """Return the shape, whether the first axis varies fastest, and the dtype."""
         version = np.lib.format.read_magic(stream)
         if version not in ((1, 0), (2, 0)):  # version 3 has structures with fields
@@ -207,35 +207,27 @@ class _NpzFile:
         return header
 
 
-def _find_parts(file: _NpzFile) -> tuple[Keys | None, Keys | None, Keys | None]:
-    """Return the keys of each part; None for a part that is not there."""
+def _find_parts(file: _NpzFile) -> dict[str, Keys]:
+    """Return the keys of each part that is there."""
     keys = set(file.keys)
-    present = [
-        layout for layout in LAYOUTS if any(pair and keys.issuperset(pair) for pair in layout)
+    layouts = [
+        layout for layout in LAYOUTS if any(keys.issuperset(pair) for pair in layout.values())
     ]
-    if len(present) != 1:
+    if len(layouts) != 1:
         more = len(file.keys) - MAX_LISTED_KEYS
         found = ", ".join(file.keys[:MAX_LISTED_KEYS]) + (f" and {more} more" if more > 0 else "")
-        expected = "; ".join(f"{images} and {labels}" for images, labels in _pairs(LAYOUTS))
+        pairs = [
+            f"{images} and {labels}" for layout in LAYOUTS for images, labels in layout.values()
+        ]
         raise InputError(
-            f"{file.path}: holds arrays called {found}: name the images and the labels by one of "
-            f"these pairs: {expected}"
+            f"{file.path}: has arrays called {found or 'nothing'}: name the images and the labels "
+            f"by {'one' if layouts else 'any'} of these pairs: {'; '.join(pairs)}"
         )
-    for images, labels in _pairs(present):
+    for images, labels in layouts[0].values():
         if (images in keys) != (labels in keys):
             there, missing = (images, labels) if images in keys else (labels, images)
             raise InputError(f"{file.path}: has an array {there} and no {missing}: save both")
-    train, validation, test = (pair if pair and pair[0] in keys else None for pair in present[0])
-    if train is None and validation and test:
-        raise InputError(
-            f"{file.path}: has {validation[0]} and {test[0]} but no training images: save each in "
-            "a file of its own, or all in one"
-        )
-    return train, validation, test
-
-
-def _pairs(layouts: Iterator | list | tuple) -> list[Keys]:
-    return [pair for layout in layouts for pair in layout if pair is not None]
+    return {part: pair for part, pair in layouts[0].items() if pair[0] in keys}
 
 
 def _read_class_names(file: _NpzFile) -> tuple[str, ...] | None:
@@ -248,43 +240,19 @@ def _read_class_names(file: _NpzFile) -> tuple[str, ...] | None:
             f"{file.path}: {CLASS_NAMES_KEY} has dtype {array.dtype} and shape {array.shape}: it "
             "must be an array of text, one name for each class"
         )
-    return _check_names(f"{file.path}, {CLASS_NAMES_KEY}", array.tolist())
+    return tuple(array.tolist())
 
 
-def _check_names(source: str, names: list[str] | tuple[str, ...]) -> tuple[str, ...]:
-    try:
-        return check_class_names(names, len(names))
-    except ValueError as error:
-        raise InputError(f"{source}: {error}: give each class a name of its own") from None
-
-
-def _read_part(
-    file: _NpzFile,
-    keys: Keys,
-    options: ReadOptions,
-    file_names: tuple[str, ...] | None,
-    known_names: tuple[str, ...] | None,
-) -> Dataset:
+def _read_part(file: _NpzFile, keys: Keys, options: ReadOptions) -> Dataset:
     images_source, labels_source = (f"{file.path}, {key}" for key in keys)
-    arrays = [file.read(key) for key in keys]
-    images = _as_pixels(images_source, _arrange(images_source, arrays[0], options))
-    numbers = _plain_labels(labels_source, arrays[1], len(images))
-    if numbers.dtype.kind == "U":
-        names, labels = np.unique(numbers, return_inverse=True)
-        ordered = _check_names(labels_source, sort_class_names(names.tolist()))
-        labels, names = encode_names(labels_source, labels, names.tolist(), ordered)
-        if file_names is not None:
-            labels, names = encode_names(labels_source, labels, names, file_names)
-        labels, class_names = encode_names(labels_source, labels, names, known_names)
-    elif file_names is None:
-        labels, class_names = encode_numbers(labels_source, numbers, known_names)
-    else:
-        if numbers.max() >= len(file_names):
-            raise InputError(
-                f"{labels_source}: image {numbers.argmax() + 1} has label {numbers.max()}, and "
-                f"{CLASS_NAMES_KEY} has {len(file_names)} names, of 0 to {len(file_names) - 1}"
-            )
-        labels, class_names = encode_names(labels_source, numbers, file_names, known_names)
+    pixels, labels = (file.read(key) for key in keys)
+    images = _as_pixels(images_source, _arrange(images_source, pixels, options))
+    labels, class_names = encode_labels(
+        labels_source,
+        _flatten_labels(labels_source, labels, len(images)),
+        _read_class_names(file),
+        options.like and options.like.class_names,
+    )
     return Dataset(images, labels, class_names, str(file.path))
 
 
@@ -349,13 +317,11 @@ def _as_pixels(source: str, images: np.ndarray) -> np.ndarray:
     return pixels
 
 
-def _plain_labels(source: str, labels: np.ndarray, n_images: int) -> np.ndarray:
-    """Return labels (N,) as text or as int64 numbers that are not negative."""
+def _flatten_labels(source: str, labels: np.ndarray, n_images: int) -> np.ndarray:
+    """Return labels (N,) from labels (N,), (N, 1), or (N, K) with a single 1 in each row."""
     if labels.ndim == 0 or len(labels) != n_images:
         count = len(labels) if labels.ndim else "one label"
-        raise InputError(
-            f"{source}: has {count} labels for {n_images} images: give each image one"
-        )
+        raise InputError(f"{source}: has {count} labels for {n_images} images: give each image one")
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.ndim == 2 and labels.dtype.kind in "biuf":
@@ -371,15 +337,4 @@ def _plain_labels(source: str, labels: np.ndarray, n_images: int) -> np.ndarray:
             f"{source}: has shape {labels.shape}: labels are (N,), or (N, K) with a single 1 in "
             "each row"
         )
-    if labels.dtype.kind == "U":
-        return labels
-    with np.errstate(invalid="ignore"):  # from numbers that int64 does not hold
-        numbers = labels.astype(np.int64)
-    # 2**63 as a float becomes a negative number, and as uint64 too.
-    wrong = np.flatnonzero((numbers != labels) | (numbers < 0))
-    if len(wrong):
-        raise InputError(
-            f"{source}: image {wrong[0] + 1} has label {labels[wrong[0]]}: labels must be whole "
-            "numbers from 0, or names"
-        )
-    return numbers
+    return labels
