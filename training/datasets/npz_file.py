@@ -54,12 +54,14 @@ DAMAGE = (
 
 
 def is_npz(path: Path) -> bool:
-    """Return whether a file is a zip archive of arrays, or a damaged zip archive called .npz."""
+    """Return whether a file is called .npz, or is a zip archive of arrays."""
+    if path.suffix.lower() == ".npz":
+        return True
     try:
         with zipfile.ZipFile(path) as archive:
             return any(name.endswith(".npy") for name in archive.namelist())
     except (OSError, *DAMAGE):
-        return path.suffix.lower() == ".npz"
+        return False
 
 
 def read_npz(path: Path, options: ReadOptions) -> Dataset:
@@ -192,7 +194,7 @@ class _NpzFile:
                 header = np.lib.format.read_array_header_1_0(stream)
             else:
                 header = np.lib.format.read_array_header_2_0(stream)
-        except MemoryError:  # of Python's parser, on a damaged header
+        except Exception:  # NumPy parses it as Python, which raises many types
             raise ValueError(f"the header of {key} cannot be parsed") from None
         dtype = header[2]
         if dtype.hasobject:

@@ -168,7 +168,7 @@ class _Spool:
     """
 
     def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115: close() closes it
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115
         self._ends = [0]
         self._lock = threading.Lock()
 
