@@ -221,6 +221,7 @@ def test_rejects_pixel_that_is_not_finite(tmp_path, value, monkeypatch):
         load_images(path)
 
 
+@pytest.mark.filterwarnings("ignore:Stored array in format 3.0")
 @pytest.mark.parametrize(
     ("images", "message"),
     [
@@ -293,8 +294,8 @@ def test_classes_are_matched_by_name(tmp_path):
 @pytest.mark.parametrize(
     ("labels", "names", "message"),
     [
-        pytest.param(LABELS[:5], None, "has 5 labels for 6 images", id="fewer"),
-        pytest.param(np.array(1), None, "has one label labels for 6 images", id="one number"),
+        pytest.param(LABELS[:5], None, r"has shape \(5,\) for 6 images: give each", id="fewer"),
+        pytest.param(np.array(1), None, r"has shape \(\) for 6", id="one number"),
         pytest.param(LABELS - 1, None, "image 1 has label -1: .*whole numbers from 0", id="minus"),
         pytest.param(LABELS / 2, None, r"image 2 has label 0\.5", id="fraction"),
         pytest.param(LABELS * np.nan, None, "image 1 has label nan", id="nan"),
@@ -405,8 +406,8 @@ def test_header_that_is_long(tmp_path):
 
 def test_bomb_is_not_decompressed(tmp_path, monkeypatch):
     monkeypatch.setattr("training.datasets.npz_file.MIN_LIMIT_BYTES", 2**20)
-    path = zipped(tmp_path / "a.npz", npy(f"(6, 1, {2**25})", data=bytes(6 * 2**25)))
-    assert_rejected_in_little_memory(path, "decompresses to 201,326,720 bytes with images, more")
+    path = zipped(tmp_path / "a.npz", npy(f"(6, 1, {2**23})", data=bytes(6 * 2**23)))
+    assert_rejected_in_little_memory(path, "decompresses to 50,331,776 bytes with images, more")
 
 
 def test_parts_count_together(tmp_path, monkeypatch):

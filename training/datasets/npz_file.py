@@ -322,8 +322,9 @@ def _as_pixels(source: str, images: np.ndarray) -> np.ndarray:
 def _flatten_labels(source: str, labels: np.ndarray, n_images: int) -> np.ndarray:
     """Return labels (N,) from labels (N,), (N, 1), or (N, K) with a single 1 in each row."""
     if labels.ndim == 0 or len(labels) != n_images:
-        count = len(labels) if labels.ndim else "one label"
-        raise InputError(f"{source}: has {count} labels for {n_images} images: give each image one")
+        raise InputError(
+            f"{source}: has shape {labels.shape} for {n_images} images: give each image one label"
+        )
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.ndim == 2 and labels.dtype.kind in "biuf":
