@@ -232,11 +232,10 @@ def test_rejects_columns(tmp_path, columns, message):
         pytest.param(
             ENCODED,
             pa.array(with_one(LABELS, 2**63), pa.uint64()),
-            "image 4 has label 92233720",
+            "image 4 has label 9",
             id="2**63",
         ),
         pytest.param(ENCODED, [1] * N, "every image is of class bee", id="one class"),
-        pytest.param(ENCODED, with_one(["a"] * N, "b\n"), "printable", id="not printable"),
         pytest.param([b"x"] * N, LABELS, "row 1", id="no images"),
         pytest.param([b""] * N, LABELS, "row 1", id="empty images"),
         pytest.param([], pa.array([], pa.int64()), "it has no rows", id="no rows"),
@@ -246,6 +245,12 @@ def test_rejects_rows(tmp_path, images, labels, message):
     images = images or pa.array([], pa.binary())
     path = write(tmp_path, {"img": images, "label": labels}, FEATURES)
     with pytest.raises(InputError, match=rf"^{path}.*{message}"):
+        load_images(path)
+
+
+def test_rejects_label_that_is_not_printable(tmp_path):
+    path = write(tmp_path, {"img": STRUCTS, "label": with_one(["a"] * N, "b\n")})
+    with pytest.raises(InputError, match=rf"^{path}, column label: .*printable.*'b.n'"):
         load_images(path)
 
 
@@ -366,8 +371,8 @@ def test_rejects_checksum_of_page(tmp_path):
 def test_many_copies_of_an_image_are_not_written_to_disk(tmp_path, monkeypatch):
     monkeypatch.setattr(parquet_file, "MIN_LIMIT_BYTES", 2**20)
     data = np.random.default_rng(0).bytes(2**16)
-    images = pa.DictionaryArray.from_arrays(pa.array([0] * 20_000), pa.array([data]))
-    path = write(tmp_path, {"img": images.cast(pa.binary()), "label": [0, 1] * 10_000})
+    images = pa.DictionaryArray.from_arrays(pa.array([0] * 2_000), pa.array([data]))
+    path = write(tmp_path, {"img": images.cast(pa.binary()), "label": [0, 1] * 1_000})
     assert path.stat().st_size < 2**18
     del images
     tracemalloc.start()

@@ -3,10 +3,14 @@
 Each example is a correct call in which up to two arguments were replaced. NumPy's backend says
 whether the call is still correct, and what the result must be.
 
-./run.sh pytest tests/test_fuzz.py --long    # 20,000 calls a backend instead of 500
+Any file of images is read, or rejected with a message; each is a correct one with a few changes.
+
+./run.sh pytest tests/test_fuzz.py --long    # 20,000 calls a backend and files instead of 500
 """
 
+import random
 from functools import cached_property
+from io import BytesIO
 
 import numpy as np
 import pytest
@@ -19,6 +23,8 @@ from kernels import BACKENDS, get_backend
 from tests.cases import window_or_none
 from tests.packed import ACTIVATIONS, LANES
 from training import Model
+from training.datasets import load_images
+from training.errors import InputError
 
 NUMPY = get_backend("numpy")
 CALLED = {**{name: get_backend(name) for name in BACKENDS}, "numba in lanes": LANES}
@@ -492,3 +498,78 @@ def test_model_returns_a_result_or_raises_an_error(name, long_mode):
     check()
     print(f"{name}: {outcomes}")
     assert np.isfinite(model.predict_proba(x)).all()
+
+
+# -- files of images ------------------------------------------------------------------------------
+FILE_IMAGES = np.arange(12 * 5 * 6 * 3).reshape(12, 5, 6, 3) % 256
+FILE_LABELS = np.arange(12) % 3
+FILE_NAMES = ["ant", "bee", "cat"]
+
+
+def write_npz(path, compressed):
+    save = np.savez_compressed if compressed else np.savez
+    pixels = FILE_IMAGES.astype(np.uint8) if compressed else FILE_IMAGES / 9
+    save(path, x_train=pixels, y_train=FILE_LABELS, class_names=np.array(FILE_NAMES))
+
+
+def write_parquet(path, compression):
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    image = pytest.importorskip("PIL.Image")
+    encoded = []
+    for pixels in FILE_IMAGES.astype(np.uint8):
+        file = BytesIO()
+        image.fromarray(pixels).save(file, "PNG")
+        encoded.append({"bytes": file.getvalue(), "path": "a.png"})
+    table = pa.table({"image": encoded, "label": [FILE_NAMES[label] for label in FILE_LABELS]})
+    pq.write_table(table, path, compression=compression, row_group_size=5)
+
+
+def change_bytes(data, rng):
+    """Return data with a few bytes changed, deleted or copied to another place."""
+    data = bytearray(data)
+    for _ in range(rng.choice([1, 2, 10])):
+        change, offset = rng.randrange(3), rng.randrange(len(data))
+        if change == 0:
+            data[offset] = rng.randrange(256)
+        elif change == 1:
+            del data[offset : offset + rng.choice([1, 5, 300])]
+        else:
+            data[offset:offset] = data[rng.randrange(len(data)) :][: rng.choice([1, 5, 300])]
+    return data
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "option"),
+    [
+        ("a.npz", write_npz, False),
+        ("b.npz", write_npz, True),
+        ("a.parquet", write_parquet, "none"),
+        ("b.parquet", write_parquet, "snappy"),
+    ],
+)
+def test_file_is_read_or_rejected(tmp_path, monkeypatch, long_mode, name, write, option):
+    monkeypatch.setenv("CNN_CACHE_DIR", str(tmp_path / "cache"))
+    path = tmp_path / name
+    write(path, option)
+    undamaged = path.read_bytes()
+    assert load_images(path).class_names == tuple(FILE_NAMES)
+    rng = random.Random(name)
+    outcomes = {"read": 0, "rejected": 0}
+    for _ in range(LONG if long_mode else SHORT):
+        path.write_bytes(change_bytes(undamaged, rng))
+        read = outcome(load_images, [path])
+        if isinstance(read, Exception):
+            assert isinstance(read, InputError), read
+            assert str(path) in str(read)
+            outcomes["rejected"] += 1
+            continue
+        outcomes["read"] += 1
+        images, labels = read.images, read.labels
+        assert images.dtype in (np.uint8, np.float32)
+        assert images.ndim == 4
+        assert np.isfinite(images).all()
+        assert len(images) == len(labels) > 0
+        assert labels.min() >= 0
+        assert labels.max() < read.n_classes
+    print(f"{name}: {outcomes}")
+    assert outcomes["rejected"]

@@ -150,11 +150,11 @@ def _check_complete(files: Sequence[Path]) -> None:
             ".parquet to the last: move the others away"
         )
     present = {int(match["index"]) for match in matches}
-    missing = [index for index in range(int(first["count"])) if index not in present]
-    if missing:
+    missing = next(index for index in range(len(present) + 1) if index not in present)
+    if missing < int(first["count"]):
         width = len(first["index"])
         raise InputError(
-            f"{files[0].parent}: lacks {first['start']}-{missing[0]:0{width}}-of-{first['count']}"
+            f"{files[0].parent}: lacks {first['start']}-{missing:0{width}}-of-{first['count']}"
             ".parquet: download it too"
         )
 
