@@ -34,6 +34,14 @@ def pytest_addoption(parser):
     parser.addoption("--long", action="store_true", help="run tests in their long mode: minutes")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_image_cache(tmp_path_factory):
+    """Keep decoded images in a folder of the tests, and those of the programs that they start."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CNN_CACHE_DIR", str(tmp_path_factory.mktemp("image_cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def long_mode(request):
     """Return whether tests run in their long mode; those that ask are marked `long`."""

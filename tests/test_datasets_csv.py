@@ -344,8 +344,10 @@ def test_rejects_missing_file(tmp_path):
         load_images(tmp_path / "none.csv")
 
 
-def test_rejects_directory(tmp_path):
-    with pytest.raises(InputError, match="is a directory: give a CSV or IDX file"):
+def test_rejects_empty_directory(tmp_path):
+    with pytest.raises(
+        InputError, match="has no pictures: it must have a folder of pictures for each class"
+    ):
         load_images(tmp_path)
 
 

@@ -1,9 +1,8 @@
 """Any call of the public contract returns a correct result or raises an error with a message.
 
 Each example is a correct call in which up to two arguments were replaced. NumPy's backend says
-whether the call is still correct, and what the result must be.
-
-Any file of images is read, or rejected with a message; each is a correct one with a few changes.
+whether the call is still correct, and what the result must be. So does every reader of pictures,
+.npz, Parquet and of the cache for a file in which bytes were changed, removed or inserted.
 
 ./run.sh pytest tests/test_fuzz.py --long    # 20,000 calls a backend and files instead of 500
 """
@@ -16,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 import layers
 import training
@@ -23,8 +23,11 @@ from kernels import BACKENDS, get_backend
 from tests.cases import window_or_none
 from tests.packed import ACTIVATIONS, LANES
 from training import Model
-from training.datasets import load_images
+from training.datasets import cache, load_images
+from training.datasets.dataset import Dataset, ReadOptions
+from training.datasets.pictures import decode_pictures
 from training.errors import InputError
+from training.input_format import InputFormat
 
 NUMPY = get_backend("numpy")
 CALLED = {**{name: get_backend(name) for name in BACKENDS}, "numba in lanes": LANES}
@@ -500,7 +503,112 @@ def test_model_returns_a_result_or_raises_an_error(name, long_mode):
     assert np.isfinite(model.predict_proba(x)).all()
 
 
-# -- files of images ------------------------------------------------------------------------------
+# -- files ----------------------------------------------------------------------------------------
+def damage(rng, content):
+    """Return bytes of which some are changed, removed, copied to another place, or cut off."""
+    data = bytearray(content)
+    for _ in range(rng.choice([1, 1, 2, 10])):
+        change, offset = rng.randrange(4), rng.randrange(len(data) + 1)
+        if change == 0 and offset < len(data):
+            data[offset] = rng.choice([0, 1, 127, 255, rng.randrange(256)])
+        elif change == 1:
+            del data[offset : offset + rng.choice([1, 5, 300])]
+        elif change == 2:
+            start = rng.randrange(len(data) + 1)
+            data[offset:offset] = data[start : start + rng.choice([1, 5, 300])]
+        elif rng.random() < 0.2:
+            del data[offset:]
+    return bytes(data)
+
+
+def picture_files():
+    """Return files of every format, with their options that change how they are decoded."""
+    rng = np.random.default_rng(0)
+    colors = Image.fromarray(rng.integers(0, 256, (24, 17, 4), np.uint8))
+    large = colors.resize((160, 200)).convert("RGB")
+    white = Image.new("RGB", colors.size, "white")
+    deep = Image.fromarray(rng.integers(0, 65536, (9, 7)).astype(np.uint16))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    pictures = [
+        *((colors.convert(mode), "PNG", {}) for mode in ("1", "L", "LA", "P", "RGB", "RGBA")),
+        (deep, "PNG", {}),
+        (colors.convert("P"), "PNG", {"transparency": 3}),
+        *((large, "JPEG", {"progressive": value, "exif": exif}) for value in (False, True)),
+        (colors.convert("CMYK"), "JPEG", {}),
+        *((colors, "WEBP", {"lossless": value, "exif": exif}) for value in (False, True)),
+        (colors.convert("RGB"), "WEBP", {"save_all": True, "append_images": [white]}),
+        (colors.convert("P"), "GIF", {"save_all": True, "append_images": [white]}),
+        *((colors.convert(mode), "BMP", {}) for mode in ("1", "L", "P", "RGB", "RGBA")),
+        *(
+            (colors.convert("RGB"), "TIFF", {"compression": name, "exif": exif})
+            for name in (None, "tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg")
+        ),
+        (deep, "TIFF", {}),
+    ]
+    for picture, kind, options in pictures:
+        file = BytesIO()
+        picture.save(file, kind, **options)
+        yield file.getvalue()
+
+
+def test_a_damaged_picture_gives_an_image_or_an_error(monkeypatch, long_mode):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10**6)  # for the memory and the time
+    rng, files = random.Random(0), list(picture_files())
+    options = [
+        ReadOptions(),
+        ReadOptions(image_size=(16, 16), resize="crop", color="grey"),
+        ReadOptions(like=InputFormat((3, 11, 40), ("a", "b"))),
+    ]
+    outcomes = {"results": 0, "errors": 0}
+    for content in files:
+        assert len(decode_pictures(["a"], lambda _, file=content: file, options[0]).images) == 1
+    for number in range(LONG if long_mode else SHORT):
+        content, option = damage(rng, files[number % len(files)]), rng.choice(options)
+        read = outcome(decode_pictures, (["a.png"], lambda _, file=content: file, option))
+        outcomes["errors" if isinstance(read, Exception) else "results"] += 1
+        if isinstance(read, Exception):
+            assert isinstance(read, training.InputError)
+            assert str(read).startswith("a.png: ")
+            assert str(read).isprintable()
+            continue
+        channels, H, W = read.images.shape[1:]
+        assert read.images.dtype in (np.uint8, np.float32)
+        assert len(read.images) == 1
+        assert channels in (1, 3)
+        assert read.images.min() >= 0
+        assert read.images.max() <= 255
+        if option.like:
+            assert read.images.shape[1:] == option.like.shape
+        elif option.image_size:
+            assert (channels, H, W) == (1, 16, 16)
+    print(outcomes)
+    assert min(outcomes.values()) > SHORT / 10
+
+
+def test_a_damaged_entry_of_the_cache_is_never_used(tmp_path, monkeypatch, long_mode):
+    monkeypatch.setenv("CNN_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(cache, "MIN_SECONDS", 0)
+    images = np.random.default_rng(0).integers(0, 256, (5, 1, 9, 9), np.uint8)
+    want = Dataset(images, np.arange(5) % 2, ("a", "b"), "a.csv", "crop", ("a note",))
+    cache.cached("id", 0, lambda: want)
+    (path,) = tmp_path.glob("*.images")
+    content, rng, n_built = path.read_bytes(), random.Random(0), 0
+    n_files = LONG if long_mode else SHORT
+    for _ in range(n_files):
+        damaged = damage(rng, content)
+        path.write_bytes(damaged)
+        built = []
+        read = cache.cached("id", 0, lambda built=built: built.append(1) or want)
+        assert bool(built) == (damaged != content)
+        n_built += len(built)
+        np.testing.assert_array_equal(read.images, images)
+        np.testing.assert_array_equal(read.labels, want.labels)
+        assert read.class_names == want.class_names
+        assert (read.resize, read.notes) == (want.resize, want.notes)
+    print(f"{n_files} files, {n_built} of them damaged")
+
+
 FILE_IMAGES = np.arange(12 * 5 * 6 * 3).reshape(12, 5, 6, 3) % 256
 FILE_LABELS = np.arange(12) % 3
 FILE_NAMES = ["ant", "bee", "cat"]
@@ -514,28 +622,13 @@ def write_npz(path, compressed):
 
 def write_parquet(path, compression):
     pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
-    image = pytest.importorskip("PIL.Image")
     encoded = []
     for pixels in FILE_IMAGES.astype(np.uint8):
         file = BytesIO()
-        image.fromarray(pixels).save(file, "PNG")
+        Image.fromarray(pixels).save(file, "PNG")
         encoded.append({"bytes": file.getvalue(), "path": "a.png"})
     table = pa.table({"image": encoded, "label": [FILE_NAMES[label] for label in FILE_LABELS]})
     pq.write_table(table, path, compression=compression, row_group_size=5)
-
-
-def change_bytes(data, rng):
-    """Return data with a few bytes changed, deleted or copied to another place."""
-    data = bytearray(data)
-    for _ in range(rng.choice([1, 2, 10])):
-        change, offset = rng.randrange(3), rng.randrange(len(data))
-        if change == 0:
-            data[offset] = rng.randrange(256)
-        elif change == 1:
-            del data[offset : offset + rng.choice([1, 5, 300])]
-        else:
-            data[offset:offset] = data[rng.randrange(len(data)) :][: rng.choice([1, 5, 300])]
-    return data
 
 
 @pytest.mark.parametrize(
@@ -556,7 +649,7 @@ def test_file_is_read_or_rejected(tmp_path, monkeypatch, long_mode, name, write,
     rng = random.Random(name)
     outcomes = {"read": 0, "rejected": 0}
     for _ in range(LONG if long_mode else SHORT):
-        path.write_bytes(change_bytes(undamaged, rng))
+        path.write_bytes(damage(rng, undamaged))
         read = outcome(load_images, [path])
         if isinstance(read, Exception):
             assert isinstance(read, InputError), read

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from training import InputError, Model
-from training.datasets import load_predict_inputs
+from training.datasets import load_images, load_predict_inputs
 from training.input_format import InputFormat, default_class_names
 from training.input_stats import InputStats, border_pixels
 
@@ -32,7 +32,7 @@ def save(path, array, mode=None):
 
 def load(path, shape=SHAPE, input_stats=DARK, n_classes=10, **options):
     input_format = InputFormat(shape, default_class_names(n_classes))
-    names, images, labels = load_predict_inputs(path, input_format, input_stats, **options)
+    names, images, labels, _ = load_predict_inputs(path, input_format, input_stats, **options)
     assert images.shape == (len(names), *shape)
     return names, images, labels
 
@@ -123,6 +123,45 @@ def test_colours(tmp_path):
         load(path, (2, 8, 12))
 
 
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize("rule", ["pad", "crop", "stretch"])
+def test_a_model_trained_on_pictures_gets_the_pixels_of_a_test(tmp_path, mode, rule):
+    """Of the same files in class folders, for every size, rule and color."""
+    rng = np.random.default_rng(0)
+    for index, (H, W) in enumerate([(20, 30), (31, 17), (300, 200), (20, 20), (64, 64)]):
+        array = rng.integers(0, 256, (H, W, 3), np.uint8)
+        folder = tmp_path / ("a" if index < 3 else "b")
+        folder.mkdir(exist_ok=True)
+        kind = ("jpg", "png", "webp")[index % 3]
+        save(folder / f"{index}.{kind}", array if mode == "RGB" else array[..., 0])
+    train = load_images(tmp_path, resize=rule)
+    assert len(train.images) == 5
+    stats = InputStats.of(train.images)
+    names, images, _, notes = load_predict_inputs(tmp_path, train.input_format, stats)
+    assert names == ["a/0.jpg", "a/1.png", "a/2.webp", "b/3.jpg", "b/4.png"]
+    assert notes == ()
+    np.testing.assert_array_equal(images, train.images)
+    alone = load_predict_inputs(tmp_path / "a" / "1.png", train.input_format, stats)
+    assert alone.names == ["1.png"]
+    np.testing.assert_array_equal(alone.images[0], train.images[1])
+
+
+def test_pictures_with_colors_are_not_inverted(tmp_path):
+    array = np.full((4, 4, 3), 240, np.uint8)
+    _, images, _ = load(save(tmp_path / "a.png", array), (3, 4, 4), DARK)
+    assert (images == 240).all()
+
+
+def test_damaged_pictures_of_a_folder_are_skipped_and_named(tmp_path):
+    for name in ("a.png", "c.png"):
+        save(tmp_path / name, drawing())
+    (tmp_path / "b.png").write_text("no picture")
+    inputs = load_predict_inputs(tmp_path, InputFormat(SHAPE, ("a", "b")), DARK)
+    assert inputs.names == ["a.png", "c.png"]
+    assert inputs.images.shape == (2, *SHAPE)
+    assert inputs.notes[0].startswith(f"1 of 3 pictures are skipped: {tmp_path}/b.png cannot be")
+
+
 def test_folder_is_sorted_by_numbers(tmp_path):
     for name in ("10.png", "9.PNG", "1.jpg", "a.bmp", "\u00b2.png"):
         save(tmp_path / name, drawing())
@@ -145,9 +184,9 @@ def test_folder_is_sorted_by_numbers(tmp_path):
         ("a.csv", b"9,1,2,3,4\n", r"a\.csv, line 1, column 1: '9' is not a label: there are 3"),
         ("folder", None, "no such file"),
         (
-            "a.webp",
-            b"RIFF\0\0\0",
-            r"a\.webp: is not a CSV file, and its name is not that of a picture \(\.bmp",
+            "a.psd",
+            b"8BPS\0\0\0",
+            r"a\.psd: is not a CSV file, and its name is not that of a picture \(\.bmp",
         ),
     ],
 )
@@ -203,11 +242,20 @@ def test_rows_of_a_given_shape(tmp_path):
 
 def test_statistics_of_the_training_images():
     images = np.zeros((2, 1, 4, 5), np.uint8)
-    images[:, :, 1:-1, 1:-1] = 200
+    images[:, :, 1:-1, 1:-1] = 100
     images[0, 0, 0] = 14  # 5 of the 2 * 14 outermost pixels
     assert border_pixels(images).shape == (2, 1, 14)
-    assert InputStats.of(images) == (0, 200, 2.5)
-    assert InputStats.of(images).background_level == 2.5 / 200
+    assert InputStats.of(images) == (0, 100, 2.5)
+    assert InputStats.of(images).background_level == 2.5 / 100
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_the_range_of_pictures_does_not_depend_on_the_pixels_that_they_have(dtype):
+    images = np.array([3, 128], dtype).reshape(1, 1, 1, 2)
+    assert InputStats.of(images) == (0, 255, 65.5)
+    assert InputStats.of(images - dtype(1)) == (2, 127, 64.5)
+    assert InputStats.of(images.astype(float) * 2) == (6, 256, 131)
+    assert InputStats.of(images.astype(float) - 4) == (-1, 124, 61.5)
     assert InputStats.of(np.full((1, 1, 1, 1), 3.0)) == (3, 3, 3)
 
 

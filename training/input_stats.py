@@ -40,7 +40,7 @@ def check_finite_pixels(images: np.ndarray, name: str, dtype: np.dtype) -> None:
 
 
 class InputStats(NamedTuple):
-    """The smallest and the largest pixel, and the mean of the outermost ones."""
+    """The smallest and the largest pixel that there may be, and the mean of the outermost ones."""
 
     low: float = 0.0
     high: float = 255.0
@@ -48,9 +48,16 @@ class InputStats(NamedTuple):
 
     @classmethod
     def of(cls, images: np.ndarray) -> "InputStats":
-        """Return the statistics of images (N, C, H, W)."""
+        """Return the statistics of images (N, C, H, W).
+
+        If all pixels are from 0 to 255, and one is in the upper half, the smallest and the largest
+        pixel are 0 and 255, whether there are such pixels or not: that is the range of pictures.
+        """
         border = border_pixels(images).mean(dtype=np.float64)
-        return cls(float(images.min()), float(images.max()), float(border))
+        low, high = float(images.min()), float(images.max())
+        if low >= 0 and 127 < high <= 255:
+            low, high = 0.0, 255.0
+        return cls(low, high, float(border))
 
     @property
     def background_level(self) -> float:

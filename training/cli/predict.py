@@ -1,6 +1,7 @@
 """Predict the labels of images with a saved model: run.py --predict."""
 
 import argparse
+import sys
 
 from training.cli.arguments import DEFAULT_MODEL
 from training.cli.model_setup import set_threads
@@ -16,9 +17,11 @@ def predict(args: argparse.Namespace) -> None:
     set_threads(model, args)
     if args.output is not None:
         check_output(args.output, [args.predict, path])
-    names, images, labels = load_predict_inputs(
+    names, images, labels, notes = load_predict_inputs(
         args.predict, model.input_format, model.input_stats, args.image_shape
     )
+    for note in notes:
+        print(note, file=sys.stderr)
     probabilities = model.predict_proba(images)
     predicted = probabilities.argmax(axis=1)
     rows = [

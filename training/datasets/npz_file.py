@@ -14,8 +14,9 @@ from typing import IO
 import numpy as np
 
 from training.datasets.cache import cached, file_state
-from training.datasets.dataset import Dataset, ReadOptions, encode_labels
+from training.datasets.dataset import Dataset, ReadOptions
 from training.datasets.gzip_file import MAX_RATIO, MIN_LIMIT_BYTES
+from training.datasets.labels import encode_classes
 from training.datasets.parts import read_parts
 from training.datasets.resize import fit_images
 from training.errors import InputError
@@ -249,7 +250,7 @@ def _read_part(file: _NpzFile, keys: Keys, options: ReadOptions) -> Dataset:
     images_source, labels_source = (f"{file.path}, {key}" for key in keys)
     pixels, labels = (file.read(key) for key in keys)
     images = _as_pixels(images_source, _arrange(images_source, pixels, options))
-    labels, class_names = encode_labels(
+    labels, class_names = encode_classes(
         labels_source,
         _flatten_labels(labels_source, labels, len(images)),
         _read_class_names(file),

@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from training.datasets.cache import cached, file_state
-from training.datasets.dataset import Dataset, ReadOptions, encode_labels
+from training.datasets.dataset import Dataset, ReadOptions
 from training.datasets.gzip_file import MAX_RATIO, MIN_LIMIT_BYTES
+from training.datasets.labels import encode_classes
 from training.datasets.parts import read_parts
 from training.datasets.pictures import decode_pictures, decoder_version
 from training.errors import InputError
@@ -212,7 +213,7 @@ def _read_part(path: Path, files: Sequence[Path], options: ReadOptions) -> Datas
         values = [value for _, file_values in tables for value in file_values]
         if not values:
             raise InputError(f"{path}: holds no images: it has no rows")
-        labels, class_names = encode_labels(
+        labels, class_names = encode_classes(
             f"{path}, column {columns.label}",
             np.array(values, object if isinstance(values[0], str) else None),
             columns.class_names,

@@ -1,6 +1,7 @@
 """Decode pictures of common formats, and bring them to one size and number of channels."""
 
 import os
+import stat
 import statistics
 import sys
 import warnings
@@ -17,7 +18,6 @@ from tqdm import tqdm
 from training.datasets.dataset import ReadOptions
 from training.datasets.resize import check_pillow, fit_picture, resized_size, to_grey
 from training.errors import InputError
-from training.saving.atomic_file import reject_special_files
 
 # Only formats that Pillow decodes itself. It passes others, such as EPS, to other programs.
 FORMATS = {
@@ -37,6 +37,7 @@ MAX_GREY_SPREAD = 4
 MAX_SKIPPED, MAX_SKIPPED_SHARE = 10, 0.01  # more pictures than both of these are not skipped
 N_NAMED = 5  # skipped pictures that a note names
 DRAFT_RATIO = 2  # a JPEG file is decoded at no less than this multiple of the size needed
+MAX_READ_BYTES = 1 << 24  # larger files are read as the decoder needs them
 TASK_PICTURES = 64  # pictures that a thread decodes before it reports
 GREY_MODES = ("1", "L", "LA", "La")
 ORIENTATION_TAG = 0x0112  # of EXIF
@@ -168,6 +169,13 @@ def decoder_version() -> str:
     return PIL.__version__
 
 
+def printable(text: str) -> str:
+    """Return text without characters that cannot be printed, such as bytes that are not UTF-8."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
 def _known_channels(name: str, options: ReadOptions) -> int | None:
     """Return the number of channels that the options ask for, or None."""
     if options.color is not None:
@@ -272,7 +280,7 @@ def _decode_all(
 
     def decode(index: int) -> _Decoded:
         try:
-            return _decode(_read(read, index), size, resize)
+            return _decode(read(index), size, resize)
         except _DecodingError as error:
             return _Decoded(None, reason=str(error))
 
@@ -296,7 +304,7 @@ def _choose_size(names: Sequence[str], read: Callable[[int], bytes | Path]) -> t
 
     def longer_side(index: int) -> int:
         try:
-            with _open(_read(read, index)) as picture:
+            with _open(read(index)) as picture:
                 return max(picture.size)
         except _DecodingError:
             return 0
@@ -360,19 +368,13 @@ def _is_grey(pixels: np.ndarray) -> bool:
 
 
 # -- one picture ----------------------------------------------------------------------------------
-def _read(read: Callable[[int], bytes | Path], index: int) -> BytesIO | Path:
-    content = read(index)
-    return content if isinstance(content, Path) else BytesIO(content)
-
-
 @contextmanager
-def _open(file: BytesIO | Path) -> Iterator[Any]:
+def _open(content: bytes | Path) -> Iterator[Any]:
     """Open a picture; raise _DecodingError for whatever goes wrong until it is closed."""
     from PIL import Image
 
     try:
-        if isinstance(file, Path):
-            reject_special_files(file)
+        file = _read_file(content) if isinstance(content, Path) else BytesIO(content)
         with Image.open(file, formats=list(FORMATS)) as picture:
             limit = Image.MAX_IMAGE_PIXELS
             # A small file may decode to a picture that fills the memory.
@@ -381,8 +383,6 @@ def _open(file: BytesIO | Path) -> Iterator[Any]:
             yield picture
     except _DecodingError:
         raise
-    except InputError:
-        raise _DecodingError("is a pipe or a device: give a file") from None
     except FileNotFoundError:
         raise _DecodingError("no such file: give a picture, a folder or a CSV file") from None
     except Image.DecompressionBombError:
@@ -392,12 +392,23 @@ def _open(file: BytesIO | Path) -> Iterator[Any]:
             f"cannot be read as a picture: it is none of {', '.join(FORMATS)}, or is damaged"
         ) from None
     except Exception as error:  # decoders raise many types for a damaged file
-        raise _DecodingError(f"cannot be read as a picture: {error}") from None
+        raise _DecodingError(f"cannot be read as a picture: {printable(str(error))}") from None
 
 
-def _decode(file: BytesIO | Path, size: tuple[int, int] | None, rule: str) -> _Decoded:
+def _read_file(path: Path) -> BytesIO | Path:
+    """Return the content of a file, or its path if it is large.
 
-    with _open(file) as picture:
+    A file that is read at once gives threads fewer occasions to wait for each other.
+    """
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise _DecodingError("is a pipe or a device: give a file")
+    return BytesIO(path.read_bytes()) if status.st_size <= MAX_READ_BYTES else path
+
+
+def _decode(content: bytes | Path, size: tuple[int, int] | None, rule: str) -> _Decoded:
+    """Return a picture in a size, or in its own if that is None."""
+    with _open(content) as picture:
         full_size = None
         if picture.format in ("JPEG", "MPO") and size is not None:
             full_size = _reduce_jpeg(picture, size, rule)
