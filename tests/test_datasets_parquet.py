@@ -159,6 +159,19 @@ def test_skips_few_images_that_cannot_be_decoded(tmp_path):
     assert any("a.parquet, row 4" in note for note in dataset.notes)
 
 
+def test_same_as_folder_and_npz(tmp_path):
+    order = np.argsort(LABELS, kind="stable")  # that of a folder
+    for n, index in enumerate(order):
+        folder = tmp_path / "pictures" / NAMES[LABELS[index]]
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{n}.png").write_bytes(ENCODED[index])
+    labels = np.array(LABELS)[order]
+    np.savez(tmp_path / "a.npz", images=IMAGES[order], labels=labels, class_names=NAMES)
+    path = write(tmp_path, {"img": [STRUCTS[n] for n in order], "label": labels}, FEATURES)
+    for source in (tmp_path / "pictures", tmp_path / "a.npz", path):
+        assert_is(load_images(source), IMAGES[order], labels)
+
+
 # -- columns --------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("columns", "features"),
