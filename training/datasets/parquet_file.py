@@ -299,7 +299,7 @@ def _image_bytes(array: Any) -> list[bytes | None]:
     import pyarrow
 
     if pyarrow.types.is_struct(array.type):
-        array = array.flatten()[array.type.get_field_index("bytes")]
+        array = array.field("bytes")
     return array.to_pylist()
 
 
