@@ -54,7 +54,7 @@ def load_data(args: argparse.Namespace, like: InputFormat | None = None) -> Data
 
 
 def read_images(
-    args: argparse.Namespace, path: Path, like: InputFormat | None, part: str = "training"
+    args: argparse.Namespace, path: Path, like: InputFormat | None, part: str = "train"
 ) -> Dataset:
     """Return the images of a path, read as the flags say; see `load_images`."""
     return load_images(

@@ -30,6 +30,8 @@ class ReadOptions(NamedTuple):
         Name, or position from 1, of the column of labels in a CSV file.
     like : InputFormat, optional
         What the model expects that the images are for. None for training images, which decide it.
+    part : "train" or "test", optional
+        The part of a source that is already split. None: "train", or "test" with `like`.
     """
 
     image_size: tuple[int, int] | None = None
@@ -38,6 +40,7 @@ class ReadOptions(NamedTuple):
     image_shape: tuple[int, int, int] | None = None
     label_column: str | None = None
     like: InputFormat | None = None
+    part: str | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,52 +1,38 @@
-"""Download MNIST and two data sets of the same form from their public mirrors."""
+"""Download the files of a data set from public mirrors, each checked by its SHA-256."""
 
+import hashlib
+import os
 import sys
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import IO, NamedTuple
 
-FILES = (
-    "train-images-idx3-ubyte.gz",
-    "train-labels-idx1-ubyte.gz",
-    "t10k-images-idx3-ubyte.gz",
-    "t10k-labels-idx1-ubyte.gz",
-)
-# The second mirror of Fashion-MNIST is the one that Keras uses. KMNIST has one mirror.
-MIRRORS = {
-    "mnist": (
-        "https://ossci-datasets.s3.amazonaws.com/mnist/",
-        "https://storage.googleapis.com/cvdf-datasets/mnist/",
-    ),
-    "fashion-mnist": (
-        "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/",
-        "https://storage.googleapis.com/tensorflow/tf-keras-datasets/",
-    ),
-    "kmnist": ("https://codh.rois.ac.jp/kmnist/dataset/kmnist/",),
-}
-# SHA-256 of each of FILES as its authors published it.
-CHECKSUMS = {
-    "mnist": (
-        "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
-        "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
-        "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
-        "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
-    ),
-    "fashion-mnist": (
-        "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
-        "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
-        "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
-        "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
-    ),
-    "kmnist": (
-        "51467d22d8cc72929e2a028a0428f2086b092bb31cfb79c69cc0a90ce135fde4",
-        "e38f9ebcd0f3ebcdec7fc8eabdcdaef93bb0df8ea12bee65224341c8183d8e17",
-        "edd7a857845ad6bb1d0ba43fe7e794d164fe2dce499a1694695a792adfac43c5",
-        "20bb9a0ef54c7db3efc55a92eef5582c109615df22683c380526788f98e42a1c",
-    ),
-}
 TIMEOUT_SECONDS = (5, 15)  # to connect, and between two packets
+BLOCK_BYTES = 1 << 20
 
 
 class DownloadError(OSError):
-    """All mirrors failed. The message names each, why, and where to put the files by hand."""
+    """All sources failed. The message names each, why, and where to put the files by hand."""
+
+
+class Archive(NamedTuple):
+    """A .zip or .tar.gz file on the network with all files of a data set in one folder.
+
+    Attributes
+    ----------
+    url : str
+    sha256 : str
+        SHA-256 of the archive.
+    folder : str
+        Path in the archive of the folder with the files.
+    """
+
+    url: str
+    sha256: str
+    folder: str
 
 
 def _root_cause(error: BaseException) -> BaseException:
@@ -61,8 +47,8 @@ def cache_directory() -> Path:
     return Path(pooch.os_cache("cnn"))
 
 
-def download(name: str) -> Path:
-    """Download the four files of a data set into the cache, from the first mirror that works.
+def download(name: str, checksums: Mapping[str, str], sources: Sequence[str | Archive]) -> Path:
+    """Download the files of a data set into the cache, from the first source that works.
 
     A file gets its final name after its checksum was verified. A file that is there with the right
     checksum is not downloaded again.
@@ -70,7 +56,11 @@ def download(name: str) -> Path:
     Parameters
     ----------
     name : str
-        A key of `MIRRORS`.
+        Name of the data set, and of the folder in the cache.
+    checksums : mapping of str to str
+        SHA-256 of each file, by its name.
+    sources : sequence of str or Archive
+        A string is the URL of a folder that has all files; it ends with a slash.
 
     Returns
     -------
@@ -80,30 +70,88 @@ def download(name: str) -> Path:
     Raises
     ------
     DownloadError
-        Every mirror failed, or the cache cannot be written to.
+        Every source failed, or the cache cannot be written to.
     """
-    import pooch  # takes 0.1 s, and is rarely needed
-
-    pooch.get_logger().setLevel("WARNING")  # the progress bar is enough
     folder = cache_directory() / name
-    downloader = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=TIMEOUT_SECONDS)
     failures = []
-    for mirror in MIRRORS[name]:
+    for source in sources:
         try:
-            for file, checksum in zip(FILES, CHECKSUMS[name], strict=True):
-                pooch.retrieve(
-                    mirror + file, f"sha256:{checksum}", file, folder, downloader=downloader
-                )
+            if isinstance(source, Archive):
+                _download_archive(source, checksums, folder)
+            else:
+                for file, checksum in checksums.items():
+                    _retrieve(source + file, checksum, folder)
             return folder
-        except (OSError, ValueError) as error:  # the errors of requests are OSErrors
-            failures.append(f"  {mirror}: {_root_cause(error)}")
+        except (OSError, ValueError, EOFError, tarfile.TarError, zipfile.BadZipFile) as error:
+            # The errors of requests are OSErrors.
+            url = source.url if isinstance(source, Archive) else source
+            failures.append(f"  {url}: {_root_cause(error)}")
+    unpack = any(isinstance(source, Archive) for source in sources)
     raise DownloadError(
         "\n".join(
             [
                 f"cannot download {name} into {folder}:",
                 *failures,
-                f"Download {', '.join(FILES)} by hand into that directory, or into one that "
-                "--data_dir or CNN_DATA_DIR names. mnist-5k needs no network.",
+                f"Download {', '.join(checksums)} by hand into that directory, or into one that "
+                f"--data_dir or CNN_DATA_DIR names{' (unpack the archive there)' * unpack}. "
+                "mnist-5k needs no network.",
             ]
         )
     )
+
+
+def _retrieve(url: str, checksum: str, folder: Path) -> Path:
+    """Download one file, unless it is there with the right checksum."""
+    import pooch  # takes 0.1 s, and is rarely needed
+
+    pooch.get_logger().setLevel("WARNING")  # the progress bar is enough
+    downloader = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=TIMEOUT_SECONDS)
+    name = url.rpartition("/")[2]
+    return Path(pooch.retrieve(url, f"sha256:{checksum}", name, folder, downloader=downloader))
+
+
+def _download_archive(archive: Archive, checksums: Mapping[str, str], folder: Path) -> None:
+    """Download an archive, copy the files out of it, and delete it."""
+    path = _retrieve(archive.url, archive.sha256, folder)
+    missing = {f"{archive.folder}/{file}": file for file in checksums}
+    for member, stream in _open_members(path, missing):
+        file = missing.pop(member)
+        _copy(stream, folder / file, checksums[file])
+    if missing:
+        raise ValueError(f"the archive lacks {', '.join(missing)}")
+    path.unlink(missing_ok=True)
+
+
+def _open_members(path: Path, names: Mapping[str, str]) -> Iterator[tuple[str, IO[bytes]]]:
+    """Yield those members of an archive that are plain files and have one of the names, opened.
+
+    Nothing is extracted to a path that the archive names, and links in it are not followed.
+    """
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as zip_file:
+            for info in zip_file.infolist():
+                if info.filename in names:
+                    yield info.filename, zip_file.open(info)
+    else:
+        with tarfile.open(path, "r:gz") as tar_file:
+            for member in tar_file:
+                stream = tar_file.extractfile(member) if member.isreg() else None
+                if stream is not None and member.name in names:
+                    yield member.name, stream
+
+
+def _copy(stream: IO[bytes], path: Path, checksum: str) -> None:
+    """Write a stream to a file, which gets its name after its checksum was verified."""
+    sha256 = hashlib.sha256()
+    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
+    try:
+        with open(handle, "wb") as file:
+            while block := stream.read(BLOCK_BYTES):
+                sha256.update(block)
+                file.write(block)
+        if sha256.hexdigest() != checksum:
+            raise ValueError(f"SHA-256 hash of {path.name} in the archive does not match")
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

@@ -38,24 +38,36 @@ def read_idx(path: Path, options: ReadOptions) -> Dataset:
     LeCun, Cortes and Burges, "The MNIST database of handwritten digits", whose end describes the
     format.
     """
-    images = _read_bytes(path, IMAGES_MAGICS, "images")
-    if images.ndim == 3:
-        images = images[:, np.newaxis]
+    labels_path = _labels_path(path)
+    images, numbers = read_idx_arrays(path, labels_path)
     image_shape, like = options.image_shape, options.like
     if image_shape is not None and images.shape[1:] != tuple(image_shape):
         raise InputError(
             f"{path}: holds images of C,H,W = {_join(images.shape[1:], ',')}, and "
             f"--image_shape is {_join(image_shape, ',')}: an IDX file needs no --image_shape"
         )
-    labels_path = _labels_path(path)
+    labels, class_names = encode_numbers(str(labels_path), numbers, like and like.class_names)
+    return Dataset(images, labels, class_names, str(path))
+
+
+def read_idx_arrays(path: Path, labels_path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Return the images (N, C, H, W) and the labels (N,) of a pair of IDX files, both uint8.
+
+    Raises
+    ------
+    InputError
+        As `read_idx`, but for the meaning of the labels.
+    """
+    images = _read_bytes(path, IMAGES_MAGICS, "images")
+    if images.ndim == 3:
+        images = images[:, np.newaxis]
     numbers = _read_bytes(labels_path, (LABELS_MAGIC,), "labels")
     if len(numbers) != len(images):
         raise InputError(
             f"{labels_path}: holds {len(numbers)} labels for the {len(images)} images of {path}: "
             "the two files must come from the same data set"
         )
-    labels, class_names = encode_numbers(str(labels_path), numbers, like and like.class_names)
-    return Dataset(images, labels, class_names, str(path))
+    return images, numbers
 
 
 def _labels_path(path: Path) -> Path:

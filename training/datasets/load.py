@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from training.datasets.cache import cached, file_state
@@ -10,8 +11,12 @@ from training.datasets.dataset import Dataset, ReadOptions
 from training.datasets.folder import read_folder, reject_zipped_pictures
 from training.datasets.gzip_file import open_maybe_gzip
 from training.datasets.idx_file import read_idx
+from training.datasets.npz_file import is_npz, read_npz
+from training.datasets.parquet_file import is_parquet_folder, read_parquet
 from training.datasets.resize import fit_images
 from training.input_format import InputFormat
+
+Reader = Callable[[Path, ReadOptions], Dataset]
 
 
 def load_images(
@@ -23,9 +28,9 @@ def load_images(
     image_shape: tuple[int, int, int] | None = None,
     label_column: str | None = None,
     like: InputFormat | None = None,
-    part: str = "training",
+    part: str | None = None,
 ) -> Dataset:
-    """Load images from a folder of pictures, or from a CSV or IDX file.
+    """Load images from a folder of pictures, or from a CSV, IDX, .npz or Parquet file.
 
     The content of a file decides the format, not its name. What takes long to read is kept in the
     user's cache, see `training.datasets.cache`.
@@ -33,8 +38,9 @@ def load_images(
     Parameters
     ----------
     path : str or path
-        A folder with a folder of pictures for each class, see `read_folder`; a CSV file; or the
-        images of a pair of IDX files. Files may be gzip-compressed.
+        A folder with a folder of pictures for each class, see `read_folder`; a CSV file, or the
+        images of a pair of IDX files, either of which may be gzip-compressed; an .npz file, see
+        `read_npz`; a Parquet file or a folder of these, see `read_parquet`.
     image_size : int or (H, W), optional
         Size that all images are brought to. By default, that of `like`, or as the images decide.
     color : "grey" or "rgb", optional
@@ -46,13 +52,13 @@ def load_images(
         Shape of the images in a file that holds only their pixels, such as CSV. By default, they
         are square and have one channel, or have the shape of `like`.
     label_column : str, optional
-        Name, or position from 1, of the column of labels in a CSV file.
+        Name, or position from 1, of the column of labels in a CSV or Parquet file.
     like : InputFormat, optional
         What the model expects that the images are for; see `Model.input_format`. Without it they
         are training images: they decide the classes, of which there must be two or more.
-
-    part : "training" or "test"
-        The part to return of a source that is already split into parts.
+    part : "train" or "test", optional
+        The part to return of a source that is already split into parts. By default, "train", or
+        "test" with `like`.
 
     Returns
     -------
@@ -65,17 +71,44 @@ def load_images(
     """
     path = Path(path)
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
-    options = ReadOptions(size, color, resize, image_shape, label_column, like)
+    options = ReadOptions(size, color, resize, image_shape, label_column, like, part)
+    return _choose_reader(path)(path, options)
+
+
+def _choose_reader(path: Path) -> Reader:
     if path.is_dir():
-        return read_folder(path, options)
+        return read_parquet if is_parquet_folder(path) else read_folder
     with open_maybe_gzip(path) as stream:
-        start = stream.read(2)
-    if start == b"\0\0":
-        return fit_images(read_idx(path, options), options)
-    if start == b"PK":
-        reject_zipped_pictures(path)
+        start = stream.read(8)
+    for magic, suffix, read in FILE_FORMATS:
+        if start.startswith(magic) or path.suffix.lower() == suffix:
+            return read
+    return _read_csv
+
+
+def _read_idx(path: Path, options: ReadOptions) -> Dataset:
+    return fit_images(read_idx(path, options), options)
+
+
+def _read_zip(path: Path, options: ReadOptions) -> Dataset:
+    if is_npz(path):
+        return read_npz(path, options)
+    reject_zipped_pictures(path)
+    return _read_csv(path, options)
+
+
+def _read_csv(path: Path, options: ReadOptions) -> Dataset:
     identity = "csv", str(path.resolve()), options
     dataset = cached(
         identity, file_state(path), lambda: fit_images(read_csv(path, options), options)
     )
     return dataclasses.replace(dataset, source=str(path))
+
+
+# How files of a format begin, how the name of a damaged one ends, and its reader: others are CSV.
+FILE_FORMATS: tuple[tuple[bytes, str, Reader], ...] = (
+    (b"\0\0", ".idx3-ubyte", _read_idx),
+    (b"PAR1", ".parquet", read_parquet),
+    (b"PK\3\4", ".npz", _read_zip),
+    (b"\x93NUMPY", ".npy", read_npz),  # which says that it is no archive
+)

@@ -3,24 +3,15 @@
 import os
 from pathlib import Path
 
-from training.datasets import bundled
-from training.datasets.dataset import Dataset
-from training.datasets.download import FILES, MIRRORS, cache_directory, download
-from training.datasets.load import load_images
-from training.errors import InputError
-from training.input_format import InputFormat, default_class_names
+import numpy as np
 
-DATASET_NAMES = (*MIRRORS, "mnist-5k")
-CLASS_NAMES = {
-    "mnist": default_class_names(10),
-    "fashion-mnist": (
-        *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
-        *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
-    ),
-    "kmnist": ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
-}
-TRAIN_SHAPE = (60_000, 1, 28, 28)
-TEST_SHAPE = (10_000, 1, 28, 28)
+from training.datasets import bundled
+from training.datasets.catalog import DATASETS, NamedDataset, Part
+from training.datasets.dataset import Dataset, list_names
+from training.datasets.download import Archive, cache_directory, download
+from training.errors import InputError
+
+DATASET_NAMES = (*DATASETS, "mnist-5k")
 
 
 def load_dataset(name: str, data_dir: str | os.PathLike | None = None) -> tuple[Dataset, Dataset]:
@@ -28,7 +19,8 @@ def load_dataset(name: str, data_dir: str | os.PathLike | None = None) -> tuple[
 
     The directories searched are `data_dir`, the one that the environment variable CNN_DATA_DIR
     names, this program's folder data, and the user's cache. In each of them, the files may be in a
-    folder of the data set's name. All four must be in one folder, each compressed (.gz) or not.
+    folder of the data set's name, or in the folder that its archive has. All of them must be in one
+    folder, each compressed (.gz) or not.
 
     Parameters
     ----------
@@ -40,7 +32,9 @@ def load_dataset(name: str, data_dir: str | os.PathLike | None = None) -> tuple[
     Returns
     -------
     train, test : Dataset
-        60,000 and 10,000 images; 4,000 and 1,000 for ``mnist-5k``.
+        60,000 and 10,000 images of ``mnist``, ``fashion-mnist`` and ``kmnist``; 124,800 and 20,800
+        of ``emnist-letters``; 112,800 and 18,800 of ``emnist-balanced``; 50,000 and 10,000 of
+        ``cifar10``; 4,000 and 1,000 of ``mnist-5k``.
 
     Raises
     ------
@@ -53,11 +47,9 @@ def load_dataset(name: str, data_dir: str | os.PathLike | None = None) -> tuple[
         raise InputError(f"no data set is called {name!r}: choose {', '.join(DATASET_NAMES)}")
     if name == "mnist-5k":
         return bundled.load_mnist_5k()
-    folder = _find(name, data_dir) or download(name)
-    return (
-        _load_part(folder, FILES[0], TRAIN_SHAPE, CLASS_NAMES[name]),
-        _load_part(folder, FILES[2], TEST_SHAPE, CLASS_NAMES[name]),
-    )
+    dataset = DATASETS[name]
+    folder = _find(name, data_dir) or download(name, dataset.checksums, dataset.sources)
+    return _load_part(folder, dataset, dataset.train), _load_part(folder, dataset, dataset.test)
 
 
 def _find(name: str, data_dir: str | os.PathLike | None) -> Path | None:
@@ -69,14 +61,16 @@ def _find(name: str, data_dir: str | os.PathLike | None) -> Path | None:
     if os.environ.get("CNN_DATA_DIR"):
         directories.append(Path(os.environ["CNN_DATA_DIR"]).expanduser())
     directories += [bundled.PATH.parent, cache_directory()]
+    dataset = DATASETS[name]
+    unpacked = {source.folder for source in dataset.sources if isinstance(source, Archive)}
     for directory in directories:
         folders = [directory / name]
-        # The three data sets have the same file names: files in a folder called mnist must not be
+        # Three data sets have the same file names: files in a folder called mnist must not be
         # loaded as kmnist.
-        if directory.name not in MIRRORS or directory.name == name:
+        if directory.name not in DATASETS or directory.name == name:
             folders.append(directory)
-        for folder in folders:
-            if all(_find_file(folder, file) for file in FILES):
+        for folder in [folder / inner for folder in folders for inner in (".", *unpacked)]:
+            if all(_find_file(folder, file) for file in dataset.checksums):
                 return folder
     return None
 
@@ -86,14 +80,19 @@ def _find_file(folder: Path, name: str) -> Path | None:
     return next((path for path in candidates if path.is_file()), None)
 
 
-def _load_part(
-    folder: Path, name: str, shape: tuple[int, int, int, int], class_names: tuple[str, ...]
-) -> Dataset:
-    path = _find_file(folder, name) or folder / name
-    part = load_images(path, like=InputFormat(shape[1:], class_names))
-    if part.images.shape != shape:
+def _load_part(folder: Path, dataset: NamedDataset, part: Part) -> Dataset:
+    paths = [_find_file(folder, file) or folder / file for file in part.checksums]
+    images, numbers = dataset.read(paths)
+    names = dataset.class_names
+    if images.shape != part.shape:
         raise InputError(
-            f"{path}: has images of N,C,H,W = {part.images.shape}, and those of the data set are "
-            f"{shape}: move the file away, or load it by its path"
+            f"{paths[0]}: has images of N,C,H,W = {images.shape}, and those of the data set are "
+            f"{part.shape}: move the file away, or load it by its path"
         )
-    return part
+    labels = numbers.astype(np.int64)
+    if labels.min() < 0 or labels.max() >= len(names):
+        raise InputError(
+            f"{paths[-1]}: has a label of none of the {len(names)} classes ({list_names(names)}): "
+            "move the file away, or load it by its path"
+        )
+    return Dataset(images, labels, names, str(paths[0]))
