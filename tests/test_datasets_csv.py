@@ -670,6 +670,7 @@ def test_rejects_a_decompression_bomb(tmp_path, monkeypatch, name, content):
     bomb = gzip.compress(content * ((2 << 20) // len(content)))
     if name.startswith("images-idx"):
         bomb = gzip.compress(content + bytes(2 << 20))
+        (tmp_path / "labels-idx1-ubyte").touch()
     path = tmp_path / f"{name}.gz"
     path.write_bytes(bomb)
     with pytest.raises(InputError, match=rf"^{path}: decompresses to more than 200 times its size"):
