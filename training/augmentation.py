@@ -206,7 +206,9 @@ def _check_share(share: float, name: str, largest: float) -> float:
 class PhotoAugmenter(Augmenter):
     """Changes photos: mirrors, shifts and recolors them, and covers a box.
 
-    The defaults are mild, for runs of some ten epochs.
+    This is for networks that learn the training images by heart. The `small` network does not, in
+    15 epochs on CIFAR-10: validation accuracy is 70.3 % with shifts, 71.4 % with shifts and flips,
+    70.5 % with changes of color as well, and 69.5 % with the box, too (one seed).
 
     Parameters
     ----------
