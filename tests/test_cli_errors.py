@@ -32,7 +32,7 @@ def unknown(input_shape, classes, **options):
     ("arguments", "message"),
     [
         (["--train_data", "none.csv"], "none.csv"),
-        (["--train_data", "."], "directory"),
+        (["--train_data", "."], "no pictures"),
         (["--train_data", "text.csv"], "text.csv"),
         (["--train_data", "train.csv", "--dataset", "mnist"], "give one"),
         (["--test", "--train_data", "train.csv"], "--test_data"),

@@ -159,7 +159,7 @@ def test_damaged_pictures_of_a_folder_are_skipped_and_named(tmp_path):
     inputs = load_predict_inputs(tmp_path, InputFormat(SHAPE, ("a", "b")), DARK)
     assert inputs.names == ["a.png", "c.png"]
     assert inputs.images.shape == (2, *SHAPE)
-    assert inputs.notes[0].startswith(f"1 of 3 pictures are skipped: {tmp_path}/b.png cannot be")
+    assert inputs.notes[0].startswith(f"skipped 1 of 3 pictures: {tmp_path}/b.png cannot be")
 
 
 def test_folder_is_sorted_by_numbers(tmp_path):
