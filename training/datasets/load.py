@@ -89,6 +89,6 @@ def load_images(
 def _check_size(size: Any) -> tuple[int, int]:
     """Return the numbers of rows and columns from one number or two."""
     pair = tuple(size) if isinstance(size, Sequence) else (size, size)
-    if len(pair) != 2 or not all(isinstance(n, Integral) and n > 0 for n in pair):
+    if len(pair) != 2 or not all(isinstance(n, Integral) and int(n) > 0 for n in pair):
         raise InputError(f"image_size must be a whole number above 0, or two (H, W), got {size!r}")
     return int(pair[0]), int(pair[1])
