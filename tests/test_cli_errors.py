@@ -32,7 +32,7 @@ def unknown(input_shape, classes, **options):
     ("arguments", "message"),
     [
         (["--train_data", "none.csv"], "none.csv"),
-        (["--train_data", "."], "directory"),
+        (["--train_data", "."], "no pictures"),
         (["--train_data", "text.csv"], "text.csv"),
         (["--train_data", "train.csv", "--dataset", "mnist"], "give one"),
         (["--test", "--train_data", "train.csv"], "--test_data"),
@@ -73,7 +73,10 @@ def unknown(input_shape, classes, **options):
         ),
         (["--clip_norm", "0"], "--clip_norm: must be a number above 0"),
         (["--patience", "0"], "--patience: must be a whole number from 1"),
-        (["--arch", "huge"], "--arch: must be tiny, small, wide, large or path/to/file.py:"),
+        (
+            ["--arch", "huge"],
+            "--arch: must be tiny, small, wide, large, resnet, mobile or path/to/file.py:",
+        ),
         (["--arch", "gone.py:net"], "there is no file 'gone.py'"),
         (["--arch", "train.csv:net"], "'train.csv' cannot be run: NameError"),
         (["--arch", "net.py:other"], "has no function 'other'"),
@@ -106,7 +109,10 @@ def unknown(input_shape, classes, **options):
         (["--predict", "a.png", "--epochs", "3"], "--epochs is for training, and --predict does"),
         (["--image_shape", "1,28,28"], "--image_shape is for a CSV file"),
         (["--train_data", "train.csv", "--data_dir", "."], "--data_dir is for a --dataset"),
-        (["--arch", ""], "--arch: must be tiny, small, wide, large or path/to/file.py:function"),
+        (
+            ["--arch", ""],
+            "--arch: must be tiny, small, wide, large, resnet, mobile or path/to/file.py:function",
+        ),
     ],
 )
 def test_wrong_input_is_reported_in_one_message(cli, tmp_path, csv_files, arguments, message):

@@ -88,7 +88,7 @@ def test_other_files_are_ignored_and_empty_classes_named(tmp_path):
     data = load_images(tmp_path)
     assert data.class_names == ("cat", "dog")
     assert data.notes[1:] == (
-        "2 files are not named as pictures and are ignored: cat/b.txt, fish/c.json",
+        "ignored 2 files whose names are not those of pictures: cat/b.txt, fish/c.json",
         "class folders without pictures: empty, fish",
     )
 
@@ -100,7 +100,7 @@ def test_damaged_pictures_are_skipped_and_named(tmp_path):
     data = load_images(tmp_path)
     assert levels(data) == [10, 20, 30]
     assert data.labels.tolist() == [0, 0, 1]
-    assert data.notes[-1].startswith(f"2 of 5 pictures are skipped: {tmp_path}/cat/aa.jpg cannot")
+    assert data.notes[-1].startswith(f"skipped 2 of 5 pictures: {tmp_path}/cat/aa.jpg cannot")
     assert f"{tmp_path}/dog/link.png no such file" in data.notes[-1]
 
 
@@ -121,6 +121,22 @@ def test_options(tmp_path):
     assert data.images.shape == (3, 3, 8, 8)
     assert data.resize == "crop"
     assert load_images(tmp_path, (2, 3)).images.shape == (3, 1, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"image_size": 0}, "image_size must be a whole number above 0, or two"),
+        ({"image_size": (3, 4, 5)}, "image_size must be"),
+        ({"image_size": (3, 4.5)}, "image_size must be"),
+        ({"image_size": "big"}, "image_size must be"),
+        ({"color": "gray"}, "color must be grey or rgb, got 'gray'"),
+        ({"resize": "fit"}, "resize must be one of pad, crop, stretch, got 'fit'"),
+    ],
+)
+def test_rejects_wrong_options(tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        load_images(two_classes(tmp_path), **options)
 
 
 # -- test images ----------------------------------------------------------------------------------
@@ -170,7 +186,7 @@ def test_test_pictures_without_classes_are_not_read(tmp_path):
     data = load_images(tmp_path)
     assert data.test is None
     assert "test has no class folders and is not read" in data.notes
-    with pytest.raises(InputError, match=r"test: has 1 pictures and no folders"):
+    with pytest.raises(InputError, match=r"test: has pictures \(1\) and no folders"):
         load_images(tmp_path, like=data.input_format)
 
 
@@ -211,7 +227,9 @@ def test_rejects_a_folder_without_pictures(tmp_path):
 
 def test_rejects_pictures_beside_the_class_folders(tmp_path):
     save(tmp_path / "x.png")
-    with pytest.raises(InputError, match="has 1 pictures and no folders: it must have a folder"):
+    with pytest.raises(
+        InputError, match=r"has pictures \(1\) and no folders: it must have a folder"
+    ):
         load_images(tmp_path)
     two_classes(tmp_path)
     with pytest.raises(InputError, match=r"beside the class folders, such as x\.png \(1 in all\)"):

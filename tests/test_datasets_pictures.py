@@ -130,7 +130,7 @@ def test_transparency_is_laid_on_white(kind):
     want = COLORS.copy()
     want[:2] = 255
     np.testing.assert_array_equal(read.images[0].transpose(1, 2, 0), want)
-    assert "transparent pixels of 1 pictures are laid on white" in read.notes
+    assert "transparent pixels are laid on white (pictures with some: 1)" in read.notes
 
 
 def test_transparent_color_of_a_palette_and_of_grey_is_laid_on_white():
@@ -343,7 +343,7 @@ def test_a_few_pictures_are_skipped_and_named():
     assert read.images.shape == (18, 1, 6, 5)  # the damaged picture does not decide the color
     assert sorted(read.skipped) == [4, 9]
     note = read.notes[-1]
-    assert note.startswith("2 of 20 pictures are skipped: 4.png cannot be read as a picture: ")
+    assert note.startswith("skipped 2 of 20 pictures: 4.png cannot be read as a picture: ")
     assert "9.png" in note
 
 

@@ -160,7 +160,7 @@ def test_damaged_pictures_of_a_folder_are_skipped_and_named(tmp_path):
     inputs = load_predict_inputs(tmp_path, InputFormat(SHAPE, ("a", "b")), DARK)
     assert inputs.names == ["a.png", "c.png"]
     assert inputs.images.shape == (2, *SHAPE)
-    assert inputs.notes[0].startswith(f"1 of 3 pictures are skipped: {tmp_path}/b.png cannot be")
+    assert inputs.notes[0].startswith(f"skipped 1 of 3 pictures: {tmp_path}/b.png cannot be")
 
 
 def test_folder_is_sorted_by_numbers(tmp_path):
@@ -302,7 +302,7 @@ def test_text_labels_of_a_model(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("1,2,3,4,label\n9,9,9,9,dog\n8,8,8,8,cat\n")
     input_format = InputFormat((1, 2, 2), ("cat", "dog"))
-    names, images, labels = load_predict_inputs(path, input_format, DARK)
+    names, images, labels, _ = load_predict_inputs(path, input_format, DARK)
     assert names == ["1", "2"]
     np.testing.assert_array_equal(labels, [1, 0])
     np.testing.assert_array_equal(images[:, 0, 0, 0], [9, 8])

@@ -134,7 +134,7 @@ def _read_classes(path: Path, options: ReadOptions) -> Dataset:
         [f"{folders[name]}/{file}" for name in sorted(listings) for file in listings[name].others],
     )
     labels = np.repeat(
-        [class_names.index(name) for name in names],
+        np.array([class_names.index(name) for name in names], np.int64),
         [len(listings[name].pictures) for name in names],
     )
 
@@ -161,7 +161,7 @@ def _find_class_folders(path: Path) -> dict[str, str]:
             f"({len(pictures):,} in all): move them into the folder of their class, or away"
         )
     if not folders:
-        content = f"{len(pictures):,} pictures and no folders" if pictures else "no pictures"
+        content = f"pictures ({len(pictures):,}) and no folders" if pictures else "no pictures"
         raise InputError(f"{path}: has {content}: it must have a folder of pictures for each class")
     by_lower_case: dict[str, str] = {}
     classes = {}
@@ -231,7 +231,7 @@ def _describe_ignored(files: Sequence[str]) -> list[str]:
     if not files:
         return []
     named = ", ".join(map(printable, files[:N_NAMED])) + (", ..." if len(files) > N_NAMED else "")
-    return [f"{len(files):,} files are not named as pictures and are ignored: {named}"]
+    return [f"ignored {len(files):,} files whose names are not those of pictures: {named}"]
 
 
 # -- files and folders ----------------------------------------------------------------------------

@@ -2,19 +2,22 @@
 
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from numbers import Integral
 from pathlib import Path
+from typing import Any
 
 from training.datasets.cache import cached, file_state
 from training.datasets.csv_file import read_csv
-from training.datasets.dataset import Dataset, ReadOptions
+from training.datasets.dataset import COLORS, Dataset, ReadOptions
 from training.datasets.folder import read_folder, reject_zipped_pictures
 from training.datasets.gzip_file import open_maybe_gzip
 from training.datasets.idx_file import read_idx
 from training.datasets.npz_file import is_npz, read_npz
 from training.datasets.parquet_file import is_parquet_folder, read_parquet
 from training.datasets.resize import fit_images
-from training.input_format import InputFormat
+from training.errors import InputError
+from training.input_format import InputFormat, check_resize
 
 Reader = Callable[[Path, ReadOptions], Dataset]
 
@@ -67,10 +70,17 @@ def load_images(
     Raises
     ------
     InputError
-        A file is missing or wrong. The message names the file, and the line where there is one.
+        An argument is wrong, or a file is missing or wrong. The message names the file, and the
+        line where there is one.
     """
     path = Path(path)
-    size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    size = None if image_size is None else _check_size(image_size)
+    if color not in (None, *COLORS):
+        raise InputError(f"color must be {' or '.join(COLORS)}, got {color!r}")
+    if resize is not None:
+        check_resize(resize)
+    if part not in (None, "train", "test"):
+        raise InputError(f"part must be train or test, got {part!r}")
     options = ReadOptions(size, color, resize, image_shape, label_column, like, part)
     return _choose_reader(path)(path, options)
 
@@ -103,6 +113,14 @@ def _read_csv(path: Path, options: ReadOptions) -> Dataset:
         identity, file_state(path), lambda: fit_images(read_csv(path, options), options)
     )
     return dataclasses.replace(dataset, source=str(path))
+
+
+def _check_size(size: Any) -> tuple[int, int]:
+    """Return the numbers of rows and columns from one number or two."""
+    pair = tuple(size) if isinstance(size, Sequence) else (size, size)
+    if len(pair) != 2 or not all(isinstance(n, Integral) and int(n) > 0 for n in pair):
+        raise InputError(f"image_size must be a whole number above 0, or two (H, W), got {size!r}")
+    return int(pair[0]), int(pair[1])
 
 
 # How files of a format begin, how the name of a damaged one ends, and its reader: others are CSV.

@@ -154,7 +154,9 @@ def decode_pictures(
     if results.color_note:
         notes.append(results.color_note)
     if results.n_transparent:
-        notes.append(f"transparent pixels of {results.n_transparent:,} pictures are laid on white")
+        notes.append(
+            f"transparent pixels are laid on white (pictures with some: {results.n_transparent:,})"
+        )
     notes += _check_skipped(names, results.reasons)
     if len(decoded) < len(names):
         images = images[decoded]
@@ -353,7 +355,7 @@ def _check_skipped(names: Sequence[str], reasons: list[str]) -> list[str]:
         )
     named = "; ".join(f"{names[index]} {reasons[index]}" for index in skipped[:N_NAMED])
     more = f"; and {len(skipped) - N_NAMED} more" if len(skipped) > N_NAMED else ""
-    return [f"{len(skipped):,} of {len(names):,} pictures are skipped: {named}{more}"]
+    return [f"skipped {len(skipped):,} of {len(names):,} pictures: {named}{more}"]
 
 
 def _nothing_decoded(names: Sequence[str], reasons: list[str]) -> InputError:
