@@ -419,7 +419,7 @@ def test_a_model_of_plain_layers_is_saved_as_in_earlier_versions(tmp_path):
     assert entries[-1] == {"type": "Relu", "name": "relu_1", "config": {}, "arrays": {}}
 
 
-@pytest.mark.parametrize("depth", [100, 1000])
+@pytest.mark.parametrize("depth", [100, 350, 1000])
 def test_blocks_within_blocks_load_or_are_rejected(tmp_path, depth):
     path = tmp_path / "m.json"
     model = Model((1, 2, 2), backend="numpy").add(Residual(Relu())).add(Flatten()).add(Dense(2))
