@@ -15,7 +15,7 @@ import numpy as np
 from numba import prange
 
 from kernels.geometry import Window
-from kernels.numba_backend.packed import winograd
+from kernels.numba_backend.packed import depthwise, winograd
 from kernels.numba_backend.packed.layout import PackedBatch
 from kernels.numba_backend.runtime.buffer_pool import allocate_outputs, empty
 from kernels.numba_backend.runtime.capture import launch
@@ -258,6 +258,8 @@ def _use_winograd(window: Window, groups: int, w_shape: tuple) -> bool:
 def correlate(
     x: PackedBatch, w, b, window: Window, groups: int, scale, negative_slope: float
 ) -> PackedBatch:
+    if depthwise.is_supported(window, groups, w.shape):
+        return depthwise.correlate(x, w, b, window, scale, negative_slope)
     if _use_winograd(window, groups, w.shape):
         return winograd.correlate(x, w, b, window, scale, negative_slope)
     plan = _plan(len(x.data), w.shape, window, groups, x.lanes)
@@ -269,6 +271,8 @@ def correlate(
 
 def input_gradient(dy: PackedBatch, w, window: Window, groups: int) -> PackedBatch:
     """Return dx."""
+    if depthwise.is_supported(window, groups, w.shape):
+        return depthwise.input_gradient(dy, w, window)
     if _use_winograd(window, groups, w.shape):
         return winograd.input_gradient(dy, w, window)
     plan = _plan(len(dy.data), w.shape, window, groups, dy.lanes)
@@ -282,6 +286,8 @@ def weight_gradient(
     dy: PackedBatch, x: PackedBatch, w_shape, window: Window, groups: int, out=None
 ):
     """Return dw and db."""
+    if depthwise.is_supported(window, groups, w_shape):
+        return depthwise.weight_gradient(dy, x, w_shape, window, out)
     if _use_winograd(window, groups, w_shape) and w_shape[1] % x.lanes == 0:
         return winograd.weight_gradient(dy, x, w_shape, window, out)
     plan = _plan(len(x.data), w_shape, window, groups, x.lanes)
