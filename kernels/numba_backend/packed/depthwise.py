@@ -4,10 +4,6 @@ Nothing is summed over channels, so an output pixel needs few multiplications, a
 bound the time. The padded rows of a plane are therefore copied to a small buffer that stays in the
 first-level cache, a band of rows at a time, and each vector that is loaded from it serves all
 windows of a row that contain its pixel (`sliding_sums`).
-
-The input gradient of a stride s has s * s phases: the pixels of dx whose row and column have the
-same remainders modulo s lie under the same taps. Each phase is a correlation of dy with these taps
-in reverse order.
 """
 
 from functools import lru_cache
@@ -19,6 +15,12 @@ from numba import prange
 
 from kernels.geometry import Window
 from kernels.numba_backend.packed.layout import PackedBatch
+from kernels.numba_backend.packed.phases import (
+    Bands,
+    correlation_phases,
+    gradient_phases,
+    make_bands,
+)
 from kernels.numba_backend.runtime.buffer_pool import allocate_outputs, empty
 from kernels.numba_backend.runtime.capture import launch
 from kernels.numba_backend.runtime.compiler import parallel, serial
@@ -155,10 +157,7 @@ class _Geometry(NamedTuple):
 
     Attributes
     ----------
-    bands : tuple of int
-        The first row and column of the input under the first window; the length of a padded row,
-        and how many of them a row of windows covers; the distances of two rows and columns of
-        windows; the rows of windows of a band, and of the whole output.
+    bands : Bands
     phases : (phases, 8)
         The first row and column of outputs, the numbers of rows and columns, the first term, the
         number of terms, the taps of a term and the windows of a tile.
@@ -170,7 +169,7 @@ class _Geometry(NamedTuple):
         Distance in pixels of two outputs of a phase.
     """
 
-    bands: tuple[int, ...]
+    bands: Bands
     phases: np.ndarray
     x_offsets: np.ndarray
     w_offsets: np.ndarray
@@ -179,75 +178,41 @@ class _Geometry(NamedTuple):
 
     def row_buffers(self, workers: int, L: int, dtype: np.dtype) -> np.ndarray:
         """Return memory for the padded rows of a band, for each worker."""
-        _, _, width, extent, row_step, _, band_rows, _ = self.bands
-        return empty((workers, ((band_rows - 1) * row_step + extent) * width * L), dtype)
+        return empty((workers, self.bands.padded_rows * self.bands.width * L), dtype)
 
 
-def _make_geometry(row_phases, column_phases, step, out_step, w_shape, w_stride, vector):
-    """Return the `_Geometry` of phases of rows and columns.
-
-    Parameters
-    ----------
-    row_phases : list of (first, count, [(offset, k), ...])
-        The first row of the outputs and their number, and for each row k of the filter under them
-        the row of the input that it covers for the first output.
-    column_phases : list of (first, count, offset, m, taps)
-        Likewise, with the column m of the filter at the first of so many taps.
-    vector : (lanes, itemsize)
-    """
-    (_, KW), (L, itemsize) = w_shape, vector
-    row_offsets = [offset for _, _, taps in row_phases for offset, _ in taps]
-    top, left = min(row_offsets, default=0), min(phase[2] for phase in column_phases)
-    extent = max(row_offsets, default=0) - top + 1
-    width = max(
-        offset - left + (count - 1) * step[1] + taps for _, count, offset, _, taps in column_phases
-    )
-    n_rows = max(count for _, count, _ in row_phases)
-    rows_in_band = BAND_BYTES // (width * L * itemsize)
-    band_rows = min(max((rows_in_band - extent) // step[0] + 1, 1), n_rows)
+def _make_geometry(rows, columns, step, out_step, KW, w_stride, vector) -> _Geometry:
+    """Return the `_Geometry` of phases of rows and columns; ``vector`` is (lanes, itemsize)."""
+    L, itemsize = vector
+    bands = make_bands(rows, columns, step, BAND_BYTES // (L * itemsize))
     phases, x_offsets, w_offsets = [], [], []
-    for row0, rows, row_taps in row_phases:
-        for column0, columns, offset, m, taps in column_phases:
-            n_terms = len(row_taps) if taps else 0
+    for row in rows:
+        for column in columns:
+            left, m = column.taps[0] if column.taps else (bands.left, 0)
+            taps = row.taps if column.taps else []
             phases.append(
-                (row0, column0, rows, columns, len(x_offsets), n_terms, max(taps, 1),
-                 sliding_columns(columns))
+                (row.first, column.first, row.count, column.count, len(x_offsets), len(taps),
+                 max(len(column.taps), 1), sliding_columns(column.count))
             )  # fmt: skip
-            x_offsets += [((row - top) * width + offset - left) * L for row, _ in row_taps]
-            w_offsets += [k * KW + m for _, k in row_taps]
-    return _Geometry(
-        (top, left, width, extent, *step, band_rows, n_rows),
-        *(np.array(table, np.int64) for table in (phases, x_offsets, w_offsets)),
-        w_stride, out_step,
-    )  # fmt: skip
+            for offset, k in taps:
+                pixel = (offset - bands.top) * bands.width + left - bands.left
+                x_offsets.append(pixel * L)
+                w_offsets.append(k * KW + m)
+    tables = (np.array(table, np.int64) for table in (phases, x_offsets, w_offsets))
+    return _Geometry(bands, *tables, w_stride, out_step)
 
 
 @lru_cache(maxsize=256)
-def _forward_geometry(window: Window, L: int, itemsize: int) -> _Geometry:
-    (KH, KW), (OH, OW), (top, left) = window.size, window.output, window.pad_begin
-    rows = [(0, OH, [(k * window.dilation[0] - top, k) for k in range(KH)])]
-    columns = [(0, OW, -left, 0, KW)]
-    return _make_geometry(rows, columns, window.stride, (1, 1), window.size, 1, (L, itemsize))
+def _forward_geometry(window: Window, *vector: int) -> _Geometry:
+    rows, columns = correlation_phases(window, 0), correlation_phases(window, 1)
+    return _make_geometry(rows, columns, window.stride, (1, 1), window.size[1], 1, vector)
 
 
 @lru_cache(maxsize=256)
-def _input_gradient_geometry(window: Window, L: int, itemsize: int) -> _Geometry:
-    (KH, KW), (H, W), (top, left) = window.size, window.image, window.pad_begin
-    row_stride, column_stride = window.stride
-    rows, columns = [], []
-    for a in range(min(row_stride, H)):
-        windows = [(a + top - k * window.dilation[0], k) for k in range(KH)]
-        taps = [(row // row_stride, k) for row, k in windows if row % row_stride == 0]
-        rows.append((a, -(-(H - a) // row_stride), taps))
-    for b in range(min(column_stride, W)):
-        taps = [m for m in reversed(range(KW)) if (b + left - m) % column_stride == 0]
-        m = taps[0] if taps else 0
-        columns.append(
-            (b, -(-(W - b) // column_stride), (b + left - m) // column_stride, m, len(taps))
-        )
-    return _make_geometry(
-        rows, columns, (1, 1), window.stride, window.size, -column_stride, (L, itemsize)
-    )
+def _gradient_geometry(window: Window, *vector: int) -> _Geometry:
+    rows, columns = gradient_phases(window, 0), gradient_phases(window, 1)
+    KW, stride = window.size[1], window.stride
+    return _make_geometry(rows, columns, (1, 1), stride, KW, -stride[1], vector)
 
 
 def is_supported(window: Window, groups: int, w_shape: tuple) -> bool:
@@ -282,7 +247,7 @@ def correlate(
 
 def input_gradient(dy: PackedBatch, w, window: Window) -> PackedBatch:
     """Return dx."""
-    geometry = _input_gradient_geometry(window, dy.lanes, dy.dtype.itemsize)
+    geometry = _gradient_geometry(window, dy.lanes, dy.dtype.itemsize)
     affine = scale_and_bias(None, None, len(w), dy.dtype)
     return _product(dy, w, affine, 1.0, geometry, dy.like(len(w), *window.image))
 
@@ -291,9 +256,8 @@ def weight_gradient(dy: PackedBatch, x: PackedBatch, w_shape, window: Window, ou
     """Return dw and db."""
     F, taps, dtype, L = w_shape[0], window.size[0] * window.size[1], x.dtype, x.lanes
     geometry, workers = _forward_geometry(window, L, dtype.itemsize), numba.get_num_threads()
-    band_rows, n_rows = geometry.bands[-2:]
-    segments = len(x.data) * -(-n_rows // band_rows)
-    vectors = len(x.data) * n_rows * window.output[1]
+    B, (OH, OW) = len(x.data), window.output
+    segments, vectors = B * -(-OH // geometry.bands.band_rows), B * OH * OW
     n_parts = min(max(-(-MIN_TASKS // F), vectors // MAX_SUM_TERMS), segments)
     dw, db = allocate_outputs(out, (w_shape, w_shape[:1]), dtype)
     launch(

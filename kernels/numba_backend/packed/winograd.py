@@ -296,9 +296,7 @@ def _sum_products(
                                 patches, ((j * L + n) * vectors + v) * L, x_stride,
                             )  # fmt: skip
                 for f in range(F):
-                    copy_padded_rows(
-                        dy_flat, b * F + f, OH, OW, 2 * i, 0, 2, width, L, padded_rows
-                    )
+                    copy_padded_rows(dy_flat, b * F + f, OH, OW, 2 * i, 0, 2, width, L, padded_rows)
                     for j in range(patch_columns):
                         _transform_dy_patch(
                             padded_rows, 2 * j * L, width * L, L,

@@ -546,7 +546,7 @@ def sliding_dots(
         slots = _stack_slots(builder, vector, 12)
         zero = ir.Constant(vector, None)
 
-        def add_block(x_row, dy_row, first_column, count):
+        def add_block(taps, stride, n_sums, x_row, dy_row, first_column, count):
             pixels = builder.gep(x_row, [builder.mul(first_column, _int64(stride * lanes))])
             gradients = builder.gep(dy_row, [builder.mul(first_column, _int64(lanes))])
             loaded = {}
@@ -569,10 +569,11 @@ def sliding_dots(
                 x_row, dy_row = builder.gep(x, [x_start]), builder.gep(dy, [dy_start])
                 with cgutils.for_range(builder, blocks) as block:
                     first = builder.mul(block.index, _int64(block_columns))
-                    add_block(x_row, dy_row, first, block_columns)
+                    add_block(taps, stride, n_sums, x_row, dy_row, first, block_columns)
                 first_single = builder.mul(blocks, _int64(block_columns))
                 with cgutils.for_range(builder, remainder) as single:
-                    add_block(x_row, dy_row, builder.add(first_single, single.index), 1)
+                    column = builder.add(first_single, single.index)
+                    add_block(taps, stride, n_sums, x_row, dy_row, column, 1)
             for m in range(taps):
                 offset = builder.add(out_base, _int64(m * lanes))
                 total = emit_load(builder, vector, out, offset)
