@@ -191,15 +191,17 @@ def _make_geometry(rows, columns, step, out_step, KW, w_stride, vector) -> _Geom
             left, m = column.taps[0] if column.taps else (bands.left, 0)
             taps = row.taps if column.taps else []
             phases.append(
-                (row.first, column.first, row.count, column.count, len(x_offsets), len(taps),
-                 max(len(column.taps), 1), sliding_columns(column.count))
+                (row.first, column.first, row.n_outputs, column.n_outputs, len(x_offsets),
+                 len(taps), max(len(column.taps), 1), sliding_columns(column.n_outputs))
             )  # fmt: skip
             for offset, k in taps:
                 pixel = (offset - bands.top) * bands.width + left - bands.left
                 x_offsets.append(pixel * L)
                 w_offsets.append(k * KW + m)
-    tables = (np.array(table, np.int64) for table in (phases, x_offsets, w_offsets))
-    return _Geometry(bands, *tables, w_stride, out_step)
+    return _Geometry(
+        bands, np.array(phases, np.int64), np.array(x_offsets, np.int64),
+        np.array(w_offsets, np.int64), w_stride, out_step,
+    )  # fmt: skip
 
 
 @lru_cache(maxsize=256)

@@ -265,10 +265,18 @@ def _make_geometry(rows, columns, step, w_layout, out_step, max_rows, vector) ->
             pixels, w_taps = np.array(taps, np.int64).reshape(-1, 2).T
             x_offsets.append((c * channel_stride + pixels).ravel() * L)
             w_offsets.append((c * w_channel_stride + w_taps).ravel())
-            tile = outer_product_tile_shape(filters, column.count)
+            tile = outer_product_tile_shape(filters, column.n_outputs)
             n_terms = channels * len(taps)
             phases.append(
-                (row.first, column.first, row.count, column.count, first_term, n_terms, *tile)
+                (
+                    row.first,
+                    column.first,
+                    row.n_outputs,
+                    column.n_outputs,
+                    first_term,
+                    n_terms,
+                    *tile,
+                )
             )
             first_term += n_terms
     return _Geometry(

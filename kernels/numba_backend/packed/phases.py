@@ -16,7 +16,7 @@ class Phase(NamedTuple):
 
     Attributes
     ----------
-    first, count : int
+    first, n_outputs : int
         The first of the outputs, and their number.
     taps : list of (offset, tap)
         The row or column of the input under each tap of the first output's window. The next
@@ -24,7 +24,7 @@ class Phase(NamedTuple):
     """
 
     first: int
-    count: int
+    n_outputs: int
     taps: list[tuple[int, int]]
 
 
@@ -96,7 +96,7 @@ def make_bands(
     column_offsets = [offset for phase in columns for offset, _ in phase.taps] or [0]
     top, left = min(row_offsets), min(column_offsets)
     extent = max(row_offsets) - top + 1
-    n_rows, n_columns = (max(phase.count for phase in phases) for phases in (rows, columns))
+    n_rows, n_columns = (max(phase.n_outputs for phase in phases) for phases in (rows, columns))
     width = (n_columns - 1) * step[1] + max(column_offsets) - left + 1
     fitting = (max_pixels // width - extent) // step[0] + 1
     band_rows = max(min(fitting, n_rows if max_rows is None else max_rows, n_rows), 1)
