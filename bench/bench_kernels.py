@@ -9,6 +9,7 @@ the numpy backend in float64, as a share of the largest value.
 import numpy as np
 import pytest
 
+from bench.shapes import CONVOLUTIONS, OTHER_CONVOLUTIONS, POOLS
 from bench.timing import measure
 from kernels import BACKENDS, get_backend
 from kernels.activations import LeakyRelu
@@ -16,16 +17,6 @@ from kernels.activations import LeakyRelu
 N = 16
 EXACT = get_backend("numpy")
 
-# Name: channels, image size, filters, kernel size.
-CONVOLUTIONS = {
-    "small 1": (1, 28, 5, 5),
-    "small 2": (5, 14, 5, 3),
-    "wide 1": (1, 28, 32, 3),
-    "wide 2": (32, 28, 32, 3),
-    "wide 3": (32, 14, 64, 3),
-    "wide 4": (64, 14, 64, 3),
-}
-POOLS = {"small 1": (5, 28), "small 2": (5, 14), "wide 2": (32, 28), "wide 4": (64, 14)}
 DENSE = {"small 1": (245, 256), "small 2": (256, 256), "wide": (3136, 128)}
 
 
@@ -66,7 +57,8 @@ def run(benchmark, name, shape, backend, call):
 @pytest.mark.parametrize("layer", CONVOLUTIONS)
 @each_implementation(["correlate", "correlate_im2col", "correlate_grad", "im2col"])
 def test_convolution(benchmark, name, layer, backend):
-    C, H, F, K = CONVOLUTIONS[layer]
+    shape = CONVOLUTIONS[layer]
+    C, H, F, K, *_ = shape
     x, w, b = draw(N, C, H, H), draw(F, C, K, K, seed=1), draw(F, seed=2)
     dy = draw(N, F, H, H, seed=3)
     calls = {
@@ -79,7 +71,22 @@ def test_convolution(benchmark, name, layer, backend):
         ),
         "im2col": lambda be, as_: be.im2col(as_(x), K, padding="same"),
     }
-    run(benchmark, name, f"{layer}: {C}x{H}x{H}, {F} of {K}x{K}", backend, calls[name])
+    run(benchmark, name, f"{layer}: {shape}", backend, calls[name])
+
+
+@pytest.mark.parametrize("layer", OTHER_CONVOLUTIONS)
+@each_implementation(["correlate", "correlate_grad"])
+def test_other_convolution(benchmark, name, layer, backend):
+    shape = OTHER_CONVOLUTIONS[layer]
+    C, H, F, K, stride, groups = shape
+    x, w, b = draw(N, C, H, H), draw(F, C // groups, K, K, seed=1), draw(F, seed=2)
+    dy = draw(N, F, H // stride, H // stride, seed=3)
+    arguments = {"stride": stride, "padding": "same", "groups": groups}
+    calls = {
+        "correlate": lambda be, as_: be.correlate(as_(x), as_(w), as_(b), **arguments),
+        "correlate_grad": lambda be, as_: be.correlate_grad(as_(dy), as_(x), as_(w), **arguments),
+    }
+    run(benchmark, name, f"{layer}: {shape}", backend, calls[name])
 
 
 @pytest.mark.parametrize("layer", POOLS)
@@ -130,7 +137,7 @@ def test_dense(benchmark, name, layer, backend):
 @each_implementation(["col2im"])
 @pytest.mark.parametrize("layer", CONVOLUTIONS)
 def test_col2im(benchmark, name, layer, backend):
-    C, H, _, K = CONVOLUTIONS[layer]
+    C, H, _, K, *_ = CONVOLUTIONS[layer]
     cols = draw(N, C * K * K, H * H)
     run(
         benchmark,

@@ -23,16 +23,15 @@ import numpy as np
 from bench import competitors_report
 from bench.common import describe, machine, make_parser, parse_measurement, write_json
 from bench.competitors_report import THIS
-from bench.networks import NETWORKS
+from bench.networks import CLASSES, INPUT_SHAPES, NETWORKS
 from bench.timing import interleave
 from kernels import get_backend
 from training import Adam, Model
 from training.cli.arguments import positive_int
 
-SHAPE, CLASSES = (1, 28, 28), 10
 BATCHES: dict[str, dict[str, tuple[int, ...]]] = {
-    "training": {"small": (10, 16, 64, 256), "wide": (64, 256)},
-    "inference": {"small": (1000, 1), "wide": (1000, 1)},
+    "training": {"small": (10, 16, 64, 256), "wide": (64, 256), "mobile": (64, 256)},
+    "inference": {"small": (1000, 1), "wide": (1000, 1), "mobile": (1000, 1)},
 }
 N_IMAGES = 10_000  # for inference, at least
 # Seconds of untimed calls before each round: the threads of the library timed before may still
@@ -72,14 +71,14 @@ COMPETITORS = {
     ],
 }
 # SciPy needs 13 s for a step of 64 images through the wide network.
-REFERENCES = {"small": ("scipy", "numpy"), "wide": ("numpy",)}
+REFERENCES = {"small": ("scipy", "numpy"), "wide": ("numpy",), "mobile": ("numpy",)}
 
 
-def make_batches(kind: str, batch: int) -> list[tuple[np.ndarray, ...]]:
+def make_batches(network: str, kind: str, batch: int) -> list[tuple[np.ndarray, ...]]:
     """Return the arguments of some calls: batches of images, for training with their labels."""
     rng = np.random.default_rng(0)
     count = 4 * batch if kind == "training" else max(N_IMAGES // batch, 1) * batch
-    x = rng.standard_normal((count, *SHAPE), dtype=np.float32)
+    x = rng.standard_normal((count, *INPUT_SHAPES[network]), dtype=np.float32)
     arrays = (x, rng.integers(0, CLASSES, count)) if kind == "training" else (x,)
     return [
         tuple(array[start : start + batch] for array in arrays) for start in range(0, count, batch)
@@ -88,10 +87,11 @@ def make_batches(kind: str, batch: int) -> list[tuple[np.ndarray, ...]]:
 
 def make_model(network: str, kind: str, backend: str = "numba") -> Model:
     """Return a compiled model; for inference, one that was trained for some steps."""
-    model = NETWORKS[network](SHAPE, CLASSES, backend=backend, dtype="float32")
+    shape = INPUT_SHAPES[network]
+    model = NETWORKS[network](shape, CLASSES, backend=backend, dtype="float32")
     model.compile(optimizer=Adam(learning_rate=2e-3))
     if kind == "inference" and backend == "numba":
-        for batch in 5 * make_batches("training", 64):
+        for batch in 5 * make_batches(network, "training", 64):
             model.train_step(*batch)
     elif kind == "inference":
         trained = make_model(network, kind)
@@ -128,7 +128,7 @@ def compare(
     kind: str, network: str, batch: int, competitors: list[Competitor], args: argparse.Namespace
 ) -> dict[str, list[float]]:
     """Return the images/s of each library, one number a round."""
-    batches = make_batches(kind, batch)
+    batches = make_batches(network, kind, batch)
     functions = {THIS: build_this(network, kind)}
     expected = functions[THIS](*batches[0])
 
@@ -180,7 +180,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = make_parser(__doc__ or "", rounds=7, seconds=0.5)
     names = list(dict.fromkeys(each.name for group in COMPETITORS.values() for each in group))
     parser.add_argument("--only", choices=list(BATCHES), help="default: both")
-    parser.add_argument("--network", choices=list(NETWORKS), help="default: both")
+    parser.add_argument("--network", choices=list(NETWORKS), help="default: all")
     parser.add_argument(
         "--batch",
         type=positive_int,

@@ -12,7 +12,17 @@ from jax import lax
 from jax import numpy as jnp
 
 from bench.networks import window
-from layers import BatchNorm, Conv, Dense, Flatten, Layer, LeakyRelu, MaxPool, Softmax
+from layers import (
+    BatchNorm,
+    Conv,
+    Dense,
+    Flatten,
+    GlobalAvgPool,
+    Layer,
+    LeakyRelu,
+    MaxPool,
+    Softmax,
+)
 from training import Model
 
 
@@ -51,6 +61,8 @@ def forward(layer: Layer, params: dict, x):
             size, stride = (1, *layer.pool_size, 1), (1, *layer.stride, 1)
             padding = ((0, 0), *window(layer).padding, (0, 0))
             return lax.reduce_window(x, -jnp.inf, lax.max, size, stride, padding), {}
+        case GlobalAvgPool():
+            return x.mean((1, 2)), {}
         case Flatten():
             return x.transpose(0, 3, 1, 2).reshape(len(x), -1), {}
     raise TypeError(f"layer {layer} has no JAX function")

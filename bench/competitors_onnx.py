@@ -9,7 +9,18 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from bench.networks import window
-from layers import BatchNorm, Conv, Dense, Flatten, Layer, LeakyRelu, MaxPool, Relu, Softmax
+from layers import (
+    BatchNorm,
+    Conv,
+    Dense,
+    Flatten,
+    GlobalAvgPool,
+    Layer,
+    LeakyRelu,
+    MaxPool,
+    Relu,
+    Softmax,
+)
 from training import Model
 
 # The inputs of a node that follow its activations, in the order of the ONNX operators.
@@ -43,6 +54,8 @@ def operation(layer: Layer) -> tuple[str, dict]:
             return "Relu", {}
         case LeakyRelu():
             return "LeakyRelu", {"alpha": layer.negative_slope}
+        case GlobalAvgPool():
+            return "ReduceMean", {"axes": (2, 3), "keepdims": 0}
         case Flatten():
             return "Flatten", {}
     raise TypeError(f"layer {layer} has no ONNX operator")

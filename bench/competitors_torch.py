@@ -14,7 +14,18 @@ import torch
 from torch import nn
 
 from bench.networks import window
-from layers import BatchNorm, Conv, Dense, Flatten, Layer, LeakyRelu, MaxPool, Relu, Softmax
+from layers import (
+    BatchNorm,
+    Conv,
+    Dense,
+    Flatten,
+    GlobalAvgPool,
+    Layer,
+    LeakyRelu,
+    MaxPool,
+    Relu,
+    Softmax,
+)
 from training import Model
 
 NAMES = {
@@ -53,6 +64,8 @@ def module(layer: Layer) -> nn.Module:
             return nn.LeakyReLU(layer.negative_slope)
         case MaxPool():
             return nn.MaxPool2d(layer.pool_size, layer.stride, window(layer).pad_begin)
+        case GlobalAvgPool():
+            return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
         case Flatten():
             return nn.Flatten()
     raise TypeError(f"layer {layer} has no PyTorch module")

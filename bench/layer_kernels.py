@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from bench.networks import NETWORKS, window
+from bench.networks import CLASSES, INPUT_SHAPES, NETWORKS, built_layers, window
 from kernels import get_backend
+from kernels.geometry import make_window
 from kernels.numba_backend.packed import PackedBatch, convolution
-from layers import BatchNorm, Conv, Dense, Layer, LeakyRelu, MaxPool
+from layers import AvgPool, BatchNorm, Conv, Dense, GlobalAvgPool, Layer, LeakyRelu, MaxPool
 from training import Model
 
 BACKEND: Any = get_backend("numba")
-SHAPE, CLASSES = (1, 28, 28), 10
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,8 @@ def convolutions(layer: Conv, x: PackedBatch, dy: PackedBatch) -> Iterator[Kerne
         "groups": layer.groups,
     }
     shape = f"{join_sizes(*layer.input_shape)}, {len(w)} of {join_sizes(*geometry.size)}"
+    shape += f", stride {join_sizes(*layer.stride)}" if layer.stride != (1, 1) else ""
+    shape += f", {layer.groups} groups" if layer.groups > 1 else ""
     operations = 2 * math.prod(dy.shape) * math.prod(w.shape[1:])
     arrays = n_bytes(x.shape, w.shape, dy.shape)
 
@@ -168,10 +170,31 @@ def pools(layer: MaxPool, x: PackedBatch, dy: PackedBatch) -> Iterator[Kernel]:
     )
 
 
+def average_pools(
+    layer: AvgPool | GlobalAvgPool, x: PackedBatch, dy: PackedBatch
+) -> Iterator[Kernel]:
+    is_global = isinstance(layer, GlobalAvgPool)
+    image = x.shape[2:]
+    geometry = make_window(image, image, image) if is_global else window(layer)
+    arguments = geometry.size, geometry.stride, geometry.padding
+    shape = f"{join_sizes(*layer.input_shape)} by {join_sizes(*geometry.size)}"
+    shape += f", stride {join_sizes(*geometry.stride)}" if geometry.stride != geometry.size else ""
+    dy = dy.reshape(x.shape[1], *geometry.output)
+    count, moved = math.prod(x.shape), n_bytes(x.shape, dy.shape)
+    yield Kernel("avg_pool", shape, lambda: BACKEND.avg_pool(x, *arguments), count, moved)
+    yield Kernel(
+        "avg_pool_grad",
+        shape,
+        lambda: BACKEND.avg_pool_grad(dy, x.shape, *arguments),
+        count,
+        moved,
+    )
+
+
 def boundary(model: Model, batch: int) -> Iterator[Kernel]:
     """Yield the conversions of a model's input and output, and its optimizer."""
-    images, logits = draw(batch, *SHAPE), BACKEND.from_array(draw(batch, CLASSES))
-    mean, std, shape = model.mean, model.std, join_sizes(*SHAPE)
+    images, logits = draw(batch, *model.input_shape), BACKEND.from_array(draw(batch, CLASSES))
+    mean, std, shape = model.mean, model.std, join_sizes(*model.input_shape)
     yield Kernel(
         "normalize_images",
         shape,
@@ -198,20 +221,22 @@ KERNELS_OF_LAYER: dict[type[Layer], Callable] = {
     BatchNorm: normalizations,
     LeakyRelu: activations,
     MaxPool: pools,
+    AvgPool: average_pools,
+    GlobalAvgPool: average_pools,
 }
 
 
-def kernels_of(network: str, batch: int) -> list[Kernel]:
-    """Return each kernel once for each shape on which the network runs it."""
-    model = NETWORKS[network](SHAPE, CLASSES)
+def kernels_of(name: str, batch: int) -> list[Kernel]:
+    """Return each kernel once for each shape on which a network, or one of "layers", runs it."""
     found: dict[tuple[str, str], Kernel] = {}
-    for layer in model.layers:
+    for layer in built_layers(name):
         for kind, make in KERNELS_OF_LAYER.items():
             if isinstance(layer, kind):
                 x = BACKEND.from_array(draw(batch, *layer.input_shape))
                 dy = BACKEND.from_array(draw(batch, *layer.output_shape))
                 for kernel in make(layer, x, dy):
                     found.setdefault((kernel.name, kernel.shape), kernel)
-    for kernel in boundary(model, batch):
-        found[kernel.name, kernel.shape] = kernel
+    if name in NETWORKS:
+        for kernel in boundary(NETWORKS[name](INPUT_SHAPES[name], CLASSES), batch):
+            found[kernel.name, kernel.shape] = kernel
     return list(found.values())

@@ -19,22 +19,13 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from bench.shapes import CONVOLUTIONS, POOLS
 from kernels import get_backend, numba_backend
 from kernels.numba_backend import channels_last, packed
 from kernels.numba_backend.channels_last import ChannelsLast
 from kernels.numba_backend.layouts import use_packed_layout
 
 NUMPY = get_backend("numpy")
-# Name: channels, size of the image, filters, kernel size.
-CONVOLUTIONS = {
-    "small 1": (1, 28, 5, 5),
-    "small 2": (5, 14, 5, 3),
-    "wide 1": (1, 28, 32, 3),
-    "wide 2": (32, 28, 32, 3),
-    "wide 3": (32, 14, 64, 3),
-    "wide 4": (64, 14, 64, 3),
-}
-POOLS = {"small 1": (5, 28), "small 2": (5, 14), "wide 2": (32, 28), "wide 4": (64, 14)}
 
 Row = tuple[str, Callable[[], object], Callable[[], object], Callable[[], object]]
 
@@ -71,7 +62,7 @@ def rows(N: int, dtype: np.dtype) -> Iterator[Row]:
         return rng.standard_normal(shape).astype(dtype)
 
     pack, unpack = packed.pack, packed.unpack
-    for layer, (C, H, F, K) in CONVOLUTIONS.items():
+    for layer, (C, H, F, K, *_) in CONVOLUTIONS.items():
         x, w, b = draw(N, C, H, H), draw(F, C, K, K), draw(F)
         yield (
             f"correlate, {layer}",

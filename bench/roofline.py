@@ -3,9 +3,10 @@
     .venv/bin/python -m bench.roofline
 
 The program first measures the peaks of the machine: float32 multiply-adds per second in registers,
-and bytes per second from each level of the memory hierarchy. The speed of a convolution or a matrix
-product is given as a share of the peak of multiply-adds. The speed of a sweep over activations is
-given as a share of the bandwidth of the smallest level that holds all its inputs and outputs.
+and bytes per second from each level of the memory hierarchy. The speed of a sweep over activations
+is given as a share of the bandwidth of the smallest level that holds all its inputs and outputs.
+That of a convolution or a matrix product is given as a share of the peak of multiply-adds or, where
+that would take longer, of this bandwidth.
 """
 
 import sys
@@ -35,6 +36,7 @@ the direct sum: an algorithm that needs fewer operations, such as Winograd's, ca
 The bandwidth is that of a triad, a + factor * b. A kernel can exceed the bandwidth of a cache
 level when the next smaller cache still holds a part of its data."""
 ROOF = "triad"
+CHOICES = [*NETWORKS, "layers"]
 
 
 def measure(kernels: list[Kernel], peaks: dict, threads: int, args) -> list[dict]:
@@ -54,7 +56,7 @@ def figures(kernel: Kernel, seconds: float, peaks: dict, threads: int) -> dict:
     sizes = capacities(threads)
     limit = next(level for level in sizes if kernel.footprint <= sizes[level])
     share = gigabytes / peaks["bandwidth"][limit][ROOF]
-    if kernel.computes:
+    if kernel.computes and gflops / peaks["gflops"] >= share:
         limit, share = "FMA", gflops / peaks["gflops"]
     return {
         "kernel": kernel.name,
@@ -83,6 +85,11 @@ def peaks_table(peaks: dict[str, dict]) -> str:
     return "\n".join(lines)
 
 
+def heading(network: str, batch: int) -> str:
+    name = "Single layers" if network == "layers" else f"The {network} network"
+    return f"{name}, batch {batch}:"
+
+
 def table(rows: dict[str, list[dict]]) -> str:
     """Return a Markdown table with the results of each number of threads side by side."""
     heads = [
@@ -105,13 +112,13 @@ def table(rows: dict[str, list[dict]]) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     parser = make_parser(__doc__ or "", rounds=9, seconds=0.02)
-    parser.add_argument("--network", choices=list(NETWORKS), help="default: both")
+    parser.add_argument("--network", choices=CHOICES, help="default: all; layers: single layers")
     parser.add_argument(
         "--batch", type=positive_int, default=64, metavar="N", help="images (default: 64)"
     )
     args = parse_measurement(parser, argv, "roofline")
     backend = get_backend("numba")
-    networks = [args.network] if args.network else list(NETWORKS)
+    networks = [args.network] if args.network else CHOICES
     kernels = {network: kernels_of(network, args.batch) for network in networks}
     peaks: dict[str, dict] = {}  # by the number of threads, which is text in JSON
     rows: dict[str, dict[str, list[dict]]] = {network: {} for network in networks}
@@ -123,7 +130,7 @@ def main(argv: list[str] | None = None) -> int:
     title = describe(machine())
     print(f"Machine: {title}.\n\n{peaks_table(peaks)}")
     for network in networks:
-        print(f"\nThe {network} network, batch {args.batch}:\n\n{table(rows[network])}")
+        print(f"\n{heading(network, args.batch)}\n\n{table(rows[network])}")
     print(f"\n{CAPTION}")
     if args.json is not None:
         write_json(args.json, args, batch=args.batch, peaks=peaks, kernels=rows)

@@ -137,7 +137,7 @@ def roofline_block(page: Path) -> str:
     for path, document in read_results("roofline").items():
         tables = [roofline.peaks_table(document["peaks"])]
         for network, rows in document["kernels"].items():
-            tables += [f"The {network} network, batch {document['batch']}:", roofline.table(rows)]
+            tables += [roofline.heading(network, document["batch"]), roofline.table(rows)]
         parts += section(path, document, page, "Roofline")
         parts += folded("All kernels, by number of threads", [*tables, roofline.CAPTION])
     return "\n\n".join(parts)

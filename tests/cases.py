@@ -82,7 +82,16 @@ def window_or_none(image, size, stride, padding, dilation=1):
 
 
 @st.composite
-def correlations(draw, max_batch=40, max_kernel=7, max_image=15, max_channels=4, large=False):
+def correlations(
+    draw,
+    max_batch=40,
+    max_kernel=7,
+    max_image=15,
+    max_channels=4,
+    max_dilation=3,
+    channels_of_group=None,
+    large=False,
+):
     image = draw(st.tuples(st.integers(1, max_image), st.integers(1, max_image)))
     if large and draw(st.integers(0, 9)) == 0:  # more than one tile of a kernel
         image, max_batch = draw(st.tuples(st.integers(30, 70), st.integers(30, 70))), 2
@@ -90,7 +99,7 @@ def correlations(draw, max_batch=40, max_kernel=7, max_image=15, max_channels=4,
     sliding = {
         "stride": draw(sizes(1, 3)),
         "padding": draw(paddings),
-        "dilation": draw(sizes(1, 3)),
+        "dilation": draw(sizes(1, max_dilation)),
     }
     window = window_or_none(
         image, kernel, sliding["stride"], sliding["padding"], sliding["dilation"]
@@ -99,7 +108,9 @@ def correlations(draw, max_batch=40, max_kernel=7, max_image=15, max_channels=4,
         sliding |= {"padding": "same"}
         window = make_window(image, kernel, **sliding)
     groups = draw(st.integers(1, 3))
-    channels = draw(st.integers(1, max_channels))
+    if channels_of_group is None:
+        channels_of_group = st.integers(1, max_channels)
+    channels = draw(channels_of_group)
     filters = groups * draw(st.integers(1, 6))
     N = draw(st.integers(1, max_batch))
     dtype = draw(dtypes)

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-MODULES = ("kernels", "channels_last", "winograd", "numba_backend", "numbers")
+MODULES = (
+    "kernels", "channels_last", "depthwise", "panels", "winograd", "numba_backend", "numbers",
+)  # fmt: skip
 ALL_TESTS = [f"tests/test_{name}.py" for name in MODULES]
 # Of test_numba_backend.py only the tests of kernels: the others start processes, or need captured
 # steps, which cannot be replayed with copied arguments.
@@ -36,7 +38,8 @@ def run_tests(long_mode, selection, *arguments, **environment):
 @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's mprotect")
 @pytest.mark.parametrize("end", ["end", "start"])
 def test_kernels_stay_between_guard_pages(end, long_mode):
-    selection = ["tests/test_kernels.py", "tests/test_channels_last.py", "-k", "correlate or pool"]
+    names = ("kernels", "channels_last", "depthwise", "panels")
+    selection = [*(f"tests/test_{name}.py" for name in names), "-k", "correlat or pool or bands"]
     output = run_tests(long_mode, selection, "-p", "tests.guarded", CNN_GUARD=end)
     arrays = int(output.splitlines()[-1].split()[0].replace(",", ""))
     print(f"{arrays:,} guarded arrays")

@@ -105,15 +105,19 @@ def _avg_pool(x, y, size, stride, pad_begin):
 
 
 @parallel
-def _avg_pool_grad(dy, dx, size, stride, pad_begin):
-    """dx = an equal share of dy, added onto each pixel of each window."""
+def _avg_pool_grad(dy, dx, size, stride, pad_begin, is_partition):
+    """dx = an equal share of dy, added onto each pixel of each window.
+
+    ``is_partition`` says that each pixel lies in one window: then nothing is added, and dx is
+    written only once.
+    """
     planes, H, W, L = dx.shape
     OH, OW = dy.shape[1:3]
     dx_flat, dy_flat = dx.reshape(-1), dy.reshape(-1)
     real = dx.dtype.type
     zero = splat(real(0))
     for p in prange(planes):
-        for pixel in range(p * H * W, (p + 1) * H * W):
+        for pixel in range(p * H * W, p * H * W if is_partition else (p + 1) * H * W):
             store(dx_flat, pixel * L, zero)
         for i in range(OH):
             top, bottom = clip(i * stride[0] - pad_begin[0], size[0], H)
@@ -124,7 +128,10 @@ def _avg_pool_grad(dy, dx, size, stride, pad_begin):
                 for r in range(top, bottom):
                     for q in range(left, right):
                         offset = ((p * H + r) * W + q) * L
-                        store(dx_flat, offset, load(dx_flat, offset) + share)
+                        if is_partition:
+                            store(dx_flat, offset, share)
+                        else:
+                            store(dx_flat, offset, load(dx_flat, offset) + share)
 
 
 def index_dtype(window: Window) -> np.dtype:
@@ -160,5 +167,8 @@ def avg_pool(x: PackedBatch, window: Window) -> PackedBatch:
 
 def avg_pool_grad(dy: PackedBatch, window: Window) -> PackedBatch:
     dx = dy.like(dy.shape[1], *window.image)
-    launch(_avg_pool_grad, dy.images, dx.images, *_window_args(window))
+    (OH, OW), (KH, KW) = window.output, window.size
+    covered = OH * KH, OW * KW
+    is_partition = window.stride == window.size and covered == window.image == window.padded
+    launch(_avg_pool_grad, dy.images, dx.images, *_window_args(window), is_partition)
     return dx

@@ -33,6 +33,7 @@ from kernels.numba_backend.runtime.buffer_pool import allocate_outputs, empty
 from kernels.numba_backend.runtime.capture import launch
 from kernels.numba_backend.runtime.compiler import inlined, parallel, serial
 from kernels.numba_backend.simd.activations import activate
+from kernels.numba_backend.simd.copies import copy_padded_rows
 from kernels.numba_backend.simd.micro_kernels import outer_product_tile, outer_product_tile_shape
 from kernels.numba_backend.simd.tiled_matmul import channel_sums, scale_and_bias, strided_offsets
 from kernels.numba_backend.simd.vectors import load, splat, store, transpose
@@ -94,24 +95,6 @@ def _transform_filters(w, reverse, transformed):
                 transformed[4 * i, r, t], transformed[4 * i + 3, r, t] = a, c
                 transformed[4 * i + 1, r, t] = (a + b + c) * half
                 transformed[4 * i + 2, r, t] = (a - b + c) * half
-
-
-@inlined
-def _copy_padded_rows(x, plane, H, W, top, left, rows, width, L, padded_rows):
-    """padded_rows (rows, width, L) = plane (H, W, L) of x from (top, left) on; 0 outside of it."""
-    zero = splat(x.dtype.type(0))
-    first, stop = max(0, -left), min(width, W - left)
-    for r in range(rows):
-        i, dst_offset = top + r, r * width
-        is_inside = 0 <= i < H
-        for j in range(first if is_inside else width):
-            store(padded_rows, (dst_offset + j) * L, zero)
-        if is_inside:
-            src_offset = (plane * H + i) * W + left
-            for j in range(first, stop):
-                store(padded_rows, (dst_offset + j) * L, load(x, (src_offset + j) * L))
-            for j in range(stop, width):
-                store(padded_rows, (dst_offset + j) * L, zero)
 
 
 @inlined
@@ -218,7 +201,7 @@ def _correlate(
         for task in range(first, stop):
             b, i = task // patch_rows, task % patch_rows
             for c in range(C):
-                _copy_padded_rows(
+                copy_padded_rows(
                     x_flat, b * C + c, H, W, 2 * i - top, -left, 4, width, L, padded_rows
                 )
                 for j in range(patch_columns):
@@ -303,7 +286,7 @@ def _sum_products(
                 b, i = task // patch_rows, task % patch_rows
                 for v in range(vectors):
                     for c in range(L):
-                        _copy_padded_rows(
+                        copy_padded_rows(
                             x_flat, b * C + v * L + c, H, W, 2 * i - top, -left, 4, width, L,
                             padded_rows[c * 4 * width * L :],
                         )  # fmt: skip
@@ -315,9 +298,7 @@ def _sum_products(
                                 patches, ((j * L + n) * vectors + v) * L, x_stride,
                             )  # fmt: skip
                 for f in range(F):
-                    _copy_padded_rows(
-                        dy_flat, b * F + f, OH, OW, 2 * i, 0, 2, width, L, padded_rows
-                    )
+                    copy_padded_rows(dy_flat, b * F + f, OH, OW, 2 * i, 0, 2, width, L, padded_rows)
                     for j in range(patch_columns):
                         _transform_dy_patch(
                             padded_rows, 2 * j * L, width * L, L,

@@ -28,6 +28,25 @@ def copy_row(x, x0, step, out, out0, count):
             out[out0 + p] = x[x0 + p * step]
 
 
+@inlined
+def copy_padded_rows(x, plane, H, W, top, left, rows, width, L, padded_rows):
+    """padded_rows (rows, width, L) = plane (H, W, L) of x from (top, left) on; 0 outside of it."""
+    zero = splat(x.dtype.type(0))
+    first = min(max(0, -left), width)
+    stop = max(first, min(width, W - left))
+    for r in range(rows):
+        i, dst_offset = top + r, r * width
+        is_inside = 0 <= i < H
+        for j in range(first if is_inside else width):
+            store(padded_rows, (dst_offset + j) * L, zero)
+        if is_inside:
+            src_offset = (plane * H + i) * W + left
+            for j in range(first, stop):
+                store(padded_rows, (dst_offset + j) * L, load(x, (src_offset + j) * L))
+            for j in range(stop, width):
+                store(padded_rows, (dst_offset + j) * L, zero)
+
+
 @serial
 def transpose_padded(x, x0, x_row, rows, columns, out, out0, out_row):
     """Write a matrix (rows, columns) that begins at x[x0] to out as (columns, whole vectors).

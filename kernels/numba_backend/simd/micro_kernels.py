@@ -435,3 +435,178 @@ def dot_tile(
         return context.get_dummy_value()
 
     return signature, codegen
+
+
+# Taps and strides of `sliding_sums` and `sliding_dots`: the taps are neighboring pixels of
+# a row, and the stride is the distance in pixels of two windows.
+SLIDING_WINDOWS = [(taps, stride) for taps in (1, 2, 3, 5) for stride in (1, 2)]
+SLIDING_COLUMNS = [8, 4, 1]
+
+
+def sliding_columns(columns: int) -> int:
+    """Return the number in SLIDING_COLUMNS that covers so many windows with the fewest sums."""
+    fitting = (count for count in SLIDING_COLUMNS if count <= columns)
+    return min(fitting, key=lambda count: -(-columns // count) * (count + 1))
+
+
+def _window_pairs(taps, stride, columns):
+    """Yield (q, [(m, c), ...]): pixel q is at tap m of window c."""
+    for q in range((columns - 1) * stride + taps):
+        pairs = [(m, *divmod(q - m, stride)) for m in range(taps)]
+        yield q, [(m, c) for m, c, rest in pairs if rest == 0 and 0 <= c < columns]
+
+
+@intrinsic
+def sliding_sums(
+    typing, x, x_base, x_row_stride, x_offsets, w, w_offsets, w_stride, first_term, n_terms, bias,
+    out, out_base, out_row_stride, out_stride, rows, columns, TAPS, STRIDE, COLUMNS,
+):  # fmt: skip
+    """out[r, c] = bias + the sum over t and m of w[t, m] * x[r, t, c * STRIDE + m], a vector each.
+
+    A row is covered by tiles of COLUMNS windows, of which the last overlaps the one before it.
+    Each pixel is loaded once for all windows of its tile. In the flat arrays,
+
+        w[t, m]     is w[w_offsets[t] + m * w_stride], a scalar
+        x[r, t, q]  is the vector q vectors after x_base + r * x_row_stride + x_offsets[t]
+        out[r, c]   is the vector at out_base + r * out_row_stride + c * out_stride
+
+    for first_term <= t < first_term + n_terms, m < TAPS, r < rows and c < columns. (TAPS, STRIDE)
+    is one of SLIDING_WINDOWS, and COLUMNS one of SLIDING_COLUMNS, at most ``columns``.
+    """
+    signature = types.void(
+        x, x_base, x_row_stride, x_offsets, w, w_offsets, w_stride, first_term, n_terms, bias,
+        out, out_base, out_row_stride, out_stride, rows, columns, TAPS, STRIDE, COLUMNS,
+    )  # fmt: skip
+
+    def codegen(context, builder, signature, args):
+        vector = _vector_type(signature.args[0])
+        (
+            x, x_base, x_row_stride, x_offsets, w, w_offsets, w_stride, first_term, n_terms, bias,
+            out, out_base, out_row_stride, out_stride, rows, columns, TAPS, STRIDE, COLUMNS,
+        ) = _unwrap_arrays(context, builder, signature, args)  # fmt: skip
+        window = builder.add(builder.mul(TAPS, _int64(8)), STRIDE)
+        shapes = {
+            (8 * taps + stride, count): (taps, stride)
+            for taps, stride in SLIDING_WINDOWS
+            for count in SLIDING_COLUMNS
+        }
+        slots = _stack_slots(builder, vector, max(SLIDING_COLUMNS))
+        bias = emit_splat(builder, vector, bias)
+        tiles = builder.sdiv(builder.add(columns, builder.sub(COLUMNS, _int64(1))), COLUMNS)
+        last_column = builder.sub(columns, COLUMNS)
+
+        def emit_tile(x_tile, out_tile, taps, stride, count):
+            for slot in slots[:count]:
+                builder.store(bias, slot)
+            with cgutils.for_range(builder, n_terms) as loop:
+                term = builder.add(first_term, loop.index)
+                pixels = builder.gep(x_tile, [builder.load(builder.gep(x_offsets, [term]))])
+                w_offset = builder.load(builder.gep(w_offsets, [term]))
+                weights = []
+                for m in range(taps):
+                    offset = builder.add(w_offset, builder.mul(w_stride, _int64(m)))
+                    weights.append(_load_splat(builder, vector, w, offset))
+                for q, pairs in _window_pairs(taps, stride, count):
+                    pixel = emit_load(builder, vector, pixels, _int64(q * vector.count))
+                    for m, c in pairs:
+                        acc = builder.load(slots[c])
+                        acc = _multiply_add(builder, vector, pixel, weights[m], acc)
+                        builder.store(acc, slots[c])
+            for c in range(count):
+                offset = builder.mul(out_stride, _int64(c))
+                emit_store(builder, builder.load(slots[c]), out_tile, offset)
+
+        for window_id, count in _switch_on_shape(builder, shapes, window, COLUMNS):
+            taps, stride = shapes[window_id, count]
+            with (
+                cgutils.for_range(builder, rows) as row,
+                cgutils.for_range(builder, tiles) as tile,
+            ):
+                column = builder.mul(tile.index, _int64(count))
+                is_inside = builder.icmp_signed("<", column, last_column)
+                column = builder.select(is_inside, column, last_column)
+                x_start = builder.add(x_base, builder.mul(row.index, x_row_stride))
+                out_start = builder.add(out_base, builder.mul(row.index, out_row_stride))
+                x_column = builder.mul(column, _int64(stride * vector.count))
+                emit_tile(
+                    builder.gep(x, [builder.add(x_start, x_column)]),
+                    builder.gep(out, [builder.add(out_start, builder.mul(column, out_stride))]),
+                    taps,
+                    stride,
+                    count,
+                )
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic
+def sliding_dots(
+    typing, x, x_base, x_row_stride, dy, dy_base, dy_row_stride, rows, columns, out, out_base,
+    TAPS, STRIDE,
+):  # fmt: skip
+    """out[m] += sum over rows r and columns c of dy[r, c] * x[r, c * STRIDE + m], a vector each.
+
+    In the flat arrays,
+
+        x[r, q]   is the vector q vectors after x_base + r * x_row_stride
+        dy[r, c]  is the vector c vectors after dy_base + r * dy_row_stride
+        out[m]    is the vector m vectors after out_base
+
+    for r < rows, c < columns and m < TAPS. (TAPS, STRIDE) is one of SLIDING_WINDOWS.
+    """
+    signature = types.void(
+        x, x_base, x_row_stride, dy, dy_base, dy_row_stride, rows, columns, out, out_base,
+        TAPS, STRIDE,
+    )  # fmt: skip
+
+    def codegen(context, builder, signature, args):
+        vector = _vector_type(signature.args[0])
+        (
+            x, x_base, x_row_stride, dy, dy_base, dy_row_stride, rows, columns, out, out_base,
+            TAPS, STRIDE,
+        ) = _unwrap_arrays(context, builder, signature, args)  # fmt: skip
+        block_columns, lanes = 4, vector.count
+        blocks = builder.sdiv(columns, _int64(block_columns))
+        remainder = builder.srem(columns, _int64(block_columns))
+        # Independent sums of one tap: one alone would wait four cycles for each multiply-add.
+        slots = _stack_slots(builder, vector, 12)
+        zero = ir.Constant(vector, None)
+
+        def add_block(taps, stride, n_sums, x_row, dy_row, first_column, count):
+            pixels = builder.gep(x_row, [builder.mul(first_column, _int64(stride * lanes))])
+            gradients = builder.gep(dy_row, [builder.mul(first_column, _int64(lanes))])
+            loaded = {}
+            for q, pairs in _window_pairs(taps, stride, count):
+                pixel = emit_load(builder, vector, pixels, _int64(q * lanes))
+                for m, c in pairs:
+                    if c not in loaded:
+                        loaded[c] = emit_load(builder, vector, gradients, _int64(c * lanes))
+                    slot = slots[m * n_sums + c % n_sums]
+                    acc = builder.load(slot)
+                    builder.store(_multiply_add(builder, vector, pixel, loaded[c], acc), slot)
+
+        for taps, stride in _switch_on_shape(builder, SLIDING_WINDOWS, TAPS, STRIDE):
+            n_sums = min(4, 12 // taps)
+            for slot in slots[: taps * n_sums]:
+                builder.store(zero, slot)
+            with cgutils.for_range(builder, rows) as row:
+                x_start = builder.add(x_base, builder.mul(row.index, x_row_stride))
+                dy_start = builder.add(dy_base, builder.mul(row.index, dy_row_stride))
+                x_row, dy_row = builder.gep(x, [x_start]), builder.gep(dy, [dy_start])
+                with cgutils.for_range(builder, blocks) as block:
+                    first = builder.mul(block.index, _int64(block_columns))
+                    add_block(taps, stride, n_sums, x_row, dy_row, first, block_columns)
+                first_single = builder.mul(blocks, _int64(block_columns))
+                with cgutils.for_range(builder, remainder) as single:
+                    column = builder.add(first_single, single.index)
+                    add_block(taps, stride, n_sums, x_row, dy_row, column, 1)
+            for m in range(taps):
+                offset = builder.add(out_base, _int64(m * lanes))
+                total = emit_load(builder, vector, out, offset)
+                for i in range(n_sums):
+                    total = builder.fadd(total, builder.load(slots[m * n_sums + i]))
+                emit_store(builder, total, out, offset)
+        return context.get_dummy_value()
+
+    return signature, codegen

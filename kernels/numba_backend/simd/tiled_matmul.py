@@ -11,9 +11,9 @@ from functools import lru_cache
 import numpy as np
 from numba import prange
 
-from kernels.numba_backend.runtime.compiler import parallel
+from kernels.numba_backend.runtime.compiler import inlined, parallel
 from kernels.numba_backend.simd.micro_kernels import dot_tile, outer_product_tile
-from kernels.numba_backend.simd.vectors import load, reduce_sum
+from kernels.numba_backend.simd.vectors import VECTOR_BYTES, load, reduce_sum, splat
 
 CHUNK_VECTORS = 256  # vectors summed in their own dtype before their sum is added up in float64
 
@@ -118,6 +118,23 @@ def tiled_matmul_nt(
         )  # fmt: skip
 
 
+@inlined
+def sum_vectors(x, start, count):
+    """Return the sum over all lanes of ``count`` neighboring vectors, in float64."""
+    L, total = VECTOR_BYTES // x.itemsize, 0.0
+    for first in range(0, count, CHUNK_VECTORS):
+        stop = min(first + CHUNK_VECTORS, count)
+        acc0 = load(x, start + first * L)
+        acc1 = splat(x.dtype.type(0))  # one alone would wait four cycles for each addition
+        for p in range(first + 1, stop - 1, 2):
+            acc0 += load(x, start + p * L)
+            acc1 += load(x, start + (p + 1) * L)
+        if (stop - first) % 2 == 0:
+            acc1 += load(x, start + (stop - 1) * L)
+        total += np.float64(reduce_sum(acc0 + acc1))
+    return total
+
+
 @parallel
 def channel_sums(x, out):
     """out (C,) = the sum of each channel of x (B, C, S, L), whose padding lanes hold 0."""
@@ -125,14 +142,7 @@ def channel_sums(x, out):
     x_flat = x.reshape(-1)
     sums = np.empty(B * C)
     for task in prange(B * C):
-        plane_sum = 0.0
-        for s in range(0, S, CHUNK_VECTORS):
-            start = (task * S + s) * L
-            acc = load(x_flat, start)
-            for p in range(start + L, start + min(CHUNK_VECTORS, S - s) * L, L):
-                acc += load(x_flat, p)
-            plane_sum += np.float64(reduce_sum(acc))
-        sums[task] = plane_sum
+        sums[task] = sum_vectors(x_flat, task * S * L, S)
     for c in range(C):
         channel_sum = 0.0
         for b in range(B):
