@@ -59,8 +59,3 @@ IDENTITY = LeakyRelu(1.0)
 
 # Two descriptions without numbers are equal as tuples: compare their types.
 Activation = LeakyRelu | ClippedRelu | Sigmoid | Tanh | Silu | Gelu
-
-
-def is_identity(activation: Activation) -> bool:
-    """Return whether an activation changes nothing."""
-    return isinstance(activation, LeakyRelu) and activation.negative_slope == 1

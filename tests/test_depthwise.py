@@ -9,7 +9,7 @@ from kernels.activations import LeakyRelu, Silu
 from kernels.geometry import make_window
 from kernels.numba_backend import packed
 from kernels.numba_backend.packed import depthwise
-from kernels.validation import check_activation
+from kernels.numba_backend.simd.activations import activation_argument
 from tests.cases import assert_close, correlations, positive
 
 NUMPY = get_backend("numpy")
@@ -23,7 +23,7 @@ def check(x, w, b, dy, window, sliding):
     """Assert that correlation and gradients are those of the numpy backend."""
     groups, packed_x, packed_dy = len(w), packed.pack(x), packed.pack(dy)
     for activation in (None, LeakyRelu(0.1), Silu()):
-        y = depthwise.correlate(packed_x, w, b, window, b, check_activation(activation, x.dtype))
+        y = depthwise.correlate(packed_x, w, b, window, b, activation_argument(activation, x.dtype))
         want = NUMPY.correlate(x, w, b, **sliding, groups=groups, scale=b, activation=activation)
         assert_close(packed.unpack(y), want)
     dx, dw, db = NUMPY.correlate_grad(dy, x, w, **sliding, groups=groups)

@@ -12,11 +12,12 @@ from kernels.numba_backend.simd.activation_kernels import (
     softmax_grad_kernel,
     softmax_kernel,
 )
+from kernels.numba_backend.simd.activations import activation_argument
 
 
 def activate(x, activation):
     x = validation.check_activations(x, "x")
-    activation = validation.check_activation(activation, x.dtype)
+    activation = activation_argument(activation, x.dtype)
     y = np.empty_like(x)
     launch(activate_kernel, x.reshape(-1), activation, y.reshape(-1))
     return y
@@ -24,7 +25,7 @@ def activate(x, activation):
 
 def activate_grad(dy, x, activation):
     dy, x = validation.check_same_shape(dy, x)
-    activation = validation.check_activation(activation, x.dtype)
+    activation = activation_argument(activation, x.dtype)
     dx = np.empty_like(x)
     activate_grad_kernel(dy.reshape(-1), x.reshape(-1), activation, dx.reshape(-1))
     return dx
@@ -32,7 +33,7 @@ def activate_grad(dy, x, activation):
 
 def add(x, other, activation=None):
     other, x = validation.check_same_shape(other, x, dy_name="other")
-    activation = validation.check_activation(activation, x.dtype)
+    activation = activation_argument(activation, x.dtype)
     y = np.empty_like(x)
     launch(add_kernel, x.reshape(-1), other.reshape(-1), activation, y.reshape(-1))
     return y

@@ -22,6 +22,7 @@ from kernels.numba_backend.runtime.buffer_pool import empty
 from kernels.numba_backend.runtime.capture import launch
 from kernels.numba_backend.runtime.compiler import parallel, serial
 from kernels.numba_backend.simd.activation_kernels import activate_kernel, add_kernel
+from kernels.numba_backend.simd.activations import activation_argument
 from kernels.numba_backend.simd.copies import transpose_padded
 from kernels.numba_backend.simd.micro_kernels import (
     outer_product_tile_of_columns,
@@ -196,7 +197,7 @@ def correlate(
 ) -> ChannelsLast:
     w, groups = checks.check_filters(w, x.shape, x.dtype, groups)
     scale, b = checks.check_scale_and_bias(scale, b, len(w), x.dtype)
-    activation = validation.check_activation(activation, x.dtype)
+    activation = activation_argument(activation, x.dtype)
     window = make_window(x.shape[2:], w.shape[2:], stride, padding, dilation)
     N, F, C = x.shape[0], len(w), x.data.shape[3]
     L, filters, workers = simd_width(x.dtype), F // groups, numba.get_num_threads()
@@ -215,7 +216,7 @@ def correlate(
 
 
 def activate(x: ChannelsLast, activation) -> ChannelsLast:
-    activation = validation.check_activation(activation, x.dtype)
+    activation = activation_argument(activation, x.dtype)
     y = ChannelsLast(empty(x.data.shape, x.dtype), x.shape[1])
     launch(activate_kernel, x.data.reshape(-1), activation, y.data.reshape(-1))
     return y
@@ -228,7 +229,7 @@ def is_alike(x: ChannelsLast, other: ChannelsLast) -> bool:
 
 def add(x: ChannelsLast, other: ChannelsLast, activation=None) -> ChannelsLast:
     """Return the activation of x + other, which must be alike."""
-    activation = validation.check_activation(activation, x.dtype)
+    activation = activation_argument(activation, x.dtype)
     y = ChannelsLast(empty(x.data.shape, x.dtype), x.shape[1])
     x_flat, other_flat = x.data.reshape(-1), other.data.reshape(-1)
     launch(add_kernel, x_flat, other_flat, activation, y.data.reshape(-1))

@@ -16,6 +16,7 @@ from kernels.numba_backend.runtime.buffer_pool import allocate_outputs, empty
 from kernels.numba_backend.runtime.capture import launch
 from kernels.numba_backend.runtime.compiler import parallel
 from kernels.numba_backend.simd.activation_kernels import activate_row
+from kernels.numba_backend.simd.activations import activation_argument
 from kernels.numba_backend.simd.copies import transpose_padded
 from kernels.numba_backend.simd.micro_kernels import (
     outer_product_tile_of_columns,
@@ -109,11 +110,10 @@ def matmul(a, b, out, scale=None, bias=None, activation=None):
     """
     (groups, N, K), (products, _, M), dtype = a.shape, b.shape, b.dtype
     scale, bias = scale_and_bias(scale, bias, M, dtype)
-    identity = validation.check_activation(None, dtype)
-    activation = identity if activation is None else activation
     if 0 in (products, N, K, M):
-        out[:] = evaluate(activation, bias)
+        out[:] = evaluate(validation.check_activation(activation, dtype), bias)
         return
+    activation, identity = activation_argument(activation, dtype), activation_argument(None, dtype)
     L = simd_width(dtype)
     ROWS, COLUMNS = tile = outer_product_tile_shape(N, min(MAX_VECTORS, -(-M // L)))
     width = COLUMNS * L

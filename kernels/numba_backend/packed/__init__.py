@@ -28,6 +28,7 @@ from kernels.numba_backend.packed.layout import (
     simd_width,
     unpack,
 )
+from kernels.numba_backend.simd.activations import activation_argument
 from kernels.scalars import check_bool
 
 
@@ -36,7 +37,7 @@ def correlate(x, w, b=None, stride=1, padding=0, dilation=1, groups=1, scale=Non
     w, groups = checks.check_filters(w, x.shape, x.dtype, groups)
     scale, b = checks.check_scale_and_bias(scale, b, len(w), x.dtype)
     window = make_window(x.shape[2:], w.shape[2:], stride, padding, dilation)
-    activation = validation.check_activation(activation, x.dtype)
+    activation = activation_argument(activation, x.dtype)
     return convolution.correlate(x, w, b, window, groups, scale, activation)
 
 
@@ -139,7 +140,7 @@ def dense(x, w, b=None, scale=None, activation=None):
     checks.check_rows(x, "x")
     w = checks.check_weights(w, x.shape[1], x.dtype)
     scale, b = checks.check_scale_and_bias(scale, b, w.shape[1], x.dtype)
-    activation = validation.check_activation(activation, x.dtype)
+    activation = activation_argument(activation, x.dtype)
     return dense_kernels.dense(x, w, b, scale, activation)
 
 

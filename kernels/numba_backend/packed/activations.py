@@ -20,11 +20,12 @@ from kernels.numba_backend.simd.activation_kernels import (
     softmax_grad_kernel,
     softmax_kernel,
 )
+from kernels.numba_backend.simd.activations import activation_argument
 from kernels.numpy_backend.normalization import dropout_mask
 
 
 def activate(x: PackedBatch, activation) -> PackedBatch:
-    activation = validation.check_activation(activation, x.dtype)
+    activation = activation_argument(activation, x.dtype)
     y = x.like()
     launch(activate_kernel, x.flat, activation, y.flat)
     return y
@@ -32,7 +33,7 @@ def activate(x: PackedBatch, activation) -> PackedBatch:
 
 def activate_grad(dy: PackedBatch, x: PackedBatch, activation) -> PackedBatch:
     checks.check_same_shape(dy=dy, x=x)
-    activation = validation.check_activation(activation, x.dtype)
+    activation = activation_argument(activation, x.dtype)
     dx = dy.like()
     launch(activate_grad_kernel, dy.flat, x.flat, activation, dx.flat)
     return dx
@@ -40,7 +41,7 @@ def activate_grad(dy: PackedBatch, x: PackedBatch, activation) -> PackedBatch:
 
 def add(x: PackedBatch, other: PackedBatch, activation=None) -> PackedBatch:
     checks.check_same_shape(x=x, other=other)
-    activation = validation.check_activation(activation, x.dtype)
+    activation = activation_argument(activation, x.dtype)
     y = x.like()
     launch(add_kernel, x.flat, other.flat, activation, y.flat)
     return y

@@ -13,6 +13,7 @@ from kernels.geometry import Window
 from kernels.numba_backend.packed.layout import PackedBatch
 from kernels.numba_backend.packed.pooling import index_dtype
 from kernels.numba_backend.runtime.capture import invalidate_capture
+from kernels.numba_backend.simd.activations import activation_argument
 
 
 def check_compatible(**activations: Any) -> None:
@@ -93,7 +94,7 @@ def check_vectors(x: PackedBatch, **vectors: Any) -> list[np.ndarray]:
 
 def check_scalars(epsilon: Any, activation: Any, dtype: np.dtype):
     """Return the checked epsilon of a batch normalization and the activation that follows it."""
-    return validation.check_epsilon(epsilon), validation.check_activation(activation, dtype)
+    return validation.check_epsilon(epsilon), activation_argument(activation, dtype)
 
 
 def check_argmax_taps(index: Any, y: PackedBatch, window: Window) -> np.ndarray:

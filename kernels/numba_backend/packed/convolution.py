@@ -21,6 +21,7 @@ from kernels.numba_backend.packed.layout import PackedBatch
 from kernels.numba_backend.runtime.buffer_pool import allocate_outputs, empty
 from kernels.numba_backend.runtime.capture import launch
 from kernels.numba_backend.runtime.compiler import parallel, serial
+from kernels.numba_backend.simd.activations import activation_argument
 from kernels.numba_backend.simd.copies import copy_padded_rows
 from kernels.numba_backend.simd.micro_kernels import dot_tile_shape, outer_product_tile_shape
 from kernels.numba_backend.simd.tiled_matmul import (
@@ -30,7 +31,6 @@ from kernels.numba_backend.simd.tiled_matmul import (
     tiled_matmul_nt,
 )
 from kernels.numpy_backend.dense import MAX_SUM_TERMS
-from kernels.validation import check_activation
 
 # Each tile of the weight gradient is one task. Where tiles are few, the batch is cut into parts as
 # well, so that all threads have work; where pixels are many, so that no sum is too long. The number
@@ -276,7 +276,7 @@ def input_gradient(dy: PackedBatch, w, window: Window, groups: int) -> PackedBat
         return panels.input_gradient(dy, w, window, groups)
     plan = _plan(len(dy.data), w.shape, window, groups, dy.lanes)
     affine = scale_and_bias(None, None, plan.dx_shape[0], dy.dtype)
-    identity = check_activation(None, dy.dtype)
+    identity = activation_argument(None, dy.dtype)
     return _product(
         dy, plan.dy_padding, plan.dy, w, plan.reversed_w, affine, identity, plan.dx_shape, plan.dx
     )

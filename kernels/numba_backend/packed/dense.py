@@ -15,6 +15,7 @@ from kernels.numba_backend.packed.layout import PackedBatch
 from kernels.numba_backend.runtime.buffer_pool import allocate_outputs, empty
 from kernels.numba_backend.runtime.capture import launch
 from kernels.numba_backend.runtime.compiler import parallel, serial
+from kernels.numba_backend.simd.activations import activation_argument
 from kernels.numba_backend.simd.micro_kernels import outer_product_tile_shape
 from kernels.numba_backend.simd.tiled_matmul import (
     channel_sums,
@@ -22,7 +23,6 @@ from kernels.numba_backend.simd.tiled_matmul import (
     strided_offsets,
     tiled_matmul,
 )
-from kernels.validation import check_activation
 
 
 @lru_cache(maxsize=256)
@@ -33,7 +33,7 @@ def _image_offsets(N: int, features: int, lanes: int) -> np.ndarray:
 
 
 def _matmul(
-    x: PackedBatch, w, w_stride: int, w_offsets, units: int, scale=None, b=None, activation=None
+    x: PackedBatch, w, w_stride: int, w_offsets, units: int, scale, b, activation
 ) -> PackedBatch:
     """y[u] = scale[u] * sum over t of w[u * w_stride + w_offsets[t]] * x[t] + b[u].
 
@@ -44,14 +44,14 @@ def _matmul(
     launch(
         tiled_matmul, x.data.reshape(-1), (0, 0, 0, K * L), strided_offsets(K, L),
         w.reshape(-1), (0, w_stride), w_offsets,
-        *scale_and_bias(scale, b, units, x.dtype), check_activation(activation, x.dtype),
+        *scale_and_bias(scale, b, units, x.dtype), activation,
         y.data.reshape(-1), (0, 0, 0, L, units * L),
         (1, 1, 1, units, B), outer_product_tile_shape(units, B),
     )  # fmt: skip
     return y
 
 
-def dense(x: PackedBatch, w, b=None, scale=None, activation=None) -> PackedBatch:
+def dense(x: PackedBatch, w, b, scale, activation) -> PackedBatch:
     features, units = w.shape
     w_offsets = strided_offsets(features, units)
     return _matmul(x, w, 1, w_offsets, units, scale, b, activation)
@@ -60,7 +60,8 @@ def dense(x: PackedBatch, w, b=None, scale=None, activation=None) -> PackedBatch
 def input_gradient(dy: PackedBatch, w) -> PackedBatch:
     """Return dx = dy @ w.T."""
     features, units = w.shape
-    return _matmul(dy, w, units, strided_offsets(units, 1), features)
+    identity = activation_argument(None, dy.dtype)
+    return _matmul(dy, w, units, strided_offsets(units, 1), features, None, None, identity)
 
 
 @parallel
@@ -105,7 +106,7 @@ def weight_gradient(dy: PackedBatch, x: PackedBatch, out=None):
         _weight_gradient, dy.planes,
         empty((N, vectors * L), dy.dtype), (0, 0, 0, L), strided_offsets(N, vectors * L),
         x.data, (0, L), _image_offsets(N, features, L),
-        *scale_and_bias(None, None, features, dy.dtype), check_activation(None, dy.dtype),
+        *scale_and_bias(None, None, features, dy.dtype), activation_argument(None, dy.dtype),
         padded_dw, (0, 0, 0, vectors * L, L),
         (1, 1, 1, features, vectors), outer_product_tile_shape(features, vectors), dw, db,
     )  # fmt: skip

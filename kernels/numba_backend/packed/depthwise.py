@@ -13,7 +13,6 @@ import numba
 import numpy as np
 from numba import prange
 
-from kernels.activations import is_identity
 from kernels.geometry import Window
 from kernels.numba_backend.packed.layout import PackedBatch
 from kernels.numba_backend.packed.phases import (
@@ -25,7 +24,7 @@ from kernels.numba_backend.packed.phases import (
 from kernels.numba_backend.runtime.buffer_pool import allocate_outputs, empty
 from kernels.numba_backend.runtime.capture import launch
 from kernels.numba_backend.runtime.compiler import parallel, serial
-from kernels.numba_backend.simd.activations import activate
+from kernels.numba_backend.simd.activations import activate, activation_argument
 from kernels.numba_backend.simd.copies import copy_padded_rows
 from kernels.numba_backend.simd.micro_kernels import (
     SLIDING_WINDOWS,
@@ -36,7 +35,6 @@ from kernels.numba_backend.simd.micro_kernels import (
 from kernels.numba_backend.simd.tiled_matmul import scale_and_bias, sum_vectors
 from kernels.numba_backend.simd.vectors import load, reduce_sum, splat, store
 from kernels.numpy_backend.dense import MAX_SUM_TERMS
-from kernels.validation import check_activation
 
 # The padded rows of a band: half of a first-level cache of 48 KiB, most of one of 32 KiB.
 BAND_BYTES = 24 << 10
@@ -233,7 +231,7 @@ def _product(x: PackedBatch, w, affine, activation, geometry: _Geometry, y):
     C, workers, dtype = len(w), numba.get_num_threads(), x.dtype
     filters = w.reshape(C, -1)
     launch(
-        _correlate, x.images, filters, *affine, activation, is_identity(activation), y.images,
+        _correlate, x.images, filters, *affine, activation, bool(activation == 1), y.images,
         *geometry, geometry.row_buffers(workers, x.lanes, dtype),
         empty((workers, filters.shape[1]), dtype),
     )  # fmt: skip
@@ -250,7 +248,7 @@ def input_gradient(dy: PackedBatch, w, window: Window) -> PackedBatch:
     """Return dx."""
     geometry = _gradient_geometry(window, dy.lanes, dy.dtype.itemsize)
     affine = scale_and_bias(None, None, len(w), dy.dtype)
-    identity = check_activation(None, dy.dtype)
+    identity = activation_argument(None, dy.dtype)
     return _product(dy, w, affine, identity, geometry, dy.like(len(w), *window.image))
 
 

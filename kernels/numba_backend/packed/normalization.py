@@ -2,8 +2,8 @@
 
 Activations are large and a normalization does little arithmetic with each: its time goes into
 reading and writing them. So the activation, and a max pooling if one follows, run in the same
-sweep over memory, and the arrays between them are never written. The kernels take a description of
-the activation from `kernels.activations`.
+sweep over memory, and the arrays between them are never written. The kernels take the
+activation as `simd.activations.activation_argument` returns it.
 
 Most kernels see x as (B, C, S, L): B blocks of L images, C channels and S pixels. Those that pool
 see it as (B * C, H, W, L). A name that ends in ``_v`` is a vector with one number in all lanes.
@@ -20,7 +20,6 @@ from functools import lru_cache
 import numpy as np
 from numba import prange
 
-from kernels.activations import LeakyRelu
 from kernels.geometry import Window
 from kernels.numba_backend.packed.layout import PackedBatch
 from kernels.numba_backend.packed.pooling import index_dtype
@@ -301,19 +300,17 @@ def _input_gradient(dy, x, valid_lanes, mean, scale, beta, activation, constant,
 
 @parallel
 def _input_gradient_through_pool(
-    dy, index, x_at_max, size, x, valid_lanes, mean, scale, beta, activation, constant,
-    linear_coef, dx,
-):  # fmt: skip
+    dy, index, size, x, valid_lanes, mean, scale, beta, activation, constant, linear_coef, dx
+):
     """`_input_gradient` where dy (B * C, OH, OW, L) is the gradient of a max pooling's output.
 
-    Only the pixel at tap ``index`` of each window, where x is ``x_at_max``, receives its dy. x and
-    dx are (B * C, H, W, L).
+    Only the pixel at tap ``index`` of each window receives its dy. x and dx are (B * C, H, W, L).
     """
     planes, H, W, L = x.shape
     OH, OW = dy.shape[1:3]
     C, (KH, KW) = mean.size, size
-    x_flat, dy_flat, dx_flat = x.reshape(-1), dy.reshape(-1), dx.reshape(-1)
-    index_flat, x_at_max_flat = index.reshape(-1), x_at_max.reshape(-1)
+    x_flat, dy_flat = x.reshape(-1), dy.reshape(-1)
+    index_flat, dx_flat = index.reshape(-1), dx.reshape(-1)
     tap_type = index.dtype.type
     for task in prange(planes):
         b, c = task // C, task % C
@@ -324,15 +321,15 @@ def _input_gradient_through_pool(
         for i in range(OH):
             for j in range(OW):
                 out = ((task * OH + i) * OW + j) * L
-                value = (load(x_at_max_flat, out) - mean_v) * scale_v + beta_v
-                g_at_max = activate_grad(load(dy_flat, out), value, activation)
-                argmax_tap = load_like(index_flat, out, g_at_max)
+                dy_at_max = load(dy_flat, out)
+                argmax_tap = load_like(index_flat, out, dy_at_max)
                 for r in range(KH):
                     for q in range(KW):
                         p = ((task * H + i * KH + r) * W + j * KW + q) * L
                         deviation = load(x_flat, p) - mean_v
-                        is_argmax = argmax_tap == splat_like(tap_type(r * KW + q), g_at_max)
-                        g = where(is_argmax, g_at_max, zero)
+                        g = activate_grad(dy_at_max, deviation * scale_v + beta_v, activation)
+                        is_argmax = argmax_tap == splat_like(tap_type(r * KW + q), dy_at_max)
+                        g = where(is_argmax, g, zero)
                         value = scale_v * g - constant_v - linear_coef_v * deviation
                         store(dx_flat, p, where(is_valid, value, zero))
         # Pixels to the right of the last window and below it have g = 0.
@@ -356,7 +353,7 @@ def _batch_norm_activation(
 
 @serial
 def _batch_norm_inference(x, valid_lanes, gamma, beta, mean, variance, epsilon, y):
-    scale, identity = _channel_scales(gamma, variance, epsilon), LeakyRelu(x.dtype.type(1))
+    scale, identity = _channel_scales(gamma, variance, epsilon), x.dtype.type(1)
     _normalize(x, valid_lanes, mean, scale, beta, identity, y)
 
 
@@ -405,7 +402,7 @@ def _batch_norm_activation_pool_grad(
         sums, count, gamma, variance, epsilon, dgamma, dbeta
     )
     _input_gradient_through_pool(
-        dy_images, index, x_at_max, size, x_images, valid_lanes, mean, scale, beta, activation,
+        dy_images, index, size, x_images, valid_lanes, mean, scale, beta, activation,
         constant, linear_coef, dx,
     )  # fmt: skip
 

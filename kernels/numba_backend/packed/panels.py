@@ -21,7 +21,6 @@ import numba
 import numpy as np
 from numba import prange
 
-from kernels.activations import LeakyRelu
 from kernels.geometry import Window
 from kernels.numba_backend.packed.layout import PackedBatch
 from kernels.numba_backend.packed.phases import (
@@ -33,11 +32,11 @@ from kernels.numba_backend.packed.phases import (
 from kernels.numba_backend.runtime.buffer_pool import allocate_outputs, empty
 from kernels.numba_backend.runtime.capture import launch
 from kernels.numba_backend.runtime.compiler import inlined, parallel, serial
+from kernels.numba_backend.simd.activations import activation_argument
 from kernels.numba_backend.simd.copies import copy_padded_rows
 from kernels.numba_backend.simd.micro_kernels import outer_product_tile, outer_product_tile_shape
 from kernels.numba_backend.simd.tiled_matmul import scale_and_bias, strided_offsets, sum_vectors
 from kernels.numba_backend.simd.vectors import load, splat, store, transpose
-from kernels.validation import check_activation
 
 PANEL_BYTES = 256 << 10  # beside the filters, in second-level caches of 512 KiB and more
 TASKS_PER_WORKER = 4
@@ -141,7 +140,7 @@ def _sum_products(
     ones, zeros, identity = (
         np.ones(filters, x.dtype),
         np.zeros(filters, x.dtype),
-        LeakyRelu(x.dtype.type(1)),
+        x.dtype.type(1),
     )
     for worker in prange(workers):
         panel, product = panels[worker], products[worker]
@@ -337,7 +336,7 @@ def input_gradient(dy: PackedBatch, w, window: Window, groups: int) -> PackedBat
     C = w.shape[1] * groups
     affine, dx = scale_and_bias(None, None, C, dy.dtype), dy.like(C, *window.image)
     return _product(
-        _gradient_geometry, dy, w, window, groups, affine, check_activation(None, dy.dtype), dx
+        _gradient_geometry, dy, w, window, groups, affine, activation_argument(None, dy.dtype), dx
     )
 
 

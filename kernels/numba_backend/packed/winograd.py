@@ -26,18 +26,16 @@ import numba
 import numpy as np
 from numba import prange
 
-from kernels.activations import LeakyRelu
 from kernels.geometry import Window
 from kernels.numba_backend.packed.layout import PackedBatch
 from kernels.numba_backend.runtime.buffer_pool import allocate_outputs, empty
 from kernels.numba_backend.runtime.capture import launch
 from kernels.numba_backend.runtime.compiler import inlined, parallel, serial
-from kernels.numba_backend.simd.activations import activate
+from kernels.numba_backend.simd.activations import activate, activation_argument
 from kernels.numba_backend.simd.copies import copy_padded_rows
 from kernels.numba_backend.simd.micro_kernels import outer_product_tile, outer_product_tile_shape
 from kernels.numba_backend.simd.tiled_matmul import channel_sums, scale_and_bias, strided_offsets
 from kernels.numba_backend.simd.vectors import load, splat, store, transpose
-from kernels.validation import check_activation
 
 # The weight gradient is summed over each of at most so many parts of the patches. The number does
 # not depend on the number of threads, so no bit of a result does.
@@ -192,7 +190,7 @@ def _correlate(
     product_stride = _product_stride(F, patch_columns, L)
     x_flat, w_flat, y_flat = x.reshape(-1), w_transformed.reshape(-1), y.reshape(-1)
     ones, zeros = np.ones(F, x.dtype), np.zeros(F, x.dtype)
-    identity = LeakyRelu(x.dtype.type(1))
+    identity = x.dtype.type(1)
     for worker in prange(workers):
         padded_rows, patches = row_buffers[worker], x_buffers[worker]
         products = product_buffers[worker]
@@ -272,7 +270,7 @@ def _sum_products(
     dy_stride = _product_stride(F, patch_columns, L)
     x_flat, dy_flat, parts_flat = x.reshape(-1), dy.reshape(-1), parts.reshape(-1)
     ones, zeros, zero = np.ones(F, x.dtype), np.zeros(F, x.dtype), splat(x.dtype.type(0))
-    identity = LeakyRelu(x.dtype.type(1))
+    identity = x.dtype.type(1)
     for worker in prange(workers):
         padded_rows, transposed_rows = row_buffers[worker], transposed_buffers[worker]
         patches, gradients = x_buffers[worker], dy_buffers[worker]
@@ -400,7 +398,7 @@ def input_gradient(dy: PackedBatch, w, window: Window) -> PackedBatch:
     """Return dx."""
     top, left = window.pad_begin
     dx = dy.like(w.shape[1], *window.image)
-    identity = check_activation(None, dy.dtype)
+    identity = activation_argument(None, dy.dtype)
     return _launch_correlate(dy, w, True, None, None, identity, (2 - top, 2 - left), dx)
 
 

@@ -14,53 +14,47 @@ from kernels.numba_backend.simd.vectors import VECTOR_BYTES, load, masked_load, 
 
 
 @inlined
-def _load_within(x, p):
-    """Return the vector at p; lanes behind the end of x are 0."""
-    if p + VECTOR_BYTES // x.itemsize <= x.size:
-        return load(x, p)
-    return masked_load(x, p, x.size - p)
-
-
-@inlined
-def _store_within(y, p, value):
-    """Write a vector to p, without the lanes behind the end of y."""
-    if p + VECTOR_BYTES // y.itemsize <= y.size:
-        store(y, p, value)
-    else:
-        masked_store(y, p, value, y.size - p)
-
-
-@inlined
 def activate_row(x, activation):
     """Replace the numbers of a row by their activations."""
-    for p in range(0, x.size, VECTOR_BYTES // x.itemsize):
-        _store_within(x, p, activate(_load_within(x, p), activation))
+    L = VECTOR_BYTES // x.itemsize
+    full = x.size // L * L
+    for p in range(0, full, L):
+        store(x, p, activate(load(x, p), activation))
+    value = activate(masked_load(x, full, x.size - full), activation)
+    masked_store(x, full, value, x.size - full)
 
 
 @parallel
 def activate_kernel(x, activation, y):
     """y = the activation of x."""
     L = VECTOR_BYTES // x.itemsize
-    for v in prange((x.size + L - 1) // L):
-        _store_within(y, v * L, activate(_load_within(x, v * L), activation))
+    for v in prange(x.size // L):
+        store(y, v * L, activate(load(x, v * L), activation))
+    full = x.size // L * L  # the numbers after the whole vectors follow
+    value = activate(masked_load(x, full, x.size - full), activation)
+    masked_store(y, full, value, x.size - full)
 
 
 @parallel
 def activate_grad_kernel(dy, x, activation, dx):
     """dx = dy times the derivative of the activation at x."""
     L = VECTOR_BYTES // x.itemsize
-    for v in prange((x.size + L - 1) // L):
-        g = activate_grad(_load_within(dy, v * L), _load_within(x, v * L), activation)
-        _store_within(dx, v * L, g)
+    for v in prange(x.size // L):
+        store(dx, v * L, activate_grad(load(dy, v * L), load(x, v * L), activation))
+    full = x.size // L * L
+    g, value = masked_load(dy, full, x.size - full), masked_load(x, full, x.size - full)
+    masked_store(dx, full, activate_grad(g, value, activation), x.size - full)
 
 
 @parallel
 def add_kernel(x, other, activation, y):
     """y = the activation of x + other."""
     L = VECTOR_BYTES // x.itemsize
-    for v in prange((x.size + L - 1) // L):
-        total = _load_within(x, v * L) + _load_within(other, v * L)
-        _store_within(y, v * L, activate(total, activation))
+    for v in prange(x.size // L):
+        store(y, v * L, activate(load(x, v * L) + load(other, v * L), activation))
+    full = x.size // L * L
+    total = masked_load(x, full, x.size - full) + masked_load(other, full, x.size - full)
+    masked_store(y, full, activate(total, activation), x.size - full)
 
 
 @parallel

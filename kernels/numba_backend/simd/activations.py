@@ -1,17 +1,22 @@
 """The activation functions of `kernels.activations` on vectors.
 
-`activate` and `activate_grad` take the description of an activation. Its type decides which
+`activate` and `activate_grad` take what `activation_argument` returns. Its type decides which
 function they are, so that a kernel is compiled for each type of activation that it is called with,
 and the function becomes a part of the kernel's loop.
 """
 
+from typing import Any
+
+import numpy as np
+from numba import types
 from numba.extending import overload
 
 from kernels import activations
-from kernels.activations import GELU_CUBIC, GELU_LINEAR
+from kernels.activations import GELU_CUBIC, GELU_LINEAR, Activation, LeakyRelu
 from kernels.numba_backend.runtime.compiler import inlined
 from kernels.numba_backend.simd.exponentials import exp, expm1_of_negative
 from kernels.numba_backend.simd.vectors import constant_like, splat_like, where
+from kernels.validation import check_activation
 
 GELU_CUBIC_SLOPE = 3 * GELU_CUBIC
 
@@ -36,12 +41,12 @@ def _gelu_factors(value):
 
 
 def _leaky_relu(value, activation):
-    slope = splat_like(activation.negative_slope, value)
+    slope = splat_like(activation, value)
     return where(value > constant_like(0.0, value), value, value * slope)
 
 
 def _leaky_relu_grad(dy, value, activation):
-    slope = splat_like(activation.negative_slope, value)
+    slope = splat_like(activation, value)
     return where(value > constant_like(0.0, value), dy, dy * slope)
 
 
@@ -98,13 +103,28 @@ def _gelu_grad(dy, value, activation):
 
 # The function and its gradient.
 _FUNCTIONS = {
-    activations.LeakyRelu: (_leaky_relu, _leaky_relu_grad),
+    LeakyRelu: (_leaky_relu, _leaky_relu_grad),
     activations.ClippedRelu: (_clipped_relu, _clipped_relu_grad),
     activations.Sigmoid: (_sigmoid, _sigmoid_grad),
     activations.Tanh: (_tanh, _tanh_grad),
     activations.Silu: (_silu, _silu_grad),
     activations.Gelu: (_gelu, _gelu_grad),
 }
+
+
+def activation_argument(activation: Activation | None, dtype: np.dtype) -> Any:
+    """Return a checked activation as the argument of a kernel.
+
+    A leaky ReLU, and the identity for None, is its slope alone: the call of a kernel takes 0.6 us
+    longer with a tuple.
+    """
+    checked = check_activation(activation, dtype)
+    return checked.negative_slope if isinstance(checked, LeakyRelu) else checked
+
+
+def activation_type(argument: Any) -> type:
+    """Return the type of the activation that an argument of this Numba type stands for."""
+    return LeakyRelu if isinstance(argument, types.Float) else argument.instance_class
 
 
 def activate(value, activation):
@@ -119,9 +139,9 @@ def activate_grad(dy, value, activation):
 
 @overload(activate, jit_options={"forceinline": True})
 def _(value, activation):
-    return _FUNCTIONS[activation.instance_class][0]
+    return _FUNCTIONS[activation_type(activation)][0]
 
 
 @overload(activate_grad, jit_options={"forceinline": True})
 def _(dy, value, activation):
-    return _FUNCTIONS[activation.instance_class][1]
+    return _FUNCTIONS[activation_type(activation)][1]

@@ -25,7 +25,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from kernels.activations import LeakyRelu
-from kernels.numba_backend.simd.activations import activate
+from kernels.numba_backend.simd.activations import activate, activation_type
 from kernels.numba_backend.simd.codegen import (
     INT,
     VECTOR_BYTES,
@@ -244,14 +244,15 @@ def _load_affine(builder, vector, scale, bias, start, rows, columns, by_row):
     return [pairs[r if by_row else c] for r in range(rows) for c in range(columns)]
 
 
-def _store_activated(context, builder, vector_type, values, activation_type, activation, dests):
-    """Store the activation of values."""
-    if activation_type.instance_class is LeakyRelu:
-        negative_slope = builder.extract_value(activation, 0)
-        _store_leaky_relu(builder, values, negative_slope, dests)
+def _store_activated(
+    context, builder, vector_type, values, argument_type, activation, destinations
+):
+    """Store the activation of values; ``argument_type`` is the Numba type of ``activation``."""
+    if activation_type(argument_type) is LeakyRelu:
+        _store_leaky_relu(builder, values, activation, destinations)
         return
-    signature = vector_type(vector_type, activation_type)
-    for value, destination in zip(values, dests, strict=True):
+    signature = vector_type(vector_type, argument_type)
+    for value, destination in zip(values, destinations, strict=True):
         value = context.compile_internal(builder, _activate, signature, [value, activation])
         emit_store(builder, value, *destination)
 
@@ -280,7 +281,7 @@ def _emit_outer_product_tile(by_row, context, builder, signature, args):
     """Emit a tile of outer products; scale and bias belong to its rows, or else to its columns."""
     vector = _vector_type(signature.args[0])
     vector_type = Vector(signature.args[0].dtype, vector.count)
-    activation_type = signature.args[ACTIVATION]
+    argument_type = signature.args[ACTIVATION]
     (
         x, x_base, x_offsets, x_stride, w, w_base, w_offsets, w_stride, n_terms,
         scale, bias, affine_start, activation,
@@ -316,7 +317,7 @@ def _emit_outer_product_tile(by_row, context, builder, signature, args):
             for c in range(columns)
         ]
         _store_activated(
-            context, builder, vector_type, values, activation_type, activation, destinations
+            context, builder, vector_type, values, argument_type, activation, destinations
         )
     return context.get_dummy_value()
 
