@@ -137,11 +137,7 @@ def _sum_products(
     vector_stride = ((band_rows - 1) * row_step + extent) * width * L * L
     vectors, dw_size = channels // L, filters * channels
     x_flat, dy_flat, parts_flat = x.reshape(-1), dy.reshape(-1), parts.reshape(-1)
-    ones, zeros, identity = (
-        np.ones(filters, x.dtype),
-        np.zeros(filters, x.dtype),
-        x.dtype.type(1),
-    )
+    ones, zeros, identity = np.ones(filters, x.dtype), np.zeros(filters, x.dtype), x.dtype.type(1)
     for worker in prange(workers):
         panel, product = panels[worker], products[worker]
         first_task = worker * n_parts * groups // workers
