@@ -261,7 +261,7 @@ def make_parser(architectures: Iterable[str]) -> Parser:
         "--epochs",
         type=positive_int,
         metavar="N",
-        help="passes over the training images (default: 15; 5 for --arch tiny, 9 for large; more "
+        help="passes over the training images (default: 15; 5 for --arch tiny, 9 for large, 8 for resnet; more "
         "if the images are so few that training would take less than 3,000 steps)",
     )
     training.add_argument(
@@ -322,9 +322,8 @@ def make_parser(architectures: Iterable[str]) -> Parser:
         "separated by commas. shift: move it by up to a fourteenth of its size; affine: also "
         "rotate it by up to 10 degrees and scale it by up to 10 %%; flip: mirror it left to right; "
         "photo: mirror and shift it, cover a box, and change brightness, contrast and saturation; "
-        "photo_no_flip: the same without mirroring (default: auto: photo for images of three "
-        "channels, else shift; mirrored only if a quick check shows that mirrored images mean the "
-        "same)",
+        "photo_no_flip: the same without mirroring (default: auto: shift, and flip if a quick "
+        "check shows that mirrored images mean the same)",
     )
     training.add_argument(
         "--augmenter_ratio",
