@@ -70,6 +70,14 @@ def test_competitor_computes_the_same(kind, competitor, tmp_path):
     assert len(result["images_per_second"][competitor.name]) == 2
 
 
+def test_pytorch_trains_the_same_mobile_network(tmp_path):
+    pytest.importorskip("torch")
+    settings = ["--only", "training", "--network", "mobile", "--batch", "4", *ONE_THREAD]
+    document = run(competitors, tmp_path, *settings, *without_others("training", "PyTorch"))
+    (result,) = document["training"]
+    assert set(result["images_per_second"]) == {"this", "PyTorch", "numpy"}
+
+
 def test_competitors_that_are_not_installed_are_reported(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(competitors, "find_spec", lambda package: None)
     document = run(competitors, tmp_path, "--network", "small", "--batch", "4", *ONE_THREAD)
@@ -106,6 +114,16 @@ def test_work_of_a_convolution():
     pixels = 16 * 28 * 28
     assert rows[0].operations == 2 * 5 * 25 * pixels
     assert rows[0].moved == 4 * (pixels + 5 * 25 + 5 * pixels)
+
+
+def test_work_of_single_layers():
+    rows = {(row.name, row.shape): row for row in roofline.kernels_of("layers", 4)}
+    pixels = 4 * 32 * 16 * 16
+    depthwise = rows["correlate", "32x32x32, 32 of 3x3, stride 2x2, 32 groups"]
+    assert depthwise.operations == 2 * 9 * pixels
+    assert depthwise.moved == 4 * (4 * 32 * 32 * 32 + 32 * 9 + pixels)
+    assert rows["avg_pool_grad", "32x32x32 by 2x2"].moved == 4 * (4 * 32 * 32 * 32 + pixels)
+    assert ("avg_pool", "128x8x8 by 8x8") in rows
 
 
 def test_scaling(tmp_path, monkeypatch):

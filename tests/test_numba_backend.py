@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from kernels import get_backend
+from kernels.numba_backend import packed
 from kernels.numpy_backend.dense import MAX_SUM_TERMS
 from layers import BatchNorm, Conv, Dense, Flatten, LeakyRelu
 from tests.networks import digits, small_network
@@ -31,6 +32,24 @@ def test_the_number_of_threads_does_not_change_the_result():
         model.train(images, labels, epochs=1, batch_size=33)
         results.append(model.parameters.values)
     np.testing.assert_array_equal(*results)
+
+
+@several_cores
+@pytest.mark.parametrize("groups", [1, 32], ids=["panels", "depthwise"])
+def test_the_number_of_threads_does_not_change_a_convolution(groups):
+    rng = np.random.default_rng(0)
+    x, dy = rng.standard_normal((40, 32, 9, 9)), rng.standard_normal((40, 32, 5, 5))
+    w, arguments = rng.standard_normal((32, 32 // groups, 3, 3)), {"stride": 2, "padding": 1}
+    results = []
+    for threads in (1, numba.config.NUMBA_NUM_THREADS):
+        BACKEND.set_threads(threads)
+        y = packed.correlate(packed.pack(x), w, **arguments, groups=groups)
+        gradients = packed.correlate_grad(
+            packed.pack(dy), packed.pack(x), w, **arguments, groups=groups
+        )
+        results.append([y.data, gradients[0].data, *gradients[1:]])
+    for one, several in zip(*results, strict=True):
+        np.testing.assert_array_equal(one, several)
 
 
 def test_padding_lanes_stay_finite():
