@@ -50,7 +50,7 @@ def test_images_are_mirrored_if_that_does_not_change_their_class(channels, kinds
     choice = choose_augmentation(*data, build())
     assert choice.names == names
     mirrors = names == "shift,flip"
-    assert ("do not mirror" in choice.reason) == (not mirrors)
+    assert ("not mirrored" in choice.reason) == (not mirrors)
     check = check_mirroring(*data, build())
     assert check.accuracy > 0.9
     assert (check.mirrored_accuracy > 0.9) == mirrors

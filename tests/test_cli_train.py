@@ -83,7 +83,7 @@ def test_default_augmentation_is_chosen_by_the_images(cli, tmp_path, train_flags
     """The choice does not disturb the random numbers of the run."""
     default = cli(*train_flags, "--to_path", "default.json")
     assert default.returncode == 0, default.stderr
-    names = re.search("--augment (.*): shift; ", default.stdout)[1]
+    names = re.search("--augment (.*): (?:mirrored|images)", default.stdout)[1]
     typed = cli(*train_flags, "--augment", names, "--to_path", "typed.json")
     assert "--augment" not in typed.stdout
     paths = tmp_path / "default.json", tmp_path / "typed.json"

@@ -99,8 +99,8 @@ def choose_augmentation(
         reason = f"not checked: {error}"
     is_mirrored = check is not None and check.means_the_same
     if is_mirrored:
-        return AugmentationChoice("shift,flip", f"shift, and mirror too: {reason}")
-    return AugmentationChoice("shift", f"shift, do not mirror: {reason}")
+        return AugmentationChoice("shift,flip", f"mirrored images mean the same: {reason}")
+    return AugmentationChoice("shift", f"images are not mirrored: {reason}")
 
 
 def check_mirroring(
