@@ -24,6 +24,7 @@ from layers import (
 )
 from training import DivergedError, InputError, Model
 from training.cli import arguments
+from training.cli.architectures import Networks
 from training.cli.evaluate import evaluate
 from training.cli.find_lr import find_lr
 from training.cli.predict import predict
@@ -151,14 +152,20 @@ ARCHITECTURES = {
     "resnet": resnet,
     "mobile": mobile,
 }
-# If not 15: a few seconds, about five minutes on MNIST, and about ten on CIFAR-10.
-EPOCHS = {tiny: 5, large: 9, resnet: 8}
 
 
 def default_network(input_shape):
     """Return the function that builds the default network for images (C, H, W)."""
     C, H, W = input_shape
     return resnet if C > 1 and min(H, W) >= 16 else small
+
+
+# `tiny` takes a few seconds, `large` about five minutes on MNIST, `resnet` about ten on CIFAR-10.
+NETWORKS = Networks(
+    choose=default_network,
+    epochs={tiny: 5, large: 9, resnet: 8},
+    weight_decay={resnet: 0.1},
+)
 
 
 class TerminatedError(KeyboardInterrupt):
@@ -191,11 +198,11 @@ def main(argv=None):
         elif args.predict is not None:
             predict(args)
         elif args.find_lr:
-            find_lr(args, default_network)
+            find_lr(args, NETWORKS)
         elif args.show_data:
-            show_data(args, default_network)
+            show_data(args, NETWORKS)
         else:
-            train(args, EPOCHS, default_network)
+            train(args, NETWORKS)
     except KeyboardInterrupt as interrupt:
         return 143 if isinstance(interrupt, TerminatedError) else 130
     except BrokenPipeError:

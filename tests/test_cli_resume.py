@@ -68,7 +68,7 @@ def test_typed_flags_override_saved_settings_and_defaults_do_not(saved_settings)
     assert (args.epochs, args.batch_size) == (9, 64)
     assert (args.learning_rate, args.schedule, args.image_shape) == (0.25, "cosine", (3, 8, 12))
     assert str(args.train_data) == "/somewhere/train.csv"
-    assert (args.patience, args.weight_decay, args.seed) == (None, 1e-3, None)
+    assert (args.patience, args.batch_size, args.seed) == (None, 64, None)
 
 
 def test_saved_settings_are_checked_like_typed_flags(capsys, saved_settings):

@@ -306,6 +306,7 @@ class ComposedAugmenter(Augmenter):
 AUGMENTERS: dict[str, Callable[[], Augmenter]] = {
     "none": NoAugmenter,
     "shift": ShiftAugmenter,
+    "crop": partial(ShiftAugmenter, 1 / 8),
     "affine": AffineAugmenter,
     "flip": FlipAugmenter,
     "photo": PhotoAugmenter,

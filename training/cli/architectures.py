@@ -30,6 +30,24 @@ class Architecture(NamedTuple):
     is_built_in: bool
 
 
+class Networks(NamedTuple):
+    """What the command line needs to know of the networks of run.py.
+
+    Attributes
+    ----------
+    choose : callable
+        Returns the function that builds the default network for images of a shape (C, H, W).
+    epochs : dict of callable to int
+        The number of epochs of a network, by the function that builds it, if it is not 15.
+    weight_decay : dict of callable to float
+        The weight decay of a network, if it is not 0.001.
+    """
+
+    choose: Callable[[tuple[int, int, int]], Callable]
+    epochs: Mapping[Callable, int]
+    weight_decay: Mapping[Callable, float]
+
+
 def find_architecture(name: str, built_in: Mapping[str, Callable]) -> Architecture:
     """Return the network of a name, or that of a function in the user's own file.
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from training.augmentation import Augmenter, make_augmenter
 from training.augmentation_choice import choose_augmentation
-from training.cli.architectures import Architecture, build_model
+from training.cli.architectures import Architecture, Networks, build_model
 from training.cli.arguments import AUTO
 from training.cli.input_data import check_shape, match_classes
 from training.cli.output_paths import run_path
@@ -18,7 +18,7 @@ from training.optimizers import AdamW
 from training.trainer import split_validation
 
 ImagesAndLabels = tuple[np.ndarray, np.ndarray]
-ChooseNetwork = Callable[[tuple[int, int, int]], Callable]
+DEFAULT_WEIGHT_DECAY = 1e-3
 
 
 def set_threads(model: Model, args: argparse.Namespace) -> None:
@@ -36,11 +36,11 @@ def load_saved(args: argparse.Namespace) -> Model | None:
     return None if path is None else Model.load(path, args.backend, args.dtype)
 
 
-def build_new(args: argparse.Namespace, data: Dataset, choose: ChooseNetwork) -> Model:
+def build_new(args: argparse.Namespace, data: Dataset, networks: Networks) -> Model:
     """Return a new model for the images; without --arch, choose its network."""
     C, H, W = data.images.shape[1:]
     if args.architecture is None:
-        build = choose((C, H, W))
+        build = networks.choose((C, H, W))
         args.arch, args.architecture = build.__name__, Architecture(build.__name__, build, True)
     model = build_model(
         args.architecture,
@@ -55,7 +55,7 @@ def build_new(args: argparse.Namespace, data: Dataset, choose: ChooseNetwork) ->
 
 
 def prepare(
-    args: argparse.Namespace, data: Dataset, choose: ChooseNetwork, saved: Model | None = None
+    args: argparse.Namespace, data: Dataset, networks: Networks, saved: Model | None = None
 ) -> tuple[Model, ImagesAndLabels, ImagesAndLabels]:
     """Return a compiled model, and its training and validation images with their labels.
 
@@ -64,12 +64,11 @@ def prepare(
     args : argparse.Namespace
     data : Dataset
         Its `validation` part is the validation images; None: they are split off.
-    choose : callable
-        Returns the function that builds a network for images of a shape (C, H, W).
+    networks : Networks
     saved : Model, optional
         The model to train further; None: a new one is built.
     """
-    model = build_new(args, data, choose) if saved is None else saved
+    model = build_new(args, data, networks) if saved is None else saved
     if saved is not None:
         owner = run_path(args.to_path) if args.resume else args.from_path
         check_shape(data, model.input_shape, owner)
@@ -86,6 +85,9 @@ def prepare(
             model.fit_normalization(training[0])
     except ValueError as error:
         raise InputError(f"{data.source}: {error}") from None
+    if args.weight_decay is None:
+        build = args.architecture and args.architecture.build
+        args.weight_decay = networks.weight_decay.get(build, DEFAULT_WEIGHT_DECAY)
     optimizer = AdamW(args.learning_rate, weight_decay=args.weight_decay, clip_norm=args.clip_norm)
     return model.compile(optimizer, args.label_smoothing), training, held_out
 

@@ -3,13 +3,13 @@
 import argparse
 import math
 import time
-from collections.abc import Callable, Mapping
 
 import filelock
 
 from training.cli import arguments
+from training.cli.architectures import Networks
 from training.cli.input_data import load_data, match_classes
-from training.cli.model_setup import ChooseNetwork, get_augmenter, load_saved, prepare
+from training.cli.model_setup import get_augmenter, load_saved, prepare
 from training.cli.output_paths import LOG_NAME, prepare_training, run_path, sibling_path
 from training.cli.summary import summarize
 from training.errors import InputError
@@ -25,17 +25,13 @@ DEFAULT_EPOCHS = 15
 MIN_STEPS = 3000
 
 
-def train(args: argparse.Namespace, epochs: Mapping[Callable, int], choose: ChooseNetwork) -> None:
+def train(args: argparse.Namespace, networks: Networks) -> None:
     """Train a model, and save the best one.
 
     Parameters
     ----------
     args : argparse.Namespace
-    epochs : dict of callable to int
-        The default number of epochs of a network, by the function that builds it, if it is not
-        `DEFAULT_EPOCHS`.
-    choose : callable
-        Returns the function that builds a network for images of a shape (C, H, W).
+    networks : Networks
 
     Raises
     ------
@@ -53,23 +49,21 @@ def train(args: argparse.Namespace, epochs: Mapping[Callable, int], choose: Choo
         with lock:
             for path in (args.to_path, state_path, history_path):
                 remove_leftovers(path)
-            _train_locked(args, epochs, choose)
+            _train_locked(args, networks)
     except filelock.Timeout:
         raise InputError(
             f"--to_path {args.to_path}: another run is writing there: wait for it, or name another"
         ) from None
 
 
-def _train_locked(
-    args: argparse.Namespace, epochs: Mapping[Callable, int], choose: ChooseNetwork
-) -> None:
+def _train_locked(args: argparse.Namespace, networks: Networks) -> None:
     start = time.perf_counter()
     saved = load_saved(args)
     has_default_network = saved is None and args.arch is None
     data = load_data(args, saved.input_format if saved else None)
-    model, training, validation = prepare(args, data, choose, saved)
+    model, training, validation = prepare(args, data, networks, saved)
     if args.epochs is None:
-        args.epochs = _default_epochs(args, epochs, len(training[0]))
+        args.epochs = _default_epochs(args, networks, len(training[0]))
     with Reporter(
         args.to_path.parent / LOG_NAME,
         compiling=args.backend == "numba",
@@ -151,9 +145,9 @@ def _open_state(args: argparse.Namespace, reporter: Reporter) -> TrainingState:
     return TrainingState(path, arguments.settings(args) | {"split": "stratified"})
 
 
-def _default_epochs(args: argparse.Namespace, epochs: Mapping[Callable, int], n_images: int) -> int:
+def _default_epochs(args: argparse.Namespace, networks: Networks, n_images: int) -> int:
     """Return the number of epochs if --epochs does not set it."""
     n_steps = math.ceil(n_images * args.augmenter_ratio / args.batch_size)
     build = args.architecture and args.architecture.build
-    n_epochs = epochs.get(build, DEFAULT_EPOCHS)
+    n_epochs = networks.epochs.get(build, DEFAULT_EPOCHS)
     return max(n_epochs, math.ceil(MIN_STEPS / n_steps))
