@@ -41,15 +41,15 @@ def split(images, labels, count=200):
     [
         (1, (0, 1), "shift"),
         (1, (2, 3), "shift,flip"),
-        (3, (0, 1), "crop"),
-        (3, (2, 3), "crop,flip"),
+        (3, (0, 1), "shift"),
+        (3, (2, 3), "shift,flip"),
     ],
 )
 def test_images_are_mirrored_if_that_does_not_change_their_class(channels, kinds, names):
     data = split(*arrows(channels=channels, kinds=kinds))
     choice = choose_augmentation(*data, build())
     assert choice.names == names
-    mirrors = names.endswith(",flip")
+    mirrors = names == "shift,flip"
     assert ("not mirrored" in choice.reason) == (not mirrors)
     check = check_mirroring(*data, build())
     assert check.accuracy > 0.9

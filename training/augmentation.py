@@ -306,7 +306,6 @@ class ComposedAugmenter(Augmenter):
 AUGMENTERS: dict[str, Callable[[], Augmenter]] = {
     "none": NoAugmenter,
     "shift": ShiftAugmenter,
-    "crop": partial(ShiftAugmenter, 1 / 8),
     "affine": AffineAugmenter,
     "flip": FlipAugmenter,
     "photo": PhotoAugmenter,

@@ -318,12 +318,11 @@ def make_parser(architectures: Iterable[str]) -> Parser:
         metavar="NAMES",
         default=AUTO,
         help="random changes of each training image in every epoch: none, or some of these, "
-        "separated by commas. shift: move it by up to a fourteenth of its size; crop: by up to an "
-        "eighth; affine: move it as shift does, and "
+        "separated by commas. shift: move it by up to a fourteenth of its size; affine: also "
         "rotate it by up to 10 degrees and scale it by up to 10 %%; flip: mirror it left to right; "
         "photo: mirror and shift it, cover a box, and change brightness, contrast and saturation; "
-        "photo_no_flip: the same without mirroring (default: auto: crop for images in color, "
-        "else shift; and flip if a quick check shows that mirrored images mean the same)",
+        "photo_no_flip: the same without mirroring (default: auto: shift, and flip if a quick "
+        "check shows that mirrored images mean the same)",
     )
     training.add_argument(
         "--augmenter_ratio",
