@@ -86,6 +86,11 @@ def label_components(mask: np.ndarray, strength: np.ndarray) -> tuple[np.ndarray
     return labels, shapes
 
 
+def find_boxes(mask: np.ndarray) -> list[tuple[slice, slice]]:
+    """Return the rows and columns of the bounding box of each connected component."""
+    return ndimage.find_objects(ndimage.label(mask, np.ones((3, 3)))[0])
+
+
 def is_frame(shape: Shape, labels: np.ndarray) -> bool:
     """Return whether a component is a rectangle: all of its ink is near its bounding box."""
     component = labels[shape.top : shape.bottom, shape.left : shape.right] == shape.labels[0]

@@ -10,11 +10,12 @@ from training.preprocessing.components import (
     Shape,
     choose_main,
     drop_surroundings,
+    find_boxes,
     group_shapes,
     label_components,
 )
 from training.preprocessing.ink_stats import InkStats
-from training.preprocessing.lines import remove_lines
+from training.preprocessing.lines import remove_boxes, remove_lines
 from training.preprocessing.paper import map_ink
 from training.preprocessing.placement import crop_to_ink, place
 from training.preprocessing.strokes import (
@@ -120,7 +121,9 @@ def find_shapes(gray: np.ndarray) -> Ink:
     if side < MIN_PICTURE_SIDE:
         gray = resize_strokes(gray, side * -(-MIN_PICTURE_SIDE // side))
     strength, threshold = map_ink(gray)
-    mask = remove_lines(strength > threshold, strength, threshold)
+    mask = strength > threshold
+    mask = remove_boxes(mask, strength, threshold, find_boxes(mask))
+    mask = remove_lines(mask, strength, threshold)
     labels, components = label_components(mask, strength)
     shapes = group_shapes(drop_surroundings(components, labels), max(gray.shape))
     if not shapes:

@@ -5,6 +5,9 @@ import numpy as np
 MAX_SLOPE, N_SLOPES = 0.08, 33  # lines tilted by up to 4.5 degrees
 MIN_COVER = 0.7  # share of the columns in which the upper edge of a line is seen
 MAX_THICKNESS = 0.03  # of the picture's longer side
+MIN_BOX_SIDE = 12  # pixels of a box of a form
+BOX_BAND = 0.1  # of its height and width, in which its sides lie
+MIN_BOX_COVER = 0.9  # share of the length of a side that has ink
 END = 0.1  # a line is seen in the first and the last tenth of the columns
 
 
@@ -26,6 +29,41 @@ def remove_lines(mask: np.ndarray, strength: np.ndarray, threshold: float) -> np
     """
     mask = _remove_rows(mask, strength, threshold)
     return _remove_rows(mask.T, strength.T, threshold).T
+
+
+def remove_boxes(
+    mask: np.ndarray, strength: np.ndarray, threshold: float, boxes: list[tuple[slice, slice]]
+) -> np.ndarray:
+    """Return a mask of ink without the boxes of a form, and the lines between them.
+
+    Parameters
+    ----------
+    mask, strength, threshold
+        As in `remove_lines`.
+    boxes : list of (rows, columns)
+        The bounding box of each connected component. A component whose four sides are straight
+        lines is a box; what touches it from inside stays.
+    """
+    mask = mask.copy()
+    for box in boxes:
+        if is_box(mask[box]):
+            mask[box] = remove_lines(mask[box], strength[box], threshold)
+    return mask
+
+
+def is_box(mask: np.ndarray) -> bool:
+    """Return whether straight lines go along the four sides of a mask."""
+    if min(mask.shape) < MIN_BOX_SIDE:
+        return False
+    for turned in (mask, mask.T):
+        height = len(turned)
+        band = max(3, round(BOX_BAND * height))
+        if any(edge.any(axis=0).mean() < MIN_BOX_COVER for edge in (turned[:band], turned[-band:])):
+            return False  # this is quick, and true of nearly all characters
+        middles = [top for top, _, _ in find_lines(turned)]
+        if not middles or min(middles) > band or max(middles) < height - 1 - 2 * band:
+            return False
+    return True
 
 
 def _remove_rows(mask: np.ndarray, strength: np.ndarray, threshold: float) -> np.ndarray:
@@ -64,7 +102,7 @@ def find_lines(mask: np.ndarray) -> list[tuple[float, float, int]]:
     ys, xs = np.nonzero(edges)
     bottoms = _run_lengths(mask)[ys, xs]
     lines = []
-    max_thickness = max(2, round(MAX_THICKNESS * max(h, w)))
+    max_thickness = max(4, round(MAX_THICKNESS * max(h, w)))
     thin = bottoms <= max_thickness
     ys, xs, lengths = ys[thin], xs[thin], bottoms[thin]
     margin = int(MAX_SLOPE * w / 2) + 2

@@ -9,7 +9,7 @@ MIN_CONTRAST = 0.04  # of the range from black to white: fainter marks are not i
 N_NOISE = 3  # marks fainter than this multiple of the paper's noise are not ink
 GRID = 9  # rows and columns of the points at which the paper's brightness is taken
 MAX_SAMPLES = 40  # pixels along the longer side of the copy from which it is taken
-WINDOW = 0.6  # side of the window of the median, of the picture's longer side
+WINDOW = 0.6  # height and width of the window of the median, of the picture's
 
 
 class InkMap(NamedTuple):
@@ -50,15 +50,14 @@ def paper_brightness(gray: np.ndarray) -> np.ndarray:
     """
     step = max(1, -(-max(gray.shape) // MAX_SAMPLES))
     sample = gray[step // 2 :: step, step // 2 :: step]
-    half = max(1, round(max(sample.shape) * WINDOW / 2))
+    half_rows, half_columns = (max(1, round(n * WINDOW / 2)) for n in sample.shape)
     rows, columns = (np.linspace(0, n - 1, GRID) for n in sample.shape)
     medians = np.empty((GRID, GRID), np.float32)
     for i, row in enumerate(rows):
-        band = sample[max(0, round(row) - half) : round(row) + half + 1]
+        band = sample[max(0, round(row) - half_rows) : round(row) + half_rows + 1]
         for j, column in enumerate(columns):
-            medians[i, j] = np.median(
-                band[:, max(0, round(column) - half) : round(column) + half + 1]
-            )
+            first, last = round(column) - half_columns, round(column) + half_columns
+            medians[i, j] = np.median(band[:, max(0, first) : last + 1])
     medians = ndimage.gaussian_filter(medians, 0.8, mode="nearest")
     return resize(medians, gray.shape)
 
