@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from training.datasets.pictures import SUFFIXES
+from training.datasets.picture_file import SUFFIXES
 from training.errors import InputError
 from training.reporting.plots import NAMES
 from training.saving import atomic_file

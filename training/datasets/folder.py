@@ -16,7 +16,8 @@ import numpy as np
 
 from training.datasets.cache import cached
 from training.datasets.dataset import Dataset, ReadOptions, list_names, sort_class_names
-from training.datasets.pictures import SUFFIXES, decode_pictures, decoder_version, printable
+from training.datasets.picture_file import SUFFIXES, printable
+from training.datasets.pictures import decode_pictures, decoder_version
 from training.datasets.resize import check_pillow
 from training.errors import InputError
 

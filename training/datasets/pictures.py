@@ -1,34 +1,23 @@
 """Decode pictures of common formats, and bring them to one size and number of channels."""
 
 import os
-import stat
 import statistics
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from io import BytesIO
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from tqdm import tqdm
 
 from training.datasets.dataset import ReadOptions
-from training.datasets.resize import check_pillow, fit_picture, resized_size, to_grey
+from training.datasets.picture_file import DecodingError, decode, open_picture
+from training.datasets.resize import check_pillow, to_grey
 from training.errors import InputError
 
-# Only formats that Pillow decodes itself. It passes others, such as EPS, to other programs.
-FORMATS = {
-    "PNG": "png",
-    "JPEG": "jpg jpeg jpe jfif",
-    "BMP": "bmp",
-    "GIF": "gif",
-    "TIFF": "tif tiff",
-    "WEBP": "webp",
-}
-SUFFIXES = {f".{suffix}" for suffixes in FORMATS.values() for suffix in suffixes.split()}
 MAX_ALIKE_SIDE = 256  # pictures of one size keep it up to here
 MAX_CHOSEN_SIDE = 64  # the largest size that is chosen for pictures of different sizes
 # In a grey picture that was saved in color, the channels are equal after JPEG and differ by up to 1
@@ -36,11 +25,7 @@ MAX_CHOSEN_SIDE = 64  # the largest size that is chosen for pictures of differen
 MAX_GREY_SPREAD = 4
 MAX_SKIPPED, MAX_SKIPPED_SHARE = 10, 0.01  # more pictures than both of these are not skipped
 N_NAMED = 5  # skipped pictures that a note names
-DRAFT_RATIO = 2  # a JPEG file is decoded at no less than this multiple of the size needed
-MAX_READ_BYTES = 1 << 24  # larger files are read as the decoder needs them
 TASK_PICTURES = 64  # pictures that a thread decodes before it reports
-GREY_MODES = ("1", "L", "LA", "La")
-ORIENTATION_TAG = 0x0112  # of EXIF
 Result = TypeVar("Result")
 
 
@@ -68,15 +53,11 @@ class Pictures(NamedTuple):
     skipped: dict[int, str]
 
 
-class _DecodingError(Exception):
-    """A picture cannot be decoded; the message continues its name."""
-
-
 class _UnequalSizesError(Exception):
     """The pictures do not all have the size of the first one."""
 
 
-class _Decoded(NamedTuple):
+class _Result(NamedTuple):
     """One picture, shape (1 or 3, H, W), or the reason why there is none."""
 
     pixels: np.ndarray | None
@@ -171,13 +152,6 @@ def decoder_version() -> str:
     return PIL.__version__
 
 
-def printable(text: str) -> str:
-    """Return text without characters that cannot be printed, such as bytes that are not UTF-8."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
-
-
 def _known_channels(name: str, options: ReadOptions) -> int | None:
     """Return the number of channels that the options ask for, or None."""
     if options.color is not None:
@@ -222,7 +196,7 @@ class _Results:
         self.n_transparent = 0
         self.color_note = ""
 
-    def add(self, picture: _Decoded) -> None:
+    def add(self, picture: _Result) -> None:
         """Store the next picture."""
         index = len(self.reasons)
         self.reasons.append(picture.reason)
@@ -280,13 +254,13 @@ def _decode_all(
     results = _Results(names, channels)
     alike: tuple[int, ...] | None = None
 
-    def decode(index: int) -> _Decoded:
+    def read_one(index: int) -> _Result:
         try:
-            return _decode(read(index), size, resize)
-        except _DecodingError as error:
-            return _Decoded(None, reason=str(error))
+            return _Result(*decode(read(index), size, resize))
+        except DecodingError as error:
+            return _Result(None, reason=str(error))
 
-    for picture in _map_in_threads(decode, len(names), "reading pictures"):
+    for picture in _map_in_threads(read_one, len(names), "reading pictures"):
         if size is None and picture.pixels is not None:
             shape = picture.pixels.shape[1:]
             alike = alike or shape
@@ -306,9 +280,9 @@ def _choose_size(names: Sequence[str], read: Callable[[int], bytes | Path]) -> t
 
     def longer_side(index: int) -> int:
         try:
-            with _open(read(index)) as picture:
+            with open_picture(read(index)) as picture:
                 return max(picture.size)
-        except _DecodingError:
+        except DecodingError:
             return 0
 
     sides = [s for s in _map_in_threads(longer_side, len(names), "measuring pictures") if s]
@@ -367,121 +341,3 @@ def _is_grey(pixels: np.ndarray) -> bool:
     """Return whether the channels of a picture (C, H, W) are equal but for lossy compression."""
     spread = pixels.max(axis=0) - pixels.min(axis=0)
     return len(pixels) == 1 or int(spread.max()) <= MAX_GREY_SPREAD
-
-
-# -- one picture ----------------------------------------------------------------------------------
-@contextmanager
-def _open(content: bytes | Path) -> Iterator[Any]:
-    """Open a picture; raise _DecodingError for whatever goes wrong until it is closed."""
-    from PIL import Image
-
-    try:
-        file = _read_file(content) if isinstance(content, Path) else BytesIO(content)
-        with Image.open(file, formats=list(FORMATS)) as picture:
-            limit = Image.MAX_IMAGE_PIXELS
-            # A small file may decode to a picture that fills the memory.
-            if limit is not None and picture.width * picture.height > limit:
-                raise Image.DecompressionBombError
-            yield picture
-    except _DecodingError:
-        raise
-    except FileNotFoundError:
-        raise _DecodingError("no such file: give a picture, a folder or a CSV file") from None
-    except Image.DecompressionBombError:
-        raise _DecodingError(f"is larger than {Image.MAX_IMAGE_PIXELS:,} pixels") from None
-    except Image.UnidentifiedImageError:
-        raise _DecodingError(
-            f"cannot be read as a picture: it is none of {', '.join(FORMATS)}, or is damaged"
-        ) from None
-    except Exception as error:  # decoders raise many types for a damaged file
-        raise _DecodingError(f"cannot be read as a picture: {printable(str(error))}") from None
-
-
-def _read_file(path: Path) -> BytesIO | Path:
-    """Return the content of a file, or its path if it is large.
-
-    A file that is read at once gives threads fewer occasions to wait for each other.
-    """
-    status = path.stat()
-    if not stat.S_ISREG(status.st_mode):
-        raise _DecodingError("is a pipe or a device: give a file")
-    return BytesIO(path.read_bytes()) if status.st_size <= MAX_READ_BYTES else path
-
-
-def _decode(content: bytes | Path, size: tuple[int, int] | None, rule: str) -> _Decoded:
-    """Return a picture in a size, or in its own if that is None."""
-    with _open(content) as picture:
-        full_size = None
-        if picture.format in ("JPEG", "MPO") and size is not None:
-            full_size = _reduce_jpeg(picture, size, rule)
-        picture.load()
-        method = _transposition(picture)
-        if method is not None:
-            picture = picture.transpose(method)
-        picture, has_transparent_pixels = _simplify_mode(picture)
-        if size is not None:
-            picture = fit_picture(picture, size, rule, full_size)
-        pixels = np.asarray(picture)
-    if pixels.ndim == 2:
-        return _Decoded(pixels[np.newaxis], has_transparent_pixels)
-    return _Decoded(pixels.transpose(2, 0, 1), has_transparent_pixels)
-
-
-def _reduce_jpeg(picture: Any, size: tuple[int, int], rule: str) -> tuple[int, int]:
-    """Decode a JPEG file at 1/2, 1/4 or 1/8, if that is enough; return its size, upright."""
-    is_turned = _swaps_sides(_transposition(picture))
-    width, height = full_size = picture.size[::-1] if is_turned else picture.size
-    width, height = resized_size(full_size, size, rule)
-    needed = DRAFT_RATIO * width, DRAFT_RATIO * height
-    picture.draft(None, needed[::-1] if is_turned else needed)
-    return full_size
-
-
-def _transposition(picture: Any) -> Any:
-    """Return the method of Image.transpose that turns a picture upright, or None."""
-    from PIL import Image
-
-    try:
-        tag = picture.getexif().get(ORIENTATION_TAG)
-    except Exception:  # damaged metadata of a picture that may be fine
-        return None
-    methods = Image.Transpose
-    return {
-        2: methods.FLIP_LEFT_RIGHT,
-        3: methods.ROTATE_180,
-        4: methods.FLIP_TOP_BOTTOM,
-        5: methods.TRANSPOSE,
-        6: methods.ROTATE_270,
-        7: methods.TRANSVERSE,
-        8: methods.ROTATE_90,
-    }.get(tag)
-
-
-def _swaps_sides(method: Any) -> bool:
-    """Return whether a method of Image.transpose swaps the width and the height."""
-    return method is not None and method.name in (
-        "TRANSPOSE",
-        "TRANSVERSE",
-        "ROTATE_90",
-        "ROTATE_270",
-    )
-
-
-def _simplify_mode(picture: Any) -> tuple[Any, bool]:
-    """Return a picture in mode L, RGB or F (from 0 to 255), and whether parts were transparent."""
-    from PIL import Image
-
-    if picture.mode[0] in "IF":  # 16 bits a pixel, or more
-        array = np.asarray(picture)
-        if picture.mode == "F" or array.min() < 0 or array.max() > 65535:
-            raise _DecodingError("has pixels of more than 16 bits: save it with 8 or 16 bits")
-        return Image.fromarray(array.astype(np.float32) / 257), False
-    mode = "L" if picture.mode in GREY_MODES else "RGB"
-    if not picture.has_transparency_data:
-        return picture if picture.mode == mode else picture.convert(mode), False
-    if picture.mode == "La":  # of TIFF; it cannot be converted to RGBA at once
-        picture = picture.convert("LA")
-    picture = picture.convert("RGBA")
-    is_transparent = picture.getextrema()[3][0] < 255
-    white = Image.new("RGBA", picture.size, "white")
-    return Image.alpha_composite(white, picture).convert(mode), is_transparent

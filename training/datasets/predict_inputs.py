@@ -9,7 +9,8 @@ import numpy as np
 from training.datasets.csv_file import read_pixels
 from training.datasets.dataset import ReadOptions
 from training.datasets.folder import list_pictures
-from training.datasets.pictures import SUFFIXES, decode_pictures, printable
+from training.datasets.picture_file import SUFFIXES, printable
+from training.datasets.pictures import decode_pictures
 from training.datasets.resize import check_pillow, fit_array
 from training.datasets.zip_file import open_maybe_compressed
 from training.errors import InputError
