@@ -39,6 +39,19 @@ def check_finite_pixels(images: np.ndarray, name: str, dtype: np.dtype) -> None:
             )
 
 
+class Spread(NamedTuple):
+    """How a number varies over images: its 1st, 50th and 99th percentile."""
+
+    low: float
+    median: float
+    high: float
+
+    @classmethod
+    def of(cls, values: np.ndarray) -> "Spread":
+        """Return the spread of values (N,), at least one."""
+        return cls(*map(float, np.percentile(values, (1, 50, 99))))
+
+
 class InputStats(NamedTuple):
     """The smallest and the largest pixel that there may be, and the mean of the outermost ones."""
 
