@@ -8,6 +8,8 @@ import numpy as np
 
 from training.errors import InputError
 from training.input_format import InputFormat
+from training.input_stats import InputStats
+from training.preprocessing.ink_stats import measure_ink
 
 COLORS = ("grey", "rgb")
 MAX_LISTED = 10  # classes that a message names; of more, it names the first ones
@@ -84,7 +86,13 @@ class Dataset:
     def input_format(self) -> InputFormat:
         """What a model expects that is trained on these images."""
         C, H, W = self.images.shape[1:]
-        return InputFormat((C, H, W), self.class_names, self.resize)
+        return InputFormat(
+            (C, H, W),
+            self.class_names,
+            self.resize,
+            InputStats.of(self.images),
+            measure_ink(self.images),
+        )
 
 
 def sort_class_names(names: Iterable[str]) -> tuple[str, ...]:
