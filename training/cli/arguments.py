@@ -11,6 +11,7 @@ from training.cli.architectures import find_architecture
 from training.cli.output_paths import run_path
 from training.datasets import COLORS, DATASET_NAMES
 from training.input_format import RESIZE_RULES
+from training.preprocessing.preprocess import MODES
 from training.saving.training_state import TrainingState
 from training.schedules import SCHEDULES
 
@@ -213,10 +214,26 @@ def make_parser(architectures: Iterable[str]) -> Parser:
     data.add_argument(
         "--top",
         type=positive_int,
-        default=1,
+        default=2,
         metavar="K",
         help="with --predict: the K most probable classes of each image, or all if the model has "
         "fewer (default: %(default)s)",
+    )
+    data.add_argument(
+        "--preprocess",
+        choices=MODES,
+        default=AUTO,
+        help="with --predict, and for the pictures of --test: how an image is brought to the form "
+        "of the training images. auto: it stays as it is if it looks like them; else it is read as "
+        "ink on paper, if they are ink on a plain ground; else only its size and its channels are "
+        "adapted. ink: always as ink on paper; none: only size and channels (default: %(default)s)",
+    )
+    data.add_argument(
+        "--show_input",
+        type=Path,
+        metavar="FILE",
+        help="with --predict: also draw the images as they came, as the network sees them, and the "
+        "answers to this PNG file (at most 100, those with remarks first)",
     )
     data.add_argument(
         "--report",
@@ -447,8 +464,9 @@ DATA_FLAGS = (
 ALLOWED_FLAGS = {
     "test": {
         *("dataset", "data_dir", "test_data", "image_shape", "label_column", "no_plots", "report"),
+        "preprocess",
     },
-    "predict": {"image_shape", "label_column", "output", "top"},
+    "predict": {"image_shape", "label_column", "output", "top", "preprocess", "show_input"},
     "show_data": {*DATA_FLAGS, "test_data", "to_path", "augment", "validation_split", "seed"},
     "find_lr": {
         *DATA_FLAGS,
@@ -482,6 +500,10 @@ def _check_conflicts(parser: Parser, args: argparse.Namespace, typed: Mapping[st
         parser.error("--output is for the labels of --predict")
     if "top" in typed and not args.predict:
         parser.error("--top is for the classes of --predict")
+    if "preprocess" in typed and not (args.predict or args.test):
+        parser.error("--preprocess is for the images of --predict and --test")
+    if args.show_input and not args.predict:
+        parser.error("--show_input is for the images of --predict")
     if args.report and not args.test:
         parser.error("--report is for the measures of --test")
     if args.image_shape and not (args.train_data or args.test_data or args.predict):

@@ -19,13 +19,17 @@ def evaluate(args: argparse.Namespace) -> None:
     if args.report is not None:
         check_report(args.report)
     if args.test_data is not None:
-        data = read_images(args, args.test_data, model.input_format, part="test")
+        data = read_images(
+            args, args.test_data, model.input_format, part="test", preprocess=args.preprocess
+        )
     else:
         _, data = load_named(args.dataset, args.data_dir)
     check_shape(data, model.input_shape, path)
     hint = "name its own test images with --test_data or --dataset"
     data = match_classes(data, model.class_names, path, hint)
     print(f"{path} on {data.source}")
+    for note in data.notes:
+        print(note)
     # The history in a model's file ends at its best epoch. The plot of the whole run shows more,
     # and is not replaced.
     summary = summarize(

@@ -54,9 +54,17 @@ def load_data(args: argparse.Namespace, like: InputFormat | None = None) -> Data
 
 
 def read_images(
-    args: argparse.Namespace, path: Path, like: InputFormat | None, part: str = "train"
+    args: argparse.Namespace,
+    path: Path,
+    like: InputFormat | None,
+    part: str = "train",
+    preprocess: str | None = None,
 ) -> Dataset:
-    """Return the images of a path, read as the flags say; see `load_images`."""
+    """Return the images of a path, read as the flags say; see `load_images`.
+
+    The images of a training are not preprocessed, nor those that are tested at its end: these are
+    what decides the form that images for prediction are brought to.
+    """
     return load_images(
         path,
         args.image_size,
@@ -66,6 +74,7 @@ def read_images(
         label_column=args.label_column,
         like=like,
         part=part,
+        preprocess=preprocess,
     )
 
 

@@ -34,6 +34,9 @@ class ReadOptions(NamedTuple):
         What the model expects that the images are for. None for training images, which decide it.
     part : "train" or "test", optional
         The part of a source that is already split. None: "train", or "test" with `like`.
+    preprocess : "auto", "ink" or "none", optional
+        How pictures are brought to the form of `like`, see `training.preprocessing.preprocess`.
+        None: only their size and color, as for the other parts of a source of training images.
     """
 
     image_size: tuple[int, int] | None = None
@@ -43,6 +46,7 @@ class ReadOptions(NamedTuple):
     label_column: str | None = None
     like: InputFormat | None = None
     part: str | None = None
+    preprocess: str | None = None
 
 
 @dataclass(frozen=True, eq=False)

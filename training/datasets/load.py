@@ -18,6 +18,7 @@ from training.datasets.parquet_file import is_parquet_folder, read_parquet
 from training.datasets.resize import fit_images
 from training.errors import InputError
 from training.input_format import InputFormat, check_resize
+from training.preprocessing.preprocess import MODES
 
 Reader = Callable[[Path, ReadOptions], Dataset]
 
@@ -32,6 +33,7 @@ def load_images(
     label_column: str | None = None,
     like: InputFormat | None = None,
     part: str | None = None,
+    preprocess: str | None = "auto",
 ) -> Dataset:
     """Load images from a folder of pictures, or from a CSV, IDX, .npz or Parquet file.
 
@@ -62,6 +64,11 @@ def load_images(
     part : "train" or "test", optional
         The part to return of a source that is already split into parts. By default, "train", or
         "test" with `like`.
+    preprocess : "auto", "ink", "none" or None
+        How pictures are brought to the form of `like`, see `training.preprocessing.preprocess`:
+        "auto" reads ink on paper, for a model of such images; "none" adapts only the size, the
+        channels and the scale of the pixels. None, for more training images of a saved model, only
+        the size and the channels. It has no effect without `like`, or on files of numbers.
 
     Returns
     -------
@@ -81,7 +88,10 @@ def load_images(
         check_resize(resize)
     if part not in (None, "train", "test"):
         raise InputError(f"part must be train or test, got {part!r}")
-    options = ReadOptions(size, color, resize, image_shape, label_column, like, part)
+    if preprocess not in (None, *MODES):
+        raise InputError(f"preprocess must be one of {', '.join(MODES)}, got {preprocess!r}")
+    mode = None if like is None else preprocess
+    options = ReadOptions(size, color, resize, image_shape, label_column, like, part, mode)
     return _choose_reader(path)(path, options)
 
 

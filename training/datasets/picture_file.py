@@ -11,6 +11,7 @@ import numpy as np
 
 from training.datasets.resize import fit_picture, resized_size, to_grey
 from training.input_format import InputFormat
+from training.preprocessing.preprocess import scale_pictures
 
 # Only formats that Pillow decodes itself. It passes others, such as EPS, to other programs.
 FORMATS = {
@@ -26,7 +27,7 @@ DRAFT_RATIO = 2  # a JPEG file is decoded at no less than this multiple of the s
 MAX_READ_BYTES = 1 << 24  # larger files are read as the decoder needs them
 GREY_MODES = ("1", "L", "LA", "La")
 ORIENTATION_TAG = 0x0112  # of EXIF
-MAX_GRAY_SIDE = 256  # pixels of the longer side of a picture that is read as brightness
+MAX_SIDE = 256  # pixels of the longer side of a picture that is read as brightness or shown
 # The visible part of a picture is drawn in one color if its brightness, from 0 to 255, deviates by
 # no more than this from its mean.
 MAX_PLAIN_DEVIATION = 24.0
@@ -248,9 +249,9 @@ def read_gray(content: bytes | Path) -> np.ndarray:
 
 def _limited_size(size: tuple[int, int]) -> tuple[int, int]:
     """Return the width and height with at most 256 pixels a side."""
-    if max(size) <= MAX_GRAY_SIDE:
+    if max(size) <= MAX_SIDE:
         return size
-    return resized_size(size, (MAX_GRAY_SIDE, MAX_GRAY_SIDE), "pad")
+    return resized_size(size, (MAX_SIDE, MAX_SIDE), "pad")
 
 
 def _reduce(picture: Any, size: tuple[int, int]) -> Any:
@@ -301,7 +302,7 @@ def _choose_ground(gray: np.ndarray, alpha: np.ndarray) -> float:
 
 
 # -- pictures as they are shown -------------------------------------------------------------------
-def read_thumbnail(content: bytes | Path, side: int) -> np.ndarray:
+def read_thumbnail(content: bytes | Path, side: int = MAX_SIDE) -> np.ndarray:
     """Return a picture (h, w, 3) in uint8, upright, with at most `side` pixels a side.
 
     Transparent parts are laid on a checkerboard.
@@ -350,15 +351,14 @@ class PictureSource:
             self.is_right_size = is_possible and upright_size(picture) == size
 
     def fitted(self) -> np.ndarray:
-        """Return the pixels (C, H, W) in the shape of the training images, from 0 to 255."""
-        decoded = decode(self._content, self._like.shape[1:], self._rule)
-        self.was_transparent = decoded.was_transparent
-        pixels, channels = decoded.pixels, self._like.shape[0]
-        if len(pixels) == channels:
-            return pixels
-        if channels == 1:
-            return to_grey(pixels[np.newaxis])[0]
-        return np.repeat(pixels, channels, axis=0)
+        """Return the image (C, H, W) in the shape and on the scale of the training images."""
+        like = self._like
+        pixels, self.was_transparent = decode(self._content, like.shape[1:], self._rule)
+        if len(pixels) > like.shape[0]:
+            pixels = to_grey(pixels[np.newaxis])[0]
+        elif len(pixels) < like.shape[0]:
+            pixels = np.repeat(pixels, like.shape[0], axis=0)
+        return scale_pictures(pixels, like.stats)
 
     def gray(self) -> np.ndarray:
         """Return the brightness (h, w)."""
