@@ -3,13 +3,14 @@
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from training.datasets.resize import fit_picture, resized_size, to_grey
+from training.datasets.resize import fit_array, fit_picture, resized_size, to_grey
 from training.input_format import InputFormat
 from training.preprocessing.preprocess import scale_pictures
 
@@ -360,6 +361,13 @@ class PictureSource:
             pixels = np.repeat(pixels, like.shape[0], axis=0)
         return scale_pictures(pixels, like.stats)
 
+    @cached_property
     def gray(self) -> np.ndarray:
-        """Return the brightness (h, w)."""
+        """The brightness (h, w)."""
         return read_gray(self._content)
+
+    def preview(self) -> np.ndarray:
+        """Return nearly the same as `fitted`, in one channel, from the brightness."""
+        like = self._like
+        pixels = fit_array(self.gray[np.newaxis] * 255, like.shape[1:], self._rule)
+        return scale_pictures(pixels, like.stats)

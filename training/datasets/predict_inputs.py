@@ -167,6 +167,9 @@ class _RowSource:
             return self._image
         return fit_array(self._image.astype(np.float32), self._like.shape[1:], self._like.resize)
 
+    preview = fitted
+
+    @property
     def gray(self) -> np.ndarray:
         return to_brightness(self._image[0], self._like.stats)
 

@@ -32,11 +32,15 @@ class Source(Protocol):
 
     is_right_size: bool
 
+    @property
+    def gray(self) -> np.ndarray:
+        """Its brightness (h, w) in its own size, from 0 (black) to 1, float32."""
+
     def fitted(self) -> np.ndarray:
         """Return the image (C, H, W) in the shape and on the scale of the training images."""
 
-    def gray(self) -> np.ndarray:
-        """Return its brightness (h, w) in its own size, from 0 (black) to 1, float32."""
+    def preview(self) -> np.ndarray:
+        """Return what `fitted` does, or nearly, made from `gray`, which may be faster."""
 
 
 class Preprocessed(NamedTuple):
@@ -68,12 +72,13 @@ def preprocess(source: Source, like: InputFormat, mode: str = "auto") -> Preproc
     mode : "auto", "ink" or "none"
         With "auto", the first of these rules that applies:
 
-        - "as it is": an image of the right size that looks like the training images (see
-          `looks_like`) stays the same, to the bit;
-        - "inverted": an image of the right size that does so after black and white are exchanged;
-        - "ink": where the training images are ink on a plain ground, any other image is read as ink
-          on paper (see `read_ink`);
-        - "resized" (or "as it is", in the right size): where they are something else, such as
+        - "as it is": where the training images are ink on a plain ground, an image of the right
+          size that looks like them (see `looks_like`) stays the same, to the bit;
+        - "resized": there, an image of another size that looks like them after it is resized as
+          training images are;
+        - "inverted": there, an image that does either after black and white are exchanged;
+        - "ink": there, any other image is read as ink on paper (see `read_ink`);
+        - "as it is" or "resized": where the training images are something else, such as
           photographs, only the size and the number of channels are adapted.
 
         With "ink", every image is read as ink on paper. With "none", only the size and the number
@@ -90,20 +95,28 @@ def preprocess(source: Source, like: InputFormat, mode: str = "auto") -> Preproc
         The mode is "ink", and the training images are not ink on a plain ground.
     """
     check_mode(mode, like)
+    unchanged = AS_IT_IS if source.is_right_size else RESIZED
     if mode == "none" or like.ink is None:
-        return Preprocessed(source.fitted(), AS_IT_IS if source.is_right_size else RESIZED)
-    if mode == "auto" and source.is_right_size:
+        return Preprocessed(source.fitted(), unchanged)
+    # Large pictures are compared in a small copy, which saves decoding most of them twice.
+    if mode == "auto" and (source.is_right_size or _looks_like_any(source.preview(), like)):
         image = source.fitted()
         if looks_like(image[0], like.ink):
-            return Preprocessed(image, AS_IT_IS)
+            return Preprocessed(image, unchanged)
         image = invert(image, like.stats)
         if looks_like(image[0], like.ink):
             return Preprocessed(image, INVERTED)
-    reading = read_ink(source.gray(), like.ink, like.shape[1:])
+    reading = read_ink(source.gray, like.ink, like.shape[1:])
     if reading.image is None:
         blank = np.full(like.shape, like.ink.background, np.float32)
         return Preprocessed(blank, INK, (BLANK,))
     return Preprocessed(reading.image[np.newaxis], INK, _remarks(reading))
+
+
+def _looks_like_any(image: np.ndarray, like: InputFormat) -> bool:
+    assert like.ink is not None
+    inverted = invert(image, like.stats)
+    return looks_like(image[0], like.ink) or looks_like(inverted[0], like.ink)
 
 
 def check_mode(mode: str, like: InputFormat) -> None:
