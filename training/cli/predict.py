@@ -23,7 +23,12 @@ def predict(args: argparse.Namespace) -> None:
     if args.output is not None:
         check_output(args.output, [args.predict, path])
     names, images, labels, notes = load_predict_inputs(
-        args.predict, model.input_format, model.input_stats, args.image_shape, args.label_column
+        args.predict,
+        model.input_format,
+        model.input_stats,
+        args.image_shape,
+        args.label_column,
+        args.scale,
     )
     for note in notes:
         print(note, file=sys.stderr)

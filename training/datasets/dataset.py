@@ -34,6 +34,9 @@ class ReadOptions(NamedTuple):
         What the model expects that the images are for. None for training images, which decide it.
     part : "train" or "test", optional
         The part of a source that is already split. None: "train", or "test" with `like`.
+    scale : (darkest, lightest) or "none", optional
+        The pixels of arrays that stand for the smallest and the largest training pixel of `like`.
+        None: it is found; see `training.preprocessing.pixel_scale.match_scale`.
     """
 
     image_size: tuple[int, int] | None = None
@@ -43,6 +46,13 @@ class ReadOptions(NamedTuple):
     label_column: str | None = None
     like: InputFormat | None = None
     part: str | None = None
+    scale: tuple[float, float] | str | None = None
+
+    @property
+    def for_cache(self) -> "ReadOptions":
+        """The options without those that change nothing in images that are kept in the cache."""
+        like = self.like and InputFormat(*self.like[:3])  # any model's statistics
+        return self._replace(like=like, scale=None)
 
 
 @dataclass(frozen=True, eq=False)

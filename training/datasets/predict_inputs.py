@@ -15,6 +15,7 @@ from training.datasets.zip_file import open_maybe_compressed
 from training.errors import InputError
 from training.input_format import InputFormat
 from training.input_stats import InputStats, border_pixels
+from training.preprocessing.pixel_scale import PICTURES_HAVE_A_SCALE, match_scale
 
 # The training images have a dark background below the first level and a light one above the second,
 # from 0 to 1. Between them are photographs, for which no picture is inverted.
@@ -48,6 +49,7 @@ def load_predict_inputs(
     input_stats: InputStats,
     image_shape: tuple[int, int, int] | None = None,
     label_column: str | None = None,
+    scale: tuple[float, float] | str | None = None,
 ) -> PredictInputs:
     """Load images in the shape and on the scale of a model's training images.
 
@@ -69,6 +71,9 @@ def load_predict_inputs(
         Shape of the images in a CSV file, if it is not that of the training images.
     label_column : str, optional
         Name, or position from 1, of the column of labels in a CSV file.
+    scale : (darkest, lightest) or "none", optional
+        The pixels of a CSV file that stand for the smallest and for the largest pixel of the
+        training images; see `training.preprocessing.pixel_scale.match_scale`.
 
     Returns
     -------
@@ -80,6 +85,8 @@ def load_predict_inputs(
         A file is not an image or not such a table. The message names the file. Of a folder, as many
         pictures are skipped as `decode_pictures` allows.
     """
+    if scale is not None and (path.is_dir() or path.suffix.lower() in SUFFIXES):
+        raise InputError(f"{path}: {PICTURES_HAVE_A_SCALE}")
     if path.is_dir():
         files = sorted(list_pictures(path).pictures, key=_natural_key)
         if not files:
@@ -95,11 +102,12 @@ def load_predict_inputs(
         raise InputError(
             f"{path}: its images have {images.shape[1]} channels; the model expects {shape[0]}"
         )
+    images, notes = match_scale(images, input_stats, scale, str(path))
     if images.shape[1:] != shape:
         check_pillow(path)
         rule = input_format.resize
         images = np.stack([fit_array(image, shape[1:], rule) for image in images.astype("float32")])
-    return PredictInputs([str(row) for row in range(1, len(images) + 1)], images, labels)
+    return PredictInputs([str(row) for row in range(1, len(images) + 1)], images, labels, notes)
 
 
 def _load_pictures(

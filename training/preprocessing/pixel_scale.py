@@ -4,15 +4,21 @@ A file of arrays, such as CSV or .npz, does not say what its pixels mean: 1 may 
 black. The pixels of pictures need no such guess: they are from 0 to 255.
 """
 
+import reprlib
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from kernels.scalars import check_number
 from training.errors import InputError
 from training.input_stats import InputStats, Spread, border_pixels, sample_images
 
 AS_IT_IS = "none"  # the scale of images that are to be left as they are
+# Why a scale is refused for them; after their name.
+PICTURES_HAVE_A_SCALE = (
+    "has pictures, whose pixels are from 0 to 255: --scale is for files of arrays, such as CSV"
+)
 # Of a fraction of white, of tanh, of scikit-learn's digits, and of 8 and 16 bits. A narrower scale
 # comes before one that it is a part of.
 KNOWN_SCALES = ((0.0, 1.0), (-1.0, 1.0), (0.0, 16.0), (0.0, 255.0), (0.0, 65535.0))
@@ -162,6 +168,28 @@ class _Training(NamedTuple):
 
 def _is_within(number: float, spread: Spread) -> bool:
     return spread.low - TOLERANCE <= number <= spread.high + TOLERANCE
+
+
+def check_scale(scale: Any) -> tuple[float, float] | str:
+    """Return a scale that a user gave; raise InputError for anything else.
+
+    Examples
+    --------
+    >>> check_scale([1, 0]), check_scale("none")
+    ((1.0, 0.0), 'none')
+    """
+    if isinstance(scale, str) and scale == AS_IT_IS:
+        return scale
+    try:
+        darkest, lightest = (check_number(number, "scale") for number in scale)
+    except (TypeError, ValueError):
+        darkest = lightest = 0.0
+    if darkest == lightest:
+        raise InputError(
+            f'scale must be two different numbers, such as (0, 1), or "{AS_IT_IS}": '
+            f"got {reprlib.repr(scale)}"
+        )
+    return darkest, lightest
 
 
 def match_scale(

@@ -337,7 +337,7 @@ def _set_stats(model: Network, measured: Any) -> None:
         raise ValueError("the ink of training_images must differ from its background")
 
 
-def _decode_statistic(entries: dict[str, Any], name: str) -> float | Spread:
+def _decode_statistic(entries: dict[str, Any], name: str) -> Any:
     if name not in SPREADS:
         return check_number(entries[name], f"training_images {name}")
     spread = Spread(*_check_numbers(entries[name], Spread._fields, f"training_images {name}"))
