@@ -28,7 +28,7 @@ MANY_IMAGES = 30  # so many show how large and small the pixels of a file can be
 TOLERANCE = 0.2  # of the statistics of images
 MAX_OUTSIDE = 0.25  # pixels on the right scale may be noisy, or resized with overshoot
 MAX_FAINT = 0.25  # images of less contrast than this are reported
-MAX_FLAT = 0.015  # nobody saves images of less contrast than this: 0 to 1 is 0.4 % of 0 to 255
+MAX_FLAT = 0.03  # standardized pixels have a contrast of 2 % of 0 to 255, those of 0 to 16 of 6 %
 MAX_DIM = 0.5  # contrast of a whole file of images, where all training images have full contrast
 MIN_FULL = 0.9  # what all training images have, then
 MAX_SAME_BORDER, MIN_OPPOSITE_BORDER = 0.4, 0.6  # distance to the border of the training images
@@ -44,6 +44,10 @@ class PixelScale(NamedTuple):
 
     darkest: float
     lightest: float
+
+    @property
+    def inverse(self) -> "PixelScale":
+        return PixelScale(self.lightest, self.darkest)
 
     def __str__(self) -> str:
         return f"{self.darkest:.6g},{self.lightest:.6g}"
@@ -238,13 +242,15 @@ def match_scale(
     2. Otherwise, their scale is the first of 0 to 1, -1 to 1, 0 to 16, 0 to 255, 0 to 65535 and
        their inverses on which they are like the training images. But fewer than 30 images within
        the range of the training images may just be dark, if some training images are as well: they
-       are scaled only if they have less than 1.5 % of the contrast, or are inverted.
+       are scaled only if they have less than 3 % of the contrast, or are inverted. Images are
+       inverted only if the border of the training images is plain.
     3. Otherwise, it is the range of the file itself, as for standardized pixels, if they are like
        the training images on it. There must be 30 images, or all training images have the full
-       contrast. Within the range of the training images, they must have less than 1.5 % of the
+       contrast. Within the range of the training images, they must have less than 3 % of the
        contrast, or half of it if all training images have the full one and there are 30 images.
     4. Otherwise, images within the range of the training images, and up to 25 % of it outside, are
-       left as they are. Others are refused.
+       left as they are, but not those of less than 3 % contrast and with pixels below the smallest
+       training pixel. Others are refused.
 
     Examples
     --------
@@ -267,9 +273,10 @@ def match_scale(
     try:
         found = _find_scale(pixels, stats)
     except _UnclearError:
+        example = next(_known_scales(pixels), PixelScale(pixels.low, pixels.high))
         raise InputError(
-            f"{has}: say which pixels stand for these with --scale, such as --scale "
-            f"{pixels.low:.4g},{pixels.high:.4g}, or leave them as they are with --scale none"
+            f"{has}: say which pixels stand for these with --scale, such as --scale {example}, or "
+            "leave them as they are with --scale none"
         ) from None
     if found is not None:
         return _bring_to_scale(images, found, stats), (
@@ -294,29 +301,31 @@ def _find_scale(pixels: _Pixels, stats: InputStats) -> PixelScale | None:
     if training.has_ends_like(relative) and not are_inverse:
         return None
     is_outside = relative.low < -MAX_OUTSIDE or relative.high > 1 + MAX_OUTSIDE
-    is_off = is_outside or relative.image_max - relative.image_min <= MAX_FLAT
+    is_flat = relative.image_max - relative.image_min <= MAX_FLAT
+    is_off = is_outside or is_flat
     is_sure = pixels.has_many or training.have_full_contrast
     is_dim = pixels.has_many and relative.high - relative.low <= MAX_DIM
     scales: list[PixelScale] = []
     if is_off or is_sure or are_inverse:
         scales += _known_scales(pixels)
     if is_sure and (is_off or (is_dim and training.have_full_contrast)):
-        scales += [PixelScale(pixels.low, pixels.high), PixelScale(pixels.high, pixels.low)]
+        scales.append(PixelScale(pixels.low, pixels.high))
     for scale in scales if pixels.n else ():
         if training.is_like(pixels.on(scale)):
             return scale
-    if is_outside:
+        if training.has_plain_border and training.is_like(pixels.on(scale.inverse)):
+            return scale.inverse
+    if is_outside or (is_flat and relative.low < 0 and pixels.n):
         raise _UnclearError
     return None
 
 
 def _known_scales(pixels: _Pixels) -> Iterator[PixelScale]:
-    """Yield the known scales that the pixels are on, each before its inverse."""
+    """Yield the known scales that the pixels may be on."""
     for darkest, lightest in KNOWN_SCALES:
         margin = MAX_ROUNDING * (lightest - darkest)
         if darkest - margin <= pixels.low and pixels.high <= lightest + margin:
             yield PixelScale(darkest, lightest)
-            yield PixelScale(lightest, darkest)
 
 
 def _bring_to_scale(images: np.ndarray, scale: PixelScale, stats: InputStats) -> np.ndarray:

@@ -308,7 +308,8 @@ def _from_document(
         raise ValueError("normalization std must be above 0")
     stats = document["normalization"].get("pixels")
     if stats is not None:  # older files have none
-        model.input_stats = InputStats(*_check_numbers(stats, PIXELS, "normalization pixels"))
+        low, high, border = _check_numbers(stats, PIXELS, "normalization pixels")
+        model.input_stats = InputStats(low, high, border)
     measured = document.get("training_images")
     if measured is not None:  # older files have none
         _set_stats(model, measured)
