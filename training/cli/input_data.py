@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from training.datasets import Dataset, DownloadError, load_dataset, load_images
-from training.datasets.dataset import list_names
+from training.datasets.dataset import ReadOptions, list_names
+from training.datasets.resize import fit_scale
 from training.errors import InputError
 from training.input_format import InputFormat
 
@@ -42,7 +43,9 @@ def load_data(args: argparse.Namespace, like: InputFormat | None = None) -> Data
         What a saved model expects of them.
     """
     if args.train_data is None:
-        train, test = load_named(args.dataset, args.data_dir)
+        options = ReadOptions(like=like, scale=args.scale)
+        parts = load_named(args.dataset, args.data_dir)
+        train, test = (fit_scale(part, options) for part in parts)
         train = replace(train, test=test)
     else:
         train = read_images(args, args.train_data, like)
@@ -75,6 +78,7 @@ def read_images(
         like=like,
         part=part,
         preprocess=preprocess,
+        scale=None if like is None else args.scale,
     )
 
 

@@ -33,7 +33,12 @@ def predict(args: argparse.Namespace) -> None:
     if args.show_input is not None:
         check_sheet(args.show_input, args.predict)
     inputs = load_predict_inputs(
-        args.predict, model.input_format, args.image_shape, args.label_column, args.preprocess
+        args.predict,
+        model.input_format,
+        args.image_shape,
+        args.label_column,
+        args.scale,
+        args.preprocess,
     )
     for note in inputs.notes:
         print(note, file=sys.stderr)

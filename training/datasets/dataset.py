@@ -37,6 +37,9 @@ class ReadOptions(NamedTuple):
     preprocess : "auto", "ink" or "none", optional
         How pictures are brought to the form of `like`, see `training.preprocessing.preprocess`.
         None: only their size and color, as for the other parts of a source of training images.
+    scale : (darkest, lightest) or "none", optional
+        The pixels of arrays that stand for the smallest and the largest training pixel of `like`.
+        None: it is found; see `training.preprocessing.pixel_scale.match_scale`.
     """
 
     image_size: tuple[int, int] | None = None
@@ -47,6 +50,15 @@ class ReadOptions(NamedTuple):
     like: InputFormat | None = None
     part: str | None = None
     preprocess: str | None = None
+    scale: tuple[float, float] | str | None = None
+
+    @property
+    def for_cache(self) -> "ReadOptions":
+        """The options without those that change nothing in images that are kept in the cache."""
+        like = self.like
+        if like is not None and self.preprocess is None:
+            like = InputFormat(*like[:3])  # any model's statistics
+        return self._replace(like=like, scale=None)
 
 
 @dataclass(frozen=True, eq=False)

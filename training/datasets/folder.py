@@ -142,7 +142,7 @@ def _read_classes(path: Path, options: ReadOptions) -> Dataset:
     def decode() -> Dataset:
         return _decode(path, listing.pictures, labels, class_names, options)
 
-    identity = "folder", str(path.resolve()), options
+    identity = "folder", str(path.resolve()), options.for_cache
     state = decoder_version(options), class_names, digest(listing)
     dataset = cached(identity, state, decode)
     notes = [*dataset.notes, *_describe_ignored(listing.others)]

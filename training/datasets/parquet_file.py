@@ -98,7 +98,7 @@ def read_parquet(path: Path, options: ReadOptions) -> Dataset:
     files = _split_shards(_find_shards(path)) if path.is_dir() else {"train": [path]}
 
     def read(part: str, options: ReadOptions) -> Dataset:
-        identity = "parquet", str(path.resolve()), part, options
+        identity = "parquet", str(path.resolve()), part, options.for_cache
         states = [(file.name, file_state(file)) for file in files[part] if file.is_file()]
         dataset = cached(
             identity,

@@ -17,6 +17,7 @@ from training.datasets.zip_file import open_maybe_compressed
 from training.errors import InputError
 from training.input_format import InputFormat
 from training.input_stats import border_pixels
+from training.preprocessing.pixel_scale import PICTURES_HAVE_A_SCALE, match_scale
 from training.preprocessing.preprocess import (
     INVERTED,
     check_mode,
@@ -66,6 +67,7 @@ def load_predict_inputs(
     like: InputFormat,
     image_shape: tuple[int, int, int] | None = None,
     label_column: str | None = None,
+    scale: tuple[float, float] | str | None = None,
     mode: str = "auto",
 ) -> PredictInputs:
     """Load images in the shape and on the scale of a model's training images.
@@ -85,6 +87,9 @@ def load_predict_inputs(
         Shape of the images in a CSV file, if it is not that of the training images.
     label_column : str, optional
         Name, or position from 1, of the column of labels in a CSV file.
+    scale : (darkest, lightest) or "none", optional
+        The pixels of a CSV file that stand for the smallest and for the largest pixel of the
+        training images; see `training.preprocessing.pixel_scale.match_scale`.
     mode : "auto", "ink" or "none"
         Of `preprocess`.
 
@@ -98,6 +103,8 @@ def load_predict_inputs(
         A file is not an image or not such a table. The message names the file. Of a folder, as many
         pictures are skipped as `decode_pictures` allows.
     """
+    if scale is not None and (path.is_dir() or path.suffix.lower() in SUFFIXES):
+        raise InputError(f"{path}: {PICTURES_HAVE_A_SCALE}")
     if path.is_dir():
         files = sorted(list_pictures(path).pictures, key=_natural_key)
         if not files:
@@ -112,9 +119,10 @@ def load_predict_inputs(
         raise InputError(
             f"{path}: its images have {rows.shape[1]} channels; the model expects {like.shape[0]}"
         )
+    rows, notes = match_scale(rows, like.stats, scale, str(path))
     if rows.shape[1:] != like.shape:
         check_pillow(path)
-    return _load_rows(path, rows, labels, like, mode)
+    return _load_rows(path, rows, labels, notes, like, mode)
 
 
 # -- pictures -------------------------------------------------------------------------------------
@@ -175,7 +183,12 @@ class _RowSource:
 
 
 def _load_rows(
-    path: Path, rows: np.ndarray, labels: np.ndarray | None, like: InputFormat, mode: str
+    path: Path,
+    rows: np.ndarray,
+    labels: np.ndarray | None,
+    notes: tuple[str, ...],
+    like: InputFormat,
+    mode: str,
 ) -> PredictInputs:
     try:
         check_mode(mode, like)
@@ -196,7 +209,7 @@ def _load_rows(
         [str(row) for row in range(1, len(rows) + 1)],
         np.stack([image for image, _, _ in prepared]),
         labels,
-        (),
+        notes,
         [rule for _, rule, _ in prepared],
         [remarks for _, _, remarks in prepared],
         read_original,

@@ -112,7 +112,7 @@ def _measure(strength: np.ndarray) -> _Measures:
     """Measure images (N, H, W) of strengths from 0 to 1."""
     H, W = strength.shape[1:]
     mask = strength >= MIN_STRENGTH
-    heights, widths = _extent(mask.any(axis=2)), _extent(mask.any(axis=1))
+    heights, widths = (_extent(np.any(mask, axis=axis)) for axis in (2, 1))
     by_row, by_column = strength.sum(axis=2), strength.sum(axis=1)
     with np.errstate(invalid="ignore"):  # of images without ink
         total = by_row.sum(axis=1)

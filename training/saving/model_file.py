@@ -308,7 +308,8 @@ def _from_document(
         raise ValueError("normalization std must be above 0")
     stats = document["normalization"].get("pixels")
     if stats is not None:  # older files have none
-        model.input_stats = InputStats(*_check_numbers(stats, PIXELS, "normalization pixels"))
+        low, high, border = _check_numbers(stats, PIXELS, "normalization pixels")
+        model.input_stats = InputStats(low, high, border)
     measured = document.get("training_images")
     if measured is not None:  # older files have none
         _set_stats(model, measured)
@@ -337,7 +338,7 @@ def _set_stats(model: Network, measured: Any) -> None:
         raise ValueError("the ink of training_images must differ from its background")
 
 
-def _decode_statistic(entries: dict[str, Any], name: str) -> float | Spread:
+def _decode_statistic(entries: dict[str, Any], name: str) -> Any:
     if name not in SPREADS:
         return check_number(entries[name], f"training_images {name}")
     spread = Spread(*_check_numbers(entries[name], Spread._fields, f"training_images {name}"))
