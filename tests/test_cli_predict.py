@@ -12,6 +12,7 @@ from tests.command_line import command, write_csv
 from tests.networks import digits
 from training import Adam, Model
 from training.datasets import load_dataset
+from training.reporting import input_sheet
 
 pytest_plugins = ["tests.command_line_fixtures"]
 
@@ -255,7 +256,7 @@ def test_pictures_of_a_test_follow_the_same_rules(cli, tmp_path, ink_model):
     [
         (["--preprocess", "ink"], "--preprocess is for the images of --predict and --test"),
         (["--predict", "in", "--preprocess", "no"], "argument --preprocess: invalid choice: 'no'"),
-        (["--test", "--show_input", "a.png"], "--show_input is for the images of --predict"),
+        (["--show_input", "a.png"], "--show_input is for the images of --predict and --test"),
     ],
 )
 def test_wrong_flags(cli, arguments, message):
@@ -269,3 +270,99 @@ def test_ink_is_refused_for_a_model_of_other_images(cli, tmp_path, trained):
     done = cli("--predict", "a.png", "--preprocess", "ink", "--backend", "numpy")
     assert (done.returncode, done.stdout) == (2, "")
     assert "a.png: preprocess ink is for a model whose training images are ink" in done.stderr
+
+
+# -- the sheet ------------------------------------------------------------------------------------
+def entries_of(monkeypatch):
+    """Return a list to which the entries of the sheets that are drawn are appended."""
+    sheets = []
+    draw = input_sheet.draw
+
+    def record(entries, stats, path):
+        sheets.append(entries)
+        draw(entries, stats, path)
+
+    monkeypatch.setattr(input_sheet, "draw", record)
+    return sheets
+
+
+def test_the_sheet_shows_pictures_and_answers(cli, tmp_path, ink_model, monkeypatch):
+    draw_pictures(tmp_path / "in")
+    sheets = entries_of(monkeypatch)
+    flags = ["--from_path", ink_model, "--backend", "numpy", "--show_input", "sheet.png"]
+    for _ in range(2):  # a sheet may be replaced
+        done = cli("--predict", "in", *flags)
+        assert (done.returncode, done.stderr) == (0, "")
+    line = "images as they came and as the network sees them: sheet.png"
+    assert done.stdout.splitlines()[-1] == line
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.width > 400
+    entries = sheets[0]
+    assert [entry.title.splitlines()[0] for entry in entries] == [f"{n}.png" for n in (1, 2)] + [
+        "3.jpg",
+        "4.png",
+    ]
+    assert entries[3].title == "4.png\nno answer"
+    assert entries[3].note == "ink; blank page"
+    assert [entry.is_marked for entry in entries][3]
+    np.testing.assert_array_equal(entries[0].image, entries[1].image)
+    np.testing.assert_array_equal(entries[0].original, 255 - entries[1].original)
+
+
+def test_the_sheet_of_a_test_shows_wrong_answers_first(cli, tmp_path, ink_model, monkeypatch):
+    _, test = load_dataset("mnist-5k")
+    for index, (image, label) in enumerate(zip(test.images[:120], test.labels, strict=False)):
+        folder = tmp_path / "in" / str(label)
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[0]).save(folder / f"{index}.png")
+    model = Model.load(ink_model, backend="numpy")
+    predicted = model.predict(test.images[:120])
+    wrong = np.flatnonzero(predicted != test.labels[:120])
+    assert 0 < len(wrong) < 60
+    sheets = entries_of(monkeypatch)
+    flags = ["--from_path", ink_model, "--backend", "numpy", "--no_plots"]
+    done = cli("--test", "--test_data", "in", *flags, "--show_input", "sheet.png")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "see them, 100 of 120, the wrong answers first" in done.stdout.replace("sees", "see")
+    (entries,) = sheets
+    assert len(entries) == 100
+    shown = {int(entry.title.split("/")[1].split(".")[0]) for entry in entries[: len(wrong)]}
+    assert shown == set(wrong.tolist())
+    first = int(entries[0].title.split("/")[1].split(".")[0])
+    answer = f"{test.labels[first]} -> {predicted[first]} ("
+    assert entries[0].title.splitlines()[1].startswith(answer)
+    assert [entry.is_marked for entry in entries] == [True] * len(wrong) + [False] * (
+        100 - len(wrong)
+    )
+    done = cli("--test", "--dataset", "mnist-5k", *flags, "--show_input", "sheet.png")
+    assert done.returncode == 2
+    assert "--show_input is for pictures" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("photo.png", "photo.png: is not a sheet of this program, and would be overwritten"),
+        ("in/sheet.png", "in/sheet.png: is in the folder of the images"),
+        ("sheet.jpg", "sheet.jpg: the sheet is a PNG"),
+        ("no/sheet.png", "the folder no does not exist"),
+    ],
+)
+def test_the_sheet_replaces_no_picture(cli, tmp_path, ink_model, path, message):
+    draw_pictures(tmp_path / "in")
+    Image.new("L", (9, 9)).save(tmp_path / "photo.png")
+    before = (tmp_path / "photo.png").read_bytes()
+    flags = ["--from_path", ink_model, "--backend", "numpy", "--show_input", path]
+    done = cli("--predict", "in", *flags)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert message in done.stderr
+    assert (tmp_path / "photo.png").read_bytes() == before
+
+
+def test_the_sheet_needs_matplotlib(cli, tmp_path, ink_model, monkeypatch):
+    draw_pictures(tmp_path / "in")
+    monkeypatch.setattr("training.cli.output_paths.can_draw", lambda: False)
+    flags = ["--from_path", ink_model, "--backend", "numpy", "--show_input", "sheet.png"]
+    done = cli("--predict", "in", *flags)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--show_input needs matplotlib: pip install matplotlib" in done.stderr
