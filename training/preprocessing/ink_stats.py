@@ -4,10 +4,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from training.input_stats import Spread, border_pixels
+from training.input_stats import Spread, border_pixels, sample_images
 from training.preprocessing.strokes import stroke_width
 
-MAX_SAMPLED = 2000  # images that are measured, evenly spaced over all of them
 MIN_STRENGTH = 0.2  # of the pixels in the bounding box of the ink
 MAX_PLAIN = 0.05  # strength of a pixel of the ground
 MIN_PLAIN_BORDER = 0.5  # share of an image's outermost pixels that are ground
@@ -84,10 +83,9 @@ def measure_ink(images: np.ndarray) -> InkStats | None:
         - the strongest pixel has a strength of 0.5 or more;
         - the strokes are at most a quarter as wide as the longer side of the ink.
     """
-    N, C = images.shape[:2]
-    if C != 1:
+    if images.shape[1] != 1:
         return None
-    sample = images[:: -(-N // MAX_SAMPLED), 0].astype(np.float32)
+    sample = sample_images(images)[:, 0].astype(np.result_type(images.dtype, np.float32))
     background = float(np.median(border_pixels(sample)))
     low, high = float(sample.min()), float(sample.max())
     middle = (low + high) / 2
@@ -114,7 +112,7 @@ def _measure(strength: np.ndarray) -> _Measures:
     """Measure images (N, H, W) of strengths from 0 to 1."""
     H, W = strength.shape[1:]
     mask = strength >= MIN_STRENGTH
-    heights, widths = _extent(mask.any(axis=2)), _extent(mask.any(axis=1))
+    heights, widths = (_extent(np.any(mask, axis=axis)) for axis in (2, 1))
     by_row, by_column = strength.sum(axis=2), strength.sum(axis=1)
     with np.errstate(invalid="ignore"):  # of images without ink
         total = by_row.sum(axis=1)
