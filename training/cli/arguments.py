@@ -242,6 +242,13 @@ def make_parser(architectures: Iterable[str]) -> Parser:
         "fewer (default: %(default)s)",
     )
     data.add_argument(
+        "--digits",
+        choices=("1", AUTO),
+        default="1",
+        help="with --predict: how many digits a picture shows. 1: one, the largest; auto: as many "
+        "as stand in its row, read from left to right (default: %(default)s)",
+    )
+    data.add_argument(
         "--preprocess",
         choices=MODES,
         default=AUTO,
@@ -503,6 +510,7 @@ ALLOWED_FLAGS = {
     },
     "predict": {
         *("image_shape", "label_column", "scale", "preprocess", "output", "top", "show_input"),
+        "digits",
     },
     "show_data": {*DATA_FLAGS, "test_data", "to_path", "augment", "validation_split", "seed"},
     "find_lr": {
@@ -537,6 +545,10 @@ def _check_conflicts(parser: Parser, args: argparse.Namespace, typed: Mapping[st
         parser.error("--output is for the labels of --predict")
     if "top" in typed and not args.predict:
         parser.error("--top is for the classes of --predict")
+    if "digits" in typed and not args.predict:
+        parser.error("--digits is for the pictures of --predict")
+    if "top" in typed and args.digits == AUTO:
+        parser.error("--top is for the classes of one digit, and --digits auto reads several")
     if "preprocess" in typed and not (args.predict or args.test):
         parser.error("--preprocess is for the images of --predict and --test")
     if args.show_input and not (args.predict or args.test):

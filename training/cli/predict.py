@@ -3,11 +3,13 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
 from training.cli.answers import UNSURE, UNSURE_BELOW, add_unsure, draw_answers
-from training.cli.arguments import DEFAULT_MODEL
+from training.cli.arguments import AUTO, DEFAULT_MODEL
+from training.cli.digit_strings import format_strings, read_strings, string_entries, string_rows
 from training.cli.model_setup import set_threads
 from training.cli.output_paths import check_output, check_sheet, write_table
 from training.cli.summary import MAX_NAME
@@ -15,6 +17,7 @@ from training.datasets import load_predict_inputs
 from training.datasets.predict_inputs import PredictInputs
 from training.model import Model
 from training.preprocessing.preprocess import BLANK, count_rules
+from training.reporting import input_sheet
 from training.reporting.text_table import format_table, shorten
 
 MAX_LISTED_RULES = 20  # of more images, the table shows no rules: their numbers are printed
@@ -40,6 +43,9 @@ def predict(args: argparse.Namespace) -> None:
     )
     for note in inputs.notes:
         print(note, file=sys.stderr)
+    if args.digits == AUTO:
+        _predict_strings(args, model, path, inputs)
+        return
     probabilities = model.predict_proba(inputs.images)
     # Of equal probabilities, the first class comes first, as with argmax.
     top = np.argsort(-probabilities, axis=1, kind="stable")[:, : args.top]
@@ -60,6 +66,23 @@ def predict(args: argparse.Namespace) -> None:
         print(f"accuracy {is_right.mean():.2%} on the labels in {args.predict}")
     if args.show_input is not None:
         print(draw_answers(args.show_input, model, inputs, probabilities, remarks))
+
+
+def _predict_strings(
+    args: argparse.Namespace, model: Model, path: Path, inputs: PredictInputs
+) -> None:
+    """Print or write the digits of each picture, from left to right."""
+    strings = read_strings(inputs, model.input_format)
+    rows = string_rows(model, inputs.names, strings)
+    if args.output is None:
+        print("\n".join(format_strings(rows)))
+    else:
+        write_table(rows, args.output)
+        print(f"{len(inputs.names):,} labels by {path} in {args.output}")
+    if args.show_input is not None:
+        entries = string_entries(inputs, strings, rows)
+        input_sheet.draw(entries, model.input_stats, args.show_input)
+        print(f"images as they came and as the network sees them: {args.show_input}")
 
 
 def answer_rows(

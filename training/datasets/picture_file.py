@@ -198,12 +198,12 @@ def _to_rgba(picture: Any) -> Any:
 
 
 # -- brightness -----------------------------------------------------------------------------------
-def read_gray(content: bytes | Path) -> np.ndarray:
+def read_gray(content: bytes | Path, side: int = MAX_SIDE) -> np.ndarray:
     """Return the brightness of a picture (h, w) in float32, 0 is black and 1 white.
 
     This is how a picture of ink on paper is read, see `training.preprocessing.ink.read_ink`.
 
-    - The EXIF rotation is applied. A picture of more than 256 pixels a side is reduced to that;
+    - The EXIF rotation is applied. A picture of more than `side` pixels a side is reduced to that;
       each pixel is then the mean of those that it replaces.
     - Colors are weighted as in ITU-R BT.601.
     - Where a picture is drawn in one color on a transparent ground, the ground becomes white if the
@@ -233,7 +233,7 @@ def read_gray(content: bytes | Path) -> np.ndarray:
     """
     with open_picture(content) as picture:
         has_deep_colors = ";16" in str(picture.tile) and not _is_deep(picture)
-        size = _limited_size(upright_size(picture))
+        size = _limited_size(upright_size(picture), side)
         if picture.format in ("JPEG", "MPO"):
             _draft(picture, size, 1, "L")
         picture = _turn_upright(picture)
@@ -248,11 +248,11 @@ def read_gray(content: bytes | Path) -> np.ndarray:
     return gray / (_full_scale(gray.max()) if has_deep_colors else np.float32(255))
 
 
-def _limited_size(size: tuple[int, int]) -> tuple[int, int]:
-    """Return the width and height with at most 256 pixels a side."""
-    if max(size) <= MAX_SIDE:
+def _limited_size(size: tuple[int, int], side: int) -> tuple[int, int]:
+    """Return the width and height with at most `side` pixels a side."""
+    if max(size) <= side:
         return size
-    return resized_size(size, (MAX_SIDE, MAX_SIDE), "pad")
+    return resized_size(size, (side, side), "pad")
 
 
 def _reduce(picture: Any, size: tuple[int, int]) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 from training.datasets.csv_file import read_pixels
 from training.datasets.dataset import ReadOptions
 from training.datasets.folder import list_pictures
-from training.datasets.picture_file import SUFFIXES, printable, read_thumbnail
+from training.datasets.picture_file import SUFFIXES, printable, read_gray, read_thumbnail
 from training.datasets.pictures import decode_pictures, map_in_threads
 from training.datasets.resize import check_pillow, fit_array
 from training.datasets.zip_file import open_maybe_compressed
@@ -29,6 +29,7 @@ from training.preprocessing.preprocess import (
 # The training images have a dark background below the first level and a light one above the second,
 # from 0 to 1. Between them are photographs, for which no picture is inverted.
 MAX_DARK, MIN_LIGHT = 0.25, 0.75
+ROW_SIDE = 640  # pixels of the longer side of a picture of a row: 60 for each of ten digits
 
 
 class PredictInputs(NamedTuple):
@@ -51,6 +52,9 @@ class PredictInputs(NamedTuple):
     read_original : callable
         Returns an image as it came, (h, w, 3) or (h, w) in uint8 and at most 256 pixels a side,
         given its index in `names`.
+    read_gray : callable
+        Returns the brightness of an image as it came, (h, w) from 0 to 1 and at most 640 pixels a
+        side, given its index in `names`.
     """
 
     names: list[str]
@@ -60,6 +64,7 @@ class PredictInputs(NamedTuple):
     rules: list[str]
     remarks: list[tuple[str, ...]]
     read_original: Callable[[int], np.ndarray]
+    read_gray: Callable[[int], np.ndarray]
 
 
 def load_predict_inputs(
@@ -144,6 +149,7 @@ def _load_pictures(folder: Path, files: list[str], like: InputFormat, mode: str)
         rules,
         list(pictures.remarks),
         lambda index: read_thumbnail(folder / files[pictures.decoded[index]]),
+        lambda index: read_gray(folder / files[pictures.decoded[index]], ROW_SIDE),
     )
 
 
@@ -213,6 +219,7 @@ def _load_rows(
         [rule for _, rule, _ in prepared],
         [remarks for _, _, remarks in prepared],
         read_original,
+        lambda index: sources[index].gray,
     )
 
 

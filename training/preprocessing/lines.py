@@ -108,12 +108,12 @@ def find_lines(mask: np.ndarray) -> list[tuple[float, float, int]]:
     margin = int(MAX_SLOPE * w / 2) + 2
     slopes = np.linspace(-MAX_SLOPE, MAX_SLOPE, N_SLOPES)
     counts = np.empty((N_SLOPES, h + 2 * margin))
-    for k, slope in enumerate(slopes):
+    for index, slope in enumerate(slopes):
         offsets = np.rint(ys - slope * (xs - w / 2)).astype(np.intp) + margin
-        counts[k] = np.bincount(offsets, minlength=h + 2 * margin)
+        counts[index] = np.bincount(offsets, minlength=h + 2 * margin)
     counts[:, 1:-1] = counts[:, :-2] + counts[:, 1:-1] + counts[:, 2:]
     while counts.max() >= MIN_COVER * w:
-        k, offset = np.unravel_index(counts.argmax(), counts.shape)
+        k, offset = map(int, np.unravel_index(counts.argmax(), counts.shape))
         top, slope = float(offset - margin), float(slopes[k])
         near = np.abs(ys - slope * (xs - w / 2) - top) < 1.6
         counts[:, max(0, offset - 4) : offset + 5] = 0
