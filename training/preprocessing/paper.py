@@ -5,11 +5,15 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
-MIN_CONTRAST = 0.04  # of the range from black to white: fainter marks are not ink
+MIN_CONTRAST = 0.04  # of the paper's brightness: fainter marks are not ink
 N_NOISE = 3  # marks fainter than this multiple of the paper's noise are not ink
-COPY_SIDE = 32  # pixels along the longer side of the copy that shows the paper
-WINDOW = 0.4  # of the picture's longer side: wider than any stroke, narrower than most shadows
 SMOOTHING = 0.7  # pixels, against the noise
+# Longer sides of the copies of a picture in which paper and ink are told apart at first, that show
+# whether ink is light, and that show the paper.
+ROUGH_SIDE, TAIL_SIDE, PAPER_SIDE = 128, 64, 32
+WINDOW = 0.4  # of the longer side: wider than any stroke, narrower than most shadows
+NEAR = 0.05  # of the longer side: paper at this distance has the same light
+MIN_DARK = 0.1  # brightness: darker paper shows more noise than ink
 
 
 class InkMap(NamedTuple):
@@ -37,10 +41,18 @@ def map_ink(gray: np.ndarray) -> InkMap:
     """
     if has_light_ink(gray):
         gray = 1 - gray
-    difference = paper_brightness(gray) - gray
+    copy = resize(gray, _copy_shape(gray.shape, ROUGH_SIDE))
+    strength, threshold = subtract_paper(copy, rough_paper(copy))
+    paper = smooth_paper(copy, strength > threshold)
+    return subtract_paper(gray, resize(paper, gray.shape))
+
+
+def subtract_paper(gray: np.ndarray, paper: np.ndarray) -> InkMap:
+    """Return the strength of dark ink, of the brightness of the paper, and the threshold."""
+    difference = 1 - gray / np.maximum(paper, MIN_DARK)
     noise = noise_level(difference)
     strength = ndimage.gaussian_filter(difference, SMOOTHING, truncate=2)
-    strength -= np.median(strength[::2, ::2])  # the closing is as light as the lightest paper
+    strength -= np.median(strength[::2, ::2])  # a closing is as light as the lightest paper
     np.maximum(strength, 0, out=strength)
     return InkMap(strength, max(otsu_threshold(strength), N_NOISE * noise, MIN_CONTRAST))
 
@@ -51,7 +63,7 @@ def has_light_ink(gray: np.ndarray) -> bool:
     The tails are those of the difference from the surroundings, by their third moment. The
     outermost sixteenth is left out, for frames.
     """
-    copy = resize(gray, _copy_shape(gray.shape, 2 * COPY_SIDE))
+    copy = resize(gray, _copy_shape(gray.shape, TAIL_SIDE))
     margin = max(1, min(copy.shape) // 16)
     copy = copy[margin:-margin, margin:-margin]
     window = max(3, round(WINDOW * max(copy.shape)))
@@ -59,19 +71,41 @@ def has_light_ink(gray: np.ndarray) -> bool:
     return bool((difference**3).sum() > 0)
 
 
-def paper_brightness(gray: np.ndarray) -> np.ndarray:
+def rough_paper(gray: np.ndarray) -> np.ndarray:
     """Return the brightness of the paper under each pixel, shape (h, w), for dark ink.
 
     A small copy is closed with a square window: what is dark and narrower than the window is
     filled with the brightness around it. The edges of wide shadows stay where they are, which a
     median does not achieve.
     """
-    copy = resize(gray, _copy_shape(gray.shape, COPY_SIDE))
+    copy = resize(gray, _copy_shape(gray.shape, PAPER_SIDE))
     size = max(3, round(WINDOW * max(copy.shape)) | 1)
     # What is outside of the picture counts neither as light nor as dark.
     dilated = ndimage.maximum_filter(copy, size, mode="constant", cval=-np.inf)
     closed = ndimage.minimum_filter(dilated, size, mode="constant", cval=np.inf)
     return resize(ndimage.gaussian_filter(closed, 1, mode="nearest"), gray.shape)
+
+
+def smooth_paper(gray: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Return the brightness of the paper as the mean of the paper near each pixel, shape (h, w).
+
+    Parameters
+    ----------
+    gray : ndarray of float32, shape (h, w)
+    mask : ndarray of bool, shape (h, w)
+        Where there may be ink. Far from any paper, the mean of all paper is taken.
+    """
+    is_paper = ndimage.minimum_filter((~mask).view(np.uint8), 3, mode="nearest")
+    if not is_paper.any():
+        return np.full_like(gray, gray.max())
+    mean = gray[is_paper > 0].mean()
+    shape = _copy_shape(gray.shape, TAIL_SIDE)
+    sigma = NEAR * max(shape)
+    weight, total = (
+        ndimage.gaussian_filter(resize(plane, shape), sigma, mode="nearest", truncate=3)
+        for plane in (np.float32(is_paper), (gray - mean) * is_paper)
+    )
+    return resize(mean + total / (weight + np.float32(1e-3)), gray.shape)
 
 
 def _copy_shape(shape: tuple[int, ...], side: int) -> tuple[int, ...]:
