@@ -19,6 +19,7 @@ RIGHT = {
     "--weight_decay": {"0": 0},
     "--label_smoothing": {"0": 0},
     "--image_size": {"1,2": (1, 2)},
+    "--scale": {"1,2": (1, 2)},
 }
 
 
@@ -44,7 +45,8 @@ def run_main(capsys, arguments):
 def test_rejects_wrong_values(capsys, flag):
     for value in WRONG:
         if value in RIGHT.get(flag, ()):
-            args = arguments.parse([f"{flag}={value}"], run.ARCHITECTURES)
+            more = ["--test"] if flag == "--scale" else []
+            args = arguments.parse([f"{flag}={value}", *more], run.ARCHITECTURES)
             assert getattr(args, flag[2:]) == RIGHT[flag][value]
         else:
             code, message = run_main(capsys, [f"{flag}={value}"])
@@ -73,6 +75,7 @@ def test_help_explains_every_flag(capsys):
         "--predict",
         "--output",
         "--top",
+        "--scale",
         "--report",
         "--class_weight",
         "--resume",

@@ -30,6 +30,20 @@ def test_says_what_the_images_are(images):
     ]
 
 
+def test_describes_ink_and_its_plain_ground():
+    images = np.full((200, 1, 12, 12), 200, np.uint8)
+    images[:, 0, 2:10, 4:6] = 10
+    images[0, 0, 0] = 100
+    lines = describe(dataset(images))
+    assert lines[2].endswith(
+        f"deviation {images.std():.4g}, border 200 in 99.9 % of the outermost pixels"
+    )
+    assert lines[3] == (
+        "ink: dark on a plain ground; 8 pixels on its longer side (8 to 8), strokes 1.6 pixels "
+        "wide (1.6 to 1.6), its center of mass at most 1 pixels from that of the image"
+    )
+
+
 def test_names_a_class_without_images(images):
     assert "classes: cat (10), dog (no images)" in describe(dataset(images, np.zeros(10, int)))
 

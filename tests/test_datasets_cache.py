@@ -21,6 +21,8 @@ from tests.unprivileged import drop_rights
 from training.datasets import cache, load_images
 from training.datasets.cache import cached
 from training.datasets.dataset import Dataset
+from training.input_format import InputFormat
+from training.input_stats import InputStats
 
 ROOT = Path(__file__).parents[1]
 RNG = np.random.default_rng(0)
@@ -355,3 +357,18 @@ def test_a_csv_file_is_parsed_once(tmp_path, monkeypatch):
         load_images(path)
     monkeypatch.undo()
     assert load_images(path).images.max() == 9
+
+
+def test_models_and_scales_share_the_images_of_a_csv_file(tmp_path, monkeypatch):
+    from training.datasets import load
+
+    images = np.arange(16, dtype=np.uint8).reshape(4, 1, 2, 2)
+    path = write_csv(tmp_path / "a.csv", images, [0, 1, 0, 1])
+    first = InputFormat((1, 2, 2), ("0", "1"), stats=InputStats.of(images * 10.0))
+    load_images(path, like=first)
+    monkeypatch.setattr(load, "read_csv", lambda *args: never())
+    second = first._replace(stats=InputStats.of(images / 15))
+    scaled = load_images(path, like=second, scale=(0, 15))
+    np.testing.assert_allclose(scaled.images, images / 15, atol=1e-6)
+    unknown = InputFormat(*first[:3])
+    assert_equal(load_images(path, like=second, scale="none"), load_images(path, like=unknown))

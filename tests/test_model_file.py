@@ -327,7 +327,8 @@ def test_loads_a_version_1_model_without_pixel_range(backend):
         [0.775174, 0.180344, 0.044482],
     ]
     np.testing.assert_allclose(model.predict_proba(images), expected, atol=2e-6)
-    assert model.input_stats == (0, 255, 127.5)
+    assert model.input_stats == InputStats()
+    assert model.ink_stats is None
     assert len(model.history["loss"]) == 2
 
 
@@ -496,6 +497,63 @@ def test_names_the_entry_that_is_wrong(tmp_path, change, message):
         Model.load(path, backend="numpy")
     assert str(path) in str(error.value)
     assert len(str(error.value)) < 1000
+
+
+def ink_network():
+    """Return a model whose training images are strokes on a plain ground, uint8."""
+    images = np.zeros((20, 1, 8, 8), np.uint8)
+    images[:, 0, 1:7, 3] = 250
+    images[::2, 0, 6, 1:6] = 200
+    return small_network().fit_normalization(images)
+
+
+def test_statistics_of_the_training_images_are_saved(tmp_path):
+    for model in (ink_network(), small_network().fit_normalization(digits(20)[0]), small_network()):
+        model.save(tmp_path / "m.json")
+        loaded = Model.load(tmp_path / "m.json", "numpy")
+        assert loaded.input_stats == model.input_stats
+        assert loaded.ink_stats == model.ink_stats
+        assert loaded.input_format == model.input_format
+        loaded.save(tmp_path / "again.json")
+        assert (tmp_path / "again.json").read_bytes() == (tmp_path / "m.json").read_bytes()
+    assert ink_network().input_format.ink.ink == 250
+
+
+def test_loads_a_model_without_statistics_of_the_training_images(tmp_path):
+    path = tmp_path / "m.json"
+    model = ink_network()
+    model.save(path)
+    changed(path, lambda d: d.pop("training_images"))
+    loaded = Model.load(path, "numpy")
+    assert loaded.input_stats == InputStats(*model.input_stats[:3])
+    assert loaded.ink_stats is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d.update(training_images=[1]), "training_images must be an object"),
+        (lambda d: d["training_images"].pop("mean"), "the entry 'mean' is missing"),
+        (lambda d: d["training_images"].pop("ink"), "the entry 'ink' is missing"),
+        (lambda d: d["training_images"].update(mean="1"), "training_images mean must be a number"),
+        (lambda d: d["training_images"].update(deviation=1e400), "deviation must be finite"),
+        (lambda d: d["training_images"].update(image_min=3), "image_min must be 3 numbers, got 3"),
+        (lambda d: d["training_images"].update(image_min=[1, 2]), "image_min must be 3 numbers"),
+        (lambda d: d["training_images"].update(image_max=[1, 3, 2]), "image_max must be three num"),
+        (lambda d: d["training_images"].update(ink=True), "ink of training_images must be an obj"),
+        (lambda d: d["training_images"]["ink"].pop("side"), "the entry 'side' is missing"),
+        (lambda d: d["training_images"]["ink"].update(ink=None), "images ink must be a number"),
+        (lambda d: d["training_images"]["ink"].update(ink=0), "ink .* must differ from its backg"),
+        (lambda d: d["training_images"]["ink"].update(row=[0, 0, None]), "row must be a number"),
+    ],
+)
+def test_names_the_statistic_that_is_wrong(tmp_path, change, message):
+    path = tmp_path / "m.json"
+    ink_network().save(path)
+    changed(path, change)
+    with pytest.raises(InputError, match=message) as error:
+        Model.load(path, backend="numpy")
+    assert str(path) in str(error.value)
 
 
 NAMES = ("cat", 'a "dog", or two', "\u732b", " \\ ")

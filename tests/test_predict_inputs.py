@@ -10,7 +10,7 @@ from PIL import Image
 from training import InputError, Model
 from training.datasets import load_images, load_predict_inputs
 from training.input_format import InputFormat, default_class_names
-from training.input_stats import InputStats, border_pixels
+from training.input_stats import InputStats, border_pixels, pixel_moments, sample_images
 
 DARK = InputStats(0, 255, 3)  # white on black, as MNIST
 LIGHT = InputStats(0, 1, 0.99)
@@ -337,6 +337,40 @@ def test_statistics_of_the_training_images():
     assert InputStats.of(images).background_level == 2.5 / 100
 
 
+def test_statistics_of_the_pixels_of_each_image():
+    images = np.zeros((300, 2, 3, 4))
+    images[:, 1, 1, 1:3] = np.arange(300)[:, None] / 100  # the other 22 pixels are 0
+    images[0] = 7
+    stats = InputStats.of(images)
+    assert stats.mean == pytest.approx(images.mean())
+    assert stats.deviation == pytest.approx(images.std())
+    assert stats.image_min == (0, 0, 0)
+    np.testing.assert_allclose(stats.image_max, np.percentile(images.max((1, 2, 3)), (1, 50, 99)))
+    np.testing.assert_allclose(stats.image_mean, np.percentile(images.mean((1, 2, 3)), (1, 50, 99)))
+    assert stats.plain_border == pytest.approx(299 / 300)
+    assert InputStats.of(np.stack([images[1]] * 9)).image_mean == (pytest.approx(0.01 / 12),) * 3
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64, np.int64, bool])
+def test_moments_are_those_of_numpy(dtype):
+    images = (
+        np.random.default_rng(0).random((700, 1, 3, 3)) * 200 + 1e3 * (dtype is np.float64)
+    ).astype(dtype)
+    assert pixel_moments(images) == pytest.approx((images.mean(), images.std()), rel=1e-6)
+
+
+def test_deviation_of_large_pixels_that_hardly_differ():
+    images = 1e12 + np.arange(100.0).reshape(10, 1, 2, 5)
+    assert pixel_moments(images) == pytest.approx((1e12 + 49.5, np.arange(100).std()), rel=1e-9)
+
+
+def test_a_sample_is_spread_over_all_images():
+    images = np.arange(4001)
+    assert len(sample_images(images)) <= 2000
+    assert sample_images(images)[-1] >= 3998
+    np.testing.assert_array_equal(sample_images(images[:2000]), images[:2000])
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 def test_the_range_of_pictures_does_not_depend_on_the_pixels_that_they_have(dtype):
     images = np.array([3, 128], dtype).reshape(1, 1, 1, 2)
@@ -353,6 +387,5 @@ def test_model_file_keeps_the_statistics(tmp_path):
     model = Model((1, 4, 4), backend="numpy").add(Flatten()).add(Dense(2))
     model.fit_normalization(np.arange(32).reshape(2, 1, 4, 4))
     model.save(tmp_path / "m.json")
-    loaded = Model.load(tmp_path / "m.json", "numpy")
-    assert loaded.input_stats == model.input_stats
-    assert loaded.input_stats[:3] == (0, 31, 15.5)
+    assert Model.load(tmp_path / "m.json", "numpy").input_stats == model.input_stats
+    assert model.input_stats[:5] == pytest.approx((0, 31, 15.5, 15.5, np.arange(32).std()))

@@ -158,11 +158,7 @@ def group_shapes(components: list[Shape], picture_side: int) -> list[Shape]:
 
 def drop_surroundings(components: list[Shape], labels: np.ndarray) -> list[Shape]:
     """Return the components without frames and without what the picture's edge cuts through."""
-    return [
-        shape
-        for shape in components
-        if shape.edge <= MAX_EDGE_CONTACT
-    ]
+    return [shape for shape in components if shape.edge <= MAX_EDGE_CONTACT]
 
 
 def choose_main(characters: list[Shape], shape: tuple[int, int]) -> Shape:

@@ -12,7 +12,8 @@ from training.preprocessing.components import (
     drop_surroundings,
     find_boxes,
     group_shapes,
-    label_components, is_frame,
+    label_components,
+    is_frame,
 )
 from training.preprocessing.ink_stats import InkStats
 from training.preprocessing.lines import remove_boxes, remove_lines
@@ -132,10 +133,11 @@ def find_shapes(gray: np.ndarray) -> Ink:
     return Ink(strength, labels, sorted(shapes, key=lambda shape: shape.left))
 
 
-def remove_frames(mask,strength):
-    labels, components = label_components(mask,strength)
-    frames=[c for c in components if is_frame(c,labels)]
-    if frames and len(frames)<len(components): mask=mask&~np.isin(labels,[l for c in frames for l in c.labels])
+def remove_frames(mask, strength):
+    labels, components = label_components(mask, strength)
+    frames = [c for c in components if is_frame(c, labels)]
+    if frames and len(frames) < len(components):
+        mask = mask & ~np.isin(labels, [l for c in frames for l in c.labels])
     return mask
 
 

@@ -7,12 +7,15 @@ import numpy as np
 from training.input_stats import Spread, border_pixels, sample_images
 from training.preprocessing.strokes import stroke_width
 
-MIN_STRENGTH = 0.2  # of the pixels in the bounding box of the ink
+MIN_STRENGTH = 0.1  # of the pixels in the bounding box of the ink
+MIN_SOLID = 0.2  # strength of a pixel that counts as full ink in the width of strokes
 MAX_PLAIN = 0.05  # strength of a pixel of the ground
 MIN_PLAIN_BORDER = 0.5  # share of an image's outermost pixels that are ground
-MIN_PLAIN = 0.4  # share of an image's pixels that are ground
+MIN_PLAIN = 0.3  # share of an image's pixels that are ground
 MIN_CONTRAST = 0.5  # strength of the strongest pixel
-MAX_WIDTH_RATIO = 0.25  # of a stroke to the longer side of the ink
+# Of a stroke to the longer side of the ink: in 99 % of MNIST's images at most 0.22, and 0.3 in
+# scikit-learn's of 8x8 pixels; in half of the images of clothes it is more.
+MAX_WIDTH_RATIO = 0.3
 MAX_EXCEPTIONS = 0.05  # share of the images that may be otherwise, such as blank ones
 
 
@@ -26,7 +29,7 @@ class InkStats(NamedTuple):
     background, ink : float
         The pixel values of the ground and of full ink.
     side : Spread
-        The longer side of the ink's bounding box, in pixels. Pixels of a strength of 0.2 or more
+        The longer side of the ink's bounding box, in pixels. Pixels of a strength of 0.1 or more
         are in the box.
     row, column : Spread
         The ink's center of mass less the center of the image, (H - 1) / 2 and (W - 1) / 2.
@@ -79,9 +82,10 @@ def measure_ink(images: np.ndarray) -> InkStats | None:
         they have one channel, the median of their outermost pixels is at the dark or at the light
         end of the pixels, and in 95 % of the images
 
-        - half of the outermost pixels, and 40 % of all, are ground;
+        - half of the outermost pixels, and 30 % of all, are ground;
         - the strongest pixel has a strength of 0.5 or more;
-        - the strokes are at most a quarter as wide as the longer side of the ink.
+        - the strokes, all pixels of a strength of 0.2 or more, are at most 0.3 times as wide as the
+          longer side of the ink.
     """
     if images.shape[1] != 1:
         return None
@@ -92,7 +96,10 @@ def measure_ink(images: np.ndarray) -> InkStats | None:
     strongest = sample.max(axis=(1, 2)) if background < middle else sample.min(axis=(1, 2))
     ink = float(np.median(strongest))
     end = low if background < middle else high
-    if abs(background - end) > MAX_PLAIN * (high - low) or abs(ink - background) * 2 < high - low:
+    contrast = abs(ink - background)
+    if abs(background - end) > MAX_PLAIN * (high - low) or contrast < MIN_CONTRAST * (high - low):
+        return None
+    if contrast == 0:  # the images are constant
         return None
     scale = np.float32(1 / (ink - background))
     strength = np.clip((sample - np.float32(background)) * scale, 0, 1)
@@ -101,7 +108,7 @@ def measure_ink(images: np.ndarray) -> InkStats | None:
         ((border_pixels(strength) <= MAX_PLAIN).mean(axis=-1) >= MIN_PLAIN_BORDER)
         & (measures.plain >= MIN_PLAIN)
         & (measures.contrast >= MIN_CONTRAST)
-        & (measures.stroke_width <= MAX_WIDTH_RATIO * measures.side)
+        & (_solid_width(strength) <= MAX_WIDTH_RATIO * measures.side)
     )
     if is_ink.mean() < 1 - MAX_EXCEPTIONS:
         return None
@@ -122,10 +129,15 @@ def _measure(strength: np.ndarray) -> _Measures:
         np.maximum(heights, widths),
         row,
         column,
-        np.array([stroke_width(image) for image in strength]),
+        stroke_width(strength),
         strength.max(axis=(1, 2)),
         (strength <= MAX_PLAIN).mean(axis=(1, 2)),
     )
+
+
+def _solid_width(strength: np.ndarray) -> np.ndarray:
+    """Return the width of strokes (N,) as if all ink were full: clothes and photographs are not."""
+    return stroke_width((strength >= MIN_SOLID).astype(np.float32))
 
 
 def _extent(mask: np.ndarray) -> np.ndarray:
@@ -137,8 +149,13 @@ def _extent(mask: np.ndarray) -> np.ndarray:
 def looks_like(image: np.ndarray, ink: InkStats) -> bool:
     """Return whether an image has ink as the training images have it.
 
-    Its measures must be those of the training images, within a margin that depends on how much
-    these vary.
+    Its measures must be those of the training images, with a margin to what 98 % of these have:
+
+    - the strongest pixel: 0.1 less;
+    - the longer side of the ink: 10 % less or 5 % more;
+    - the center of mass, by row and by column: 0.25 pixels and a quarter of its range to each side;
+    - the width of the strokes: 1.4 times less or twice as much;
+    - the share of the pixels with ink: half or twice as much.
 
     Parameters
     ----------
@@ -146,20 +163,25 @@ def looks_like(image: np.ndarray, ink: InkStats) -> bool:
         On the scale of the training images.
     ink : InkStats
         Of the training images.
+
+    Notes
+    -----
+    It is true of all 70,000 images of MNIST with the statistics of any 100 training images that
+    were tried. Of test images moved by two pixels, enlarged by a fifth or reduced by a fifth, it is
+    true of none, moved by one pixel, of half.
     """
     measures = _measure(ink.to_strength(image[np.newaxis]))
-    if not measures.contrast[0] > MIN_CONTRAST:
-        return False
+    side, row, column, width, contrast, plain = (float(values[0]) for values in measures)
     return (
-        _is_within(measures.side[0], ink.side, 0.05 * ink.side.median)
-        and _is_within(measures.row[0], ink.row, 0.5)
-        and _is_within(measures.column[0], ink.column, 0.5)
-        and _is_within(measures.stroke_width[0], ink.stroke_width, 0.1)
-        and bool(measures.contrast[0] >= ink.contrast.low - 0.1)
-        and bool(measures.plain[0] >= ink.plain.low - 0.2)
+        contrast >= ink.contrast.low - 0.1
+        and 0.9 * ink.side.low <= side <= 1.05 * ink.side.high
+        and _is_near(row, ink.row)
+        and _is_near(column, ink.column)
+        and ink.stroke_width.low / 1.4 <= width <= 2 * ink.stroke_width.high
+        and (1 - ink.plain.high) / 2 <= 1 - plain <= 2 * (1 - ink.plain.low)
     )
 
 
-def _is_within(value: float, spread: Spread, margin: float) -> bool:
-    margin += (spread.high - spread.low) / 2
-    return bool(spread.low - margin <= value <= spread.high + margin)
+def _is_near(offset: float, spread: Spread) -> bool:
+    margin = 0.25 + (spread.high - spread.low) / 4
+    return spread.low - margin <= offset <= spread.high + margin

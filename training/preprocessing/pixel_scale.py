@@ -273,7 +273,8 @@ def match_scale(
     try:
         found = _find_scale(pixels, stats)
     except _UnclearError:
-        example = next(_known_scales(pixels), PixelScale(pixels.low, pixels.high))
+        known = (scale for scale in _known_scales(pixels) if scale.darkest <= pixels.low)
+        example = next(known, PixelScale(pixels.low, pixels.high))
         raise InputError(
             f"{has}: say which pixels stand for these with --scale, such as --scale {example}, or "
             "leave them as they are with --scale none"

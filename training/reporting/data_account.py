@@ -68,7 +68,7 @@ def _pixels(images: np.ndarray) -> str:
     border = "not plain"
     if stats.plain_border is not None and stats.plain_border >= MIN_PLAIN_BORDER:
         level = np.median(border_pixels(sample_images(images)))
-        border = f"{level:g} ({stats.plain_border:.1%} of it)"
+        border = f"{level:g} in {100 * stats.plain_border:.1f} % of the outermost pixels"
     return (
         f"{images.min():g} to {images.max():g}, mean {stats.mean:.4g}, "
         f"deviation {stats.deviation:.4g}, border {border}"
@@ -79,13 +79,14 @@ def _ink(ink: InkStats) -> str:
     offset = max(abs(limit) for spread in (ink.row, ink.column) for limit in spread)
     return (
         f"{'light' if ink.ink > ink.background else 'dark'} on a plain ground; "
-        f"{_spread(ink.side)} pixels on its longer side, strokes {_spread(ink.stroke_width)} wide, "
-        f"its center of mass up to {offset:.2g} pixels from that of the image"
+        f"{_spread(ink.side, 'pixels on its longer side')}, "
+        f"strokes {_spread(ink.stroke_width, 'pixels wide')}, "
+        f"its center of mass at most {offset:.2g} pixels from that of the image"
     )
 
 
-def _spread(spread: Spread) -> str:
-    return f"{spread.median:.2g} ({spread.low:.2g} to {spread.high:.2g})"
+def _spread(spread: Spread, unit: str) -> str:
+    return f"{spread.median:.2g} {unit} ({spread.low:.2g} to {spread.high:.2g})"
 
 
 def _warn_of_constant_images(name: str, images: np.ndarray) -> list[str]:
