@@ -25,7 +25,7 @@ def test_says_what_the_images_are(images):
         "test images: 9 of 4x5 pixels, rgb, from pets",
         "classes: cat (5), dog (5)",
         f"pixels: {images.min()} to {images.max()}, mean {images.mean():.4g}, "
-        f"deviation {images.std():.4g}",
+        f"deviation {images.std():.4g}, border not plain",
         "skipped: a.txt",
     ]
 

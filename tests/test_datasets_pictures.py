@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from training import InputError
-from training.datasets import pictures
+from training.datasets import picture_file
 from training.datasets.dataset import ReadOptions
 from training.datasets.pictures import decode_pictures
 from training.datasets.resize import to_grey
@@ -285,7 +285,7 @@ def test_a_large_jpeg_is_decoded_at_a_fraction(monkeypatch):
     )
     file = encode(array, "JPEG", quality=95)
     decoded_sizes = []
-    original = pictures.fit_picture
+    original = picture_file.fit_picture
 
     def fit(picture, size, rule, full):
         decoded_sizes.append(picture.size)
@@ -293,7 +293,7 @@ def test_a_large_jpeg_is_decoded_at_a_fraction(monkeypatch):
         assert (full is None) == (picture.size == (720, 480))
         return original(picture, size, rule, full)
 
-    monkeypatch.setattr(pictures, "fit_picture", fit)
+    monkeypatch.setattr(picture_file, "fit_picture", fit)
     for rule in ("pad", "crop", "stretch"):
         fast = decode(file, image_size=(32, 32), resize=rule).images.astype(int)
         exact = decode(encode(array), image_size=(32, 32), resize=rule).images
@@ -394,7 +394,7 @@ def test_a_pipe_is_not_waited_for(tmp_path):
 
 def test_large_files_are_read_in_parts(tmp_path, monkeypatch):
     (tmp_path / "a.png").write_bytes(encode(COLORS))
-    monkeypatch.setattr(pictures, "MAX_READ_BYTES", 10)
+    monkeypatch.setattr(picture_file, "MAX_READ_BYTES", 10)
     read = decode_pictures(["a.png"], lambda _: tmp_path / "a.png", ReadOptions())
     np.testing.assert_array_equal(read.images[0], COLORS.transpose(2, 0, 1))
 

@@ -32,10 +32,12 @@ def save(path, array, mode=None):
 
 
 def load(path, shape=SHAPE, input_stats=DARK, n_classes=10, **options):
-    input_format = InputFormat(shape, default_class_names(n_classes))
-    names, images, labels, _ = load_predict_inputs(path, input_format, input_stats, **options)
-    assert images.shape == (len(names), *shape)
-    return names, images, labels
+    like = InputFormat(shape, default_class_names(n_classes), stats=input_stats)
+    inputs = load_predict_inputs(path, like, **options)
+    n = len(inputs.names)
+    assert inputs.images.shape == (n, *shape)
+    assert len(inputs.rules) == len(inputs.remarks) == n
+    return inputs.names, inputs.images, inputs.labels
 
 
 def test_picture_of_the_right_size_is_unchanged(tmp_path):
@@ -137,12 +139,13 @@ def test_a_model_trained_on_pictures_gets_the_pixels_of_a_test(tmp_path, mode, r
         save(folder / f"{index}.{kind}", array if mode == "RGB" else array[..., 0])
     train = load_images(tmp_path, resize=rule)
     assert len(train.images) == 5
-    stats = InputStats.of(train.images)
-    names, images, _, notes = load_predict_inputs(tmp_path, train.input_format, stats)
+    like = train.input_format._replace(stats=InputStats.of(train.images))
+    inputs = load_predict_inputs(tmp_path, like)
+    names, images, notes = inputs.names, inputs.images, inputs.notes
     assert names == ["a/0.jpg", "a/1.png", "a/2.webp", "b/3.jpg", "b/4.png"]
     assert notes == ()
     np.testing.assert_array_equal(images, train.images)
-    alone = load_predict_inputs(tmp_path / "a" / "1.png", train.input_format, stats)
+    alone = load_predict_inputs(tmp_path / "a" / "1.png", like)
     assert alone.names == ["1.png"]
     np.testing.assert_array_equal(alone.images[0], train.images[1])
 
@@ -157,7 +160,7 @@ def test_damaged_pictures_of_a_folder_are_skipped_and_named(tmp_path):
     for name in ("a.png", "c.png"):
         save(tmp_path / name, drawing())
     (tmp_path / "b.png").write_text("no picture")
-    inputs = load_predict_inputs(tmp_path, InputFormat(SHAPE, ("a", "b")), DARK)
+    inputs = load_predict_inputs(tmp_path, InputFormat(SHAPE, ("a", "b"), stats=DARK))
     assert inputs.names == ["a.png", "c.png"]
     assert inputs.images.shape == (2, *SHAPE)
     assert inputs.notes[0].startswith(f"skipped 1 of 3 pictures: {tmp_path}/b.png cannot be")
@@ -301,11 +304,10 @@ def test_header_decides_against_the_number_of_cells(tmp_path):
 def test_text_labels_of_a_model(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("1,2,3,4,label\n9,9,9,9,dog\n8,8,8,8,cat\n")
-    input_format = InputFormat((1, 2, 2), ("cat", "dog"))
-    names, images, labels, _ = load_predict_inputs(path, input_format, DARK)
-    assert names == ["1", "2"]
-    np.testing.assert_array_equal(labels, [1, 0])
-    np.testing.assert_array_equal(images[:, 0, 0, 0], [9, 8])
+    inputs = load_predict_inputs(path, InputFormat((1, 2, 2), ("cat", "dog"), stats=DARK))
+    assert inputs.names == ["1", "2"]
+    np.testing.assert_array_equal(inputs.labels, [1, 0])
+    np.testing.assert_array_equal(inputs.images[:, 0, 0, 0], [9, 8])
 
 
 def test_color_rows_of_another_size(tmp_path):

@@ -5,6 +5,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from training.input_stats import InputStats
+from training.preprocessing.ink_stats import InkStats
+
 RESIZE_RULES = ("pad", "crop", "stretch")
 
 
@@ -49,8 +52,14 @@ class InputFormat(NamedTuple):
         The name of each class, in the order of the model's outputs.
     resize : "pad", "crop" or "stretch"
         How an image of other proportions is brought to H rows and W columns.
+    stats : InputStats
+        Statistics of the pixels of the training images.
+    ink : InkStats or None
+        What the ink of the training images looks like, if they are ink on a plain ground.
     """
 
     shape: tuple[int, int, int]
     class_names: tuple[str, ...]
     resize: str = "pad"
+    stats: InputStats = InputStats()
+    ink: InkStats | None = None

@@ -38,7 +38,9 @@ class Model(Network):
     mean, std : (C,)
         Each channel is normalized by them; 0 and 1 until `fit_normalization`.
     input_stats : InputStats
-        The range of the images that `fit_normalization` was given.
+        Statistics of the images that `fit_normalization` was given.
+    ink_stats : InkStats or None
+        What the ink in these images looks like, if they are ink on a plain ground.
     class_names : tuple of str
         The name of each class: "0", "1" and so on, until others are assigned.
     resize : "pad", "crop" or "stretch"

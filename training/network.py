@@ -23,6 +23,7 @@ from training.input_format import InputFormat, check_class_names, default_class_
 from training.input_stats import InputStats, check_finite_pixels
 from training.optimizers import Optimizer
 from training.parameters import Parameters
+from training.preprocessing.ink_stats import InkStats, measure_ink
 from training.rwlock import RWLock, exclusive, shared
 
 INFERENCE_BATCH = 256
@@ -68,6 +69,7 @@ class Network:
         self.mean = np.zeros(C, self.dtype)
         self.std = np.ones(C, self.dtype)
         self.input_stats = InputStats()
+        self.ink_stats: InkStats | None = None
         self.resize = "pad"
         self._class_names: tuple[str, ...] | None = None
 
@@ -159,7 +161,9 @@ class Network:
     @property
     def input_format(self) -> InputFormat:
         """What the model expects of images and labels: see `training.datasets.load_images`."""
-        return InputFormat(self.input_shape, self.class_names, self.resize)
+        return InputFormat(
+            self.input_shape, self.class_names, self.resize, self.input_stats, self.ink_stats
+        )
 
     @exclusive
     def compile(self: Self, optimizer: Optimizer, label_smoothing: float = 0.0) -> Self:
@@ -197,6 +201,8 @@ class Network:
     def fit_normalization(self: Self, images: np.ndarray) -> Self:
         """Set the mean and standard deviation of each channel to those of training images.
 
+        Also measure what images for prediction are compared with, `input_stats` and `ink_stats`.
+
         Parameters
         ----------
         images : (N, C, H, W)
@@ -214,23 +220,24 @@ class Network:
         if len(images) == 0:
             raise ValueError("normalization needs at least one image")
         check_finite_pixels(images, "images", images.dtype)
-        stats = InputStats.of(images)
         mean = images.mean(axis=(0, 2, 3), dtype=np.float64)
         squares = np.zeros_like(mean)
-        with np.errstate(over="ignore", divide="ignore"):
+        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+            stats = InputStats.of(images)
             for start in range(0, len(images), 1024):  # in parts: all in float64 is 8 times uint8
                 part = images[start : start + 1024] - mean[:, None, None]
                 squares += np.square(part).sum(axis=(0, 2, 3))
             std = np.sqrt(squares / (images.size / len(mean)))
             # A constant channel's deviation is a rounding error, which must not be divided by.
             std = np.where(std <= 1e-7 * np.abs(mean), 1, std).astype(self.dtype)
-            mean, limits = mean.astype(self.dtype), np.array(stats[:2]).astype(self.dtype)
+            mean, limits = mean.astype(self.dtype), np.array(stats[:5]).astype(self.dtype)
             if not np.isfinite([*mean, *std, *(1 / std), *limits]).all():
                 raise ValueError(
                     f"pixels from {stats.low:g} to {stats.high:g} are too large or too close to "
                     f"each other for {self.dtype}: scale them, to 0 to 255, say"
                 )
         self.mean, self.std, self.input_stats = mean, std, stats
+        self.ink_stats = measure_ink(images)
         return self
 
     def check_batch_size(self, size: int) -> None:

@@ -1,6 +1,7 @@
 """The flags of run.py, the values that each accepts, and the settings that a resumed run keeps."""
 
 import argparse
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -10,7 +11,10 @@ from training.augmentation import make_augmenter
 from training.cli.architectures import find_architecture
 from training.cli.output_paths import run_path
 from training.datasets import COLORS, DATASET_NAMES
+from training.errors import InputError
 from training.input_format import RESIZE_RULES
+from training.preprocessing.pixel_scale import AS_IT_IS, check_scale
+from training.preprocessing.preprocess import MODES
 from training.saving.training_state import TrainingState
 from training.schedules import SCHEDULES
 
@@ -80,6 +84,16 @@ def image_size(text: str) -> tuple[int, int]:
             f"must be N or H,W such as 32 or 48,64, at most 4096, got {text[:40]!r}"
         ) from None
     return H, W
+
+
+def pixel_scale(text: str) -> tuple[float, float] | str:
+    """Read the scale of pixels, for argparse: two numbers, or none."""
+    try:
+        return check_scale(text if text == AS_IT_IS else [float(part) for part in text.split(",")])
+    except (ValueError, InputError):
+        raise argparse.ArgumentTypeError(
+            f"must be two different numbers such as 0,1 or {AS_IT_IS}, got {text[:40]!r}"
+        ) from None
 
 
 def augmentation(text: str) -> str:
@@ -205,6 +219,15 @@ def make_parser(architectures: Iterable[str]) -> Parser:
         "called label or class, else the first)",
     )
     data.add_argument(
+        "--scale",
+        type=pixel_scale,
+        metavar="A,B",
+        help="for a saved model: the pixels A and B in a CSV, .npz or IDX file are what the "
+        "smallest and the largest pixel were in training, such as 0,1 or, of inverted images, 1,0; "
+        "none: the scale is that of training (default: found out by the pixels, and reported if it "
+        "is another one)",
+    )
+    data.add_argument(
         "--output",
         type=Path,
         metavar="FILE",
@@ -213,10 +236,26 @@ def make_parser(architectures: Iterable[str]) -> Parser:
     data.add_argument(
         "--top",
         type=positive_int,
-        default=1,
+        default=2,
         metavar="K",
         help="with --predict: the K most probable classes of each image, or all if the model has "
         "fewer (default: %(default)s)",
+    )
+    data.add_argument(
+        "--preprocess",
+        choices=MODES,
+        default=AUTO,
+        help="with --predict, and for the pictures of --test: how an image is brought to the form "
+        "of the training images. auto: it stays as it is if it looks like them; else it is read as "
+        "ink on paper, if they are ink on a plain ground; else only its size and its channels are "
+        "adapted. ink: always as ink on paper; none: only size and channels (default: %(default)s)",
+    )
+    data.add_argument(
+        "--show_input",
+        type=Path,
+        metavar="FILE",
+        help="with --predict: also draw the images as they came, as the network sees them, and the "
+        "answers to this PNG file (at most 100, those with remarks first)",
     )
     data.add_argument(
         "--report",
@@ -435,8 +474,20 @@ def parse(argv: list[str] | None, architectures: Mapping[str, Callable]) -> argp
 def _parse_flags(parser: Parser, flags: Iterable[str], argv: list[str]) -> dict[str, Any]:
     """Return the values of the flags in `argv`, without any default."""
     # argparse sets a default only where the namespace has no attribute of that name.
+    argv = _join_scale(argv)
     namespace = parser.parse_args(argv, argparse.Namespace(**dict.fromkeys(flags)))
     return {flag: value for flag, value in vars(namespace).items() if value is not None}
+
+
+def _join_scale(argv: list[str]) -> list[str]:
+    """Join --scale and its value, which argparse takes for a flag if it begins with a minus."""
+    joined: list[str] = []
+    for argument in argv:
+        if joined and joined[-1] == "--scale" and re.match(r"-[\d.]", argument):
+            joined[-1] += f"={argument}"
+        else:
+            joined.append(argument)
+    return joined
 
 
 DATA_FLAGS = (
@@ -446,9 +497,12 @@ DATA_FLAGS = (
 # The flags that these actions use. Any other flag is an error, because it would be ignored.
 ALLOWED_FLAGS = {
     "test": {
-        *("dataset", "data_dir", "test_data", "image_shape", "label_column", "no_plots", "report"),
+        *("dataset", "data_dir", "test_data", "image_shape", "label_column", "scale"),
+        *("preprocess", "no_plots", "report"),
     },
-    "predict": {"image_shape", "label_column", "output", "top"},
+    "predict": {
+        *("image_shape", "label_column", "scale", "preprocess", "output", "top", "show_input"),
+    },
     "show_data": {*DATA_FLAGS, "test_data", "to_path", "augment", "validation_split", "seed"},
     "find_lr": {
         *DATA_FLAGS,
@@ -482,6 +536,10 @@ def _check_conflicts(parser: Parser, args: argparse.Namespace, typed: Mapping[st
         parser.error("--output is for the labels of --predict")
     if "top" in typed and not args.predict:
         parser.error("--top is for the classes of --predict")
+    if "preprocess" in typed and not (args.predict or args.test):
+        parser.error("--preprocess is for the images of --predict and --test")
+    if args.show_input and not args.predict:
+        parser.error("--show_input is for the images of --predict")
     if args.report and not args.test:
         parser.error("--report is for the measures of --test")
     if args.image_shape and not (args.train_data or args.test_data or args.predict):
@@ -491,6 +549,10 @@ def _check_conflicts(parser: Parser, args: argparse.Namespace, typed: Mapping[st
             parser.error(f"--{flag} is for a new model: the model in --from_path has its own")
     if args.label_column and not (args.train_data or args.test_data or args.predict):
         parser.error("--label_column is for a CSV file: name it with --train_data or --test_data")
+    if args.scale and not (
+        args.predict or args.test or args.from_path or args.resume or args.test_data
+    ):
+        parser.error("--scale is for a saved model: training images have the scale that they have")
     if args.data_dir and args.dataset == "mnist-5k":
         parser.error("--data_dir has no effect on mnist-5k, which is part of the program")
     if args.data_dir and (args.train_data or (args.test and args.test_data)):
@@ -513,6 +575,7 @@ RESUMED_FLAGS = (
     "color",
     "resize",
     "label_column",
+    "scale",
     "epochs",
     "batch_size",
     "learning_rate",

@@ -1,12 +1,15 @@
 """Measure the accuracy of a saved model: run.py --test."""
 
 import argparse
+import sys
 
 from training.cli.arguments import DEFAULT_MODEL
 from training.cli.input_data import check_shape, load_named, match_classes, read_images
 from training.cli.model_setup import set_threads
 from training.cli.output_paths import check_report, write_text
 from training.cli.summary import summarize
+from training.datasets.dataset import ReadOptions
+from training.datasets.resize import fit_scale
 from training.model import Model
 from training.saving import report_file
 
@@ -19,9 +22,14 @@ def evaluate(args: argparse.Namespace) -> None:
     if args.report is not None:
         check_report(args.report)
     if args.test_data is not None:
-        data = read_images(args, args.test_data, model.input_format, part="test")
+        data = read_images(
+            args, args.test_data, model.input_format, part="test", preprocess=args.preprocess
+        )
     else:
         _, data = load_named(args.dataset, args.data_dir)
+        data = fit_scale(data, ReadOptions(like=model.input_format, scale=args.scale))
+    for note in data.notes:
+        print(note, file=sys.stderr)
     check_shape(data, model.input_shape, path)
     hint = "name its own test images with --test_data or --dataset"
     data = match_classes(data, model.class_names, path, hint)

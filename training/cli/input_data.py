@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from training.datasets import Dataset, DownloadError, load_dataset, load_images
-from training.datasets.dataset import list_names
+from training.datasets.dataset import ReadOptions, list_names
+from training.datasets.resize import fit_scale
 from training.errors import InputError
 from training.input_format import InputFormat
 
@@ -42,7 +43,9 @@ def load_data(args: argparse.Namespace, like: InputFormat | None = None) -> Data
         What a saved model expects of them.
     """
     if args.train_data is None:
-        train, test = load_named(args.dataset, args.data_dir)
+        options = ReadOptions(like=like, scale=args.scale)
+        parts = load_named(args.dataset, args.data_dir)
+        train, test = (fit_scale(part, options) for part in parts)
         train = replace(train, test=test)
     else:
         train = read_images(args, args.train_data, like)
@@ -54,9 +57,17 @@ def load_data(args: argparse.Namespace, like: InputFormat | None = None) -> Data
 
 
 def read_images(
-    args: argparse.Namespace, path: Path, like: InputFormat | None, part: str = "train"
+    args: argparse.Namespace,
+    path: Path,
+    like: InputFormat | None,
+    part: str = "train",
+    preprocess: str | None = None,
 ) -> Dataset:
-    """Return the images of a path, read as the flags say; see `load_images`."""
+    """Return the images of a path, read as the flags say; see `load_images`.
+
+    The images of a training are not preprocessed, nor those that are tested at its end: these are
+    what decides the form that images for prediction are brought to.
+    """
     return load_images(
         path,
         args.image_size,
@@ -66,6 +77,8 @@ def read_images(
         label_column=args.label_column,
         like=like,
         part=part,
+        preprocess=preprocess,
+        scale=None if like is None else args.scale,
     )
 
 

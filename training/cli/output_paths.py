@@ -6,9 +6,10 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from training.datasets.pictures import SUFFIXES
+from training.datasets.picture_file import SUFFIXES
 from training.errors import InputError
-from training.reporting.plots import NAMES
+from training.reporting.input_sheet import is_sheet
+from training.reporting.plots import INSTALL, NAMES, can_draw
 from training.saving import atomic_file
 from training.saving.model_file import is_model, is_run
 from training.saving.report_file import is_report
@@ -125,6 +126,33 @@ def check_output(output: Path, inputs: Iterable[Path]) -> None:
         )
     if is_reserved_name or is_model(output) or any(is_same_file(output, path) for path in inputs):
         raise InputError(f"--output {output}: would be overwritten; name another")
+
+
+def check_sheet(path: Path, source: Path) -> None:
+    """Raise InputError if a sheet of images cannot be drawn at a path, or would replace a picture.
+
+    Parameters
+    ----------
+    path : Path
+        The path of --show_input.
+    source : Path
+        The file or the folder of the images.
+    """
+    if not can_draw():
+        raise InputError(f"--show_input needs matplotlib: {INSTALL}")
+    _check_folder("--show_input", path)
+    if path.suffix.lower() != ".png":
+        raise InputError(f"--show_input {path}: the sheet is a PNG: name a file that ends in .png")
+    if path.is_dir() or (path.is_file() and not is_sheet(path)):
+        raise InputError(
+            f"--show_input {path}: is not a sheet of this program, and would be overwritten; name "
+            "another"
+        )
+    if source.is_dir() and source.resolve() in path.resolve().parents:
+        raise InputError(
+            f"--show_input {path}: is in the folder of the images, and would be one of them next "
+            "time: name a file elsewhere"
+        )
 
 
 def check_report(path: Path) -> None:

@@ -8,11 +8,19 @@ import numpy as np
 
 from training.cli.arguments import DEFAULT_MODEL
 from training.cli.model_setup import set_threads
-from training.cli.output_paths import check_output, write_table
+from training.cli.output_paths import check_output, check_sheet, write_table
 from training.cli.summary import MAX_NAME
 from training.datasets import load_predict_inputs
+from training.datasets.predict_inputs import PredictInputs
 from training.model import Model
+from training.preprocessing.preprocess import BLANK, count_rules
+from training.reporting import input_sheet
 from training.reporting.text_table import format_table, shorten
+
+UNSURE_BELOW = 0.7  # an answer of less probability is marked
+UNSURE = "unsure"
+MAX_LISTED_RULES = 20  # of more images, the table shows no rules: their numbers are printed
+NO_ANSWER = "-"
 
 
 def predict(args: argparse.Namespace) -> None:
@@ -22,52 +30,147 @@ def predict(args: argparse.Namespace) -> None:
     set_threads(model, args)
     if args.output is not None:
         check_output(args.output, [args.predict, path])
-    names, images, labels, notes = load_predict_inputs(
-        args.predict, model.input_format, model.input_stats, args.image_shape, args.label_column
+    if args.show_input is not None:
+        check_sheet(args.show_input, args.predict)
+    inputs = load_predict_inputs(
+        args.predict,
+        model.input_format,
+        args.image_shape,
+        args.label_column,
+        args.scale,
+        args.preprocess,
     )
-    for note in notes:
+    for note in inputs.notes:
         print(note, file=sys.stderr)
-    probabilities = model.predict_proba(images)
+    probabilities = model.predict_proba(inputs.images)
     # Of equal probabilities, the first class comes first, as with argmax.
     top = np.argsort(-probabilities, axis=1, kind="stable")[:, : args.top]
+    remarks = add_unsure(inputs.remarks, probabilities)
     if args.output is None:
         shown = [shorten(name, MAX_NAME) for name in model.class_names]
-        names_side = ">" if all(name.isdecimal() for name in shown) else "<"
-        rows = top_rows(names, top, probabilities, shown)
-        print("\n".join(format_table(rows, "<" + (names_side + ">") * top.shape[1])))
+        rows = answer_rows(inputs, top, probabilities, shown, remarks)
+        print("\n".join(_format_answers(rows, shown)))
     else:
-        write_table(top_rows(names, top, probabilities, model.class_names), args.output)
-        print(f"{len(names):,} labels by {path} in {args.output}")
-    if labels is not None:
-        predicted = top[:, 0]
-        print(f"accuracy {(predicted == labels).mean():.2%} on the labels in {args.predict}")
+        rows = answer_rows(inputs, top, probabilities, model.class_names, remarks)
+        write_table(rows, args.output)
+        print(f"{len(inputs.names):,} labels by {path} in {args.output}")
+    for line in _describe(inputs, remarks, listed=args.output is None):
+        print(line)
+    if inputs.labels is not None:
+        is_answered = np.array([BLANK not in remark for remark in remarks])
+        is_right = (top[:, 0] == inputs.labels) & is_answered
+        print(f"accuracy {is_right.mean():.2%} on the labels in {args.predict}")
+    if args.show_input is not None:
+        _draw_sheet(args, model, inputs, rows, remarks)
 
 
-def top_rows(
-    images: Sequence[str],
-    top: np.ndarray,
-    probabilities: np.ndarray,
-    class_names: Sequence[str],
-) -> list[list[str]]:
-    """Return a head and a row for each image: its name, and its classes with their probabilities.
-
-    The columns are image, label, probability, label_2, probability_2 and so on.
+def add_unsure(
+    remarks: Sequence[tuple[str, ...]], probabilities: np.ndarray
+) -> list[tuple[str, ...]]:
+    """Return the remarks with "unsure" where the most probable class has less than 0.7.
 
     Parameters
     ----------
-    images : sequence of str
-        Names of N images.
+    remarks : sequence of tuple of str
+        Of N images. A blank page has no answer that could be unsure.
+    probabilities : (N, classes)
+    """
+    return [
+        (*found, UNSURE) if shares.max() < UNSURE_BELOW and BLANK not in found else found
+        for found, shares in zip(remarks, probabilities, strict=True)
+    ]
+
+
+def answer_rows(
+    inputs: PredictInputs,
+    top: np.ndarray,
+    probabilities: np.ndarray,
+    class_names: Sequence[str],
+    remarks: Sequence[tuple[str, ...]],
+) -> list[list[str]]:
+    """Return a head and a row for each image: its name, its classes with their probabilities.
+
+    The columns are image, label, probability, label_2, probability_2 and so on; preprocessing, the
+    rule of `training.preprocessing.preprocess` that was applied; and remarks. The cells of classes
+    are empty for a blank page.
+
+    Parameters
+    ----------
+    inputs : PredictInputs
+        N images.
     top : (N, K) of int
         The classes to list for each image.
     probabilities : (N, classes)
     class_names : sequence of str
+    remarks : sequence of tuple of str
     """
     head = ["image"]
     for rank in range(1, top.shape[1] + 1):
         suffix = "" if rank == 1 else f"_{rank}"
         head += [f"label{suffix}", f"probability{suffix}"]
-    rows = [head]
-    for image, classes, shares in zip(images, top, probabilities, strict=True):
-        cells = [(class_names[label], f"{shares[label]:.4f}") for label in classes]
-        rows.append([image, *(cell for pair in cells for cell in pair)])
+    rows = [[*head, "preprocessing", "remarks"]]
+    for image, classes, shares, rule, found in zip(
+        inputs.names, top, probabilities, inputs.rules, remarks, strict=True
+    ):
+        cells = [cell for label in classes for cell in (class_names[label], f"{shares[label]:.4f}")]
+        if BLANK in found:
+            cells = [""] * len(cells)
+        rows.append([image, *cells, rule, "; ".join(found)])
     return rows
+
+
+def _format_answers(rows: list[list[str]], class_names: Sequence[str]) -> list[str]:
+    """Return the lines of a table for the terminal, without columns that say nothing."""
+    names_side = ">" if all(name.isdecimal() for name in class_names) else "<"
+    n_classes = (len(rows[0]) - 3) // 2
+    has_rules = len(rows) - 1 <= MAX_LISTED_RULES
+    has_remarks = any(row[-1] for row in rows[1:])
+    shown = [
+        [
+            row[0],
+            *(cell or NO_ANSWER for cell in row[1:-2]),
+            *row[-2:-1][: int(has_rules)],
+            *row[-1:][: int(has_remarks)],
+        ]
+        for row in rows
+    ]
+    sides = "<" + (names_side + ">") * n_classes + "<" * (has_rules + has_remarks)
+    return format_table(shown, sides)
+
+
+def _describe(inputs: PredictInputs, remarks: Sequence[tuple[str, ...]], listed: bool) -> list[str]:
+    """Return the lines below the table: what was done with how many images, and what is unsure."""
+    lines = []
+    if not listed or len(inputs.names) > MAX_LISTED_RULES:
+        lines += count_rules(inputs.rules, inputs.remarks)
+    n_unsure = sum(UNSURE in found for found in remarks)
+    if n_unsure:
+        lines.append(
+            f"unsure (a probability below {UNSURE_BELOW}): {n_unsure:,} of {len(remarks):,}"
+        )
+    return lines
+
+
+def _draw_sheet(
+    args: argparse.Namespace,
+    model: Model,
+    inputs: PredictInputs,
+    rows: list[list[str]],
+    remarks: Sequence[tuple[str, ...]],
+) -> None:
+    chosen = input_sheet.choose([bool(found) for found in remarks])
+    entries = []
+    for index in chosen:
+        name, label, probability = rows[index + 1][:3]
+        answer = f"{label} ({float(probability):.0%})" if label else "no answer"
+        entries.append(
+            input_sheet.Entry(
+                inputs.read_original(index),
+                inputs.images[index],
+                f"{name}\n{answer}",
+                inputs.rules[index],
+                "; ".join(remarks[index]),
+            )
+        )
+    input_sheet.draw(entries, model.input_stats, args.show_input)
+    print(input_sheet.describe(args.show_input, len(chosen), len(rows) - 1))

@@ -8,6 +8,8 @@ import numpy as np
 
 from training.errors import InputError
 from training.input_format import InputFormat
+from training.input_stats import InputStats
+from training.preprocessing.ink_stats import measure_ink
 
 COLORS = ("grey", "rgb")
 MAX_LISTED = 10  # classes that a message names; of more, it names the first ones
@@ -32,6 +34,12 @@ class ReadOptions(NamedTuple):
         What the model expects that the images are for. None for training images, which decide it.
     part : "train" or "test", optional
         The part of a source that is already split. None: "train", or "test" with `like`.
+    preprocess : "auto", "ink" or "none", optional
+        How pictures are brought to the form of `like`, see `training.preprocessing.preprocess`.
+        None: only their size and color, as for the other parts of a source of training images.
+    scale : (darkest, lightest) or "none", optional
+        The pixels of arrays that stand for the smallest and the largest training pixel of `like`.
+        None: it is found; see `training.preprocessing.pixel_scale.match_scale`.
     """
 
     image_size: tuple[int, int] | None = None
@@ -41,6 +49,16 @@ class ReadOptions(NamedTuple):
     label_column: str | None = None
     like: InputFormat | None = None
     part: str | None = None
+    preprocess: str | None = None
+    scale: tuple[float, float] | str | None = None
+
+    @property
+    def for_cache(self) -> "ReadOptions":
+        """The options without those that change nothing in images that are kept in the cache."""
+        like = self.like
+        if like is not None and self.preprocess is None:
+            like = InputFormat(*like[:3])  # any model's statistics
+        return self._replace(like=like, scale=None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +102,13 @@ class Dataset:
     def input_format(self) -> InputFormat:
         """What a model expects that is trained on these images."""
         C, H, W = self.images.shape[1:]
-        return InputFormat((C, H, W), self.class_names, self.resize)
+        return InputFormat(
+            (C, H, W),
+            self.class_names,
+            self.resize,
+            InputStats.of(self.images),
+            measure_ink(self.images),
+        )
 
 
 def sort_class_names(names: Iterable[str]) -> tuple[str, ...]:

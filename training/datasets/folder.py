@@ -16,7 +16,8 @@ import numpy as np
 
 from training.datasets.cache import cached
 from training.datasets.dataset import Dataset, ReadOptions, list_names, sort_class_names
-from training.datasets.pictures import SUFFIXES, decode_pictures, decoder_version, printable
+from training.datasets.picture_file import SUFFIXES, printable
+from training.datasets.pictures import decode_pictures, decoder_version
 from training.datasets.resize import check_pillow
 from training.errors import InputError
 
@@ -141,8 +142,8 @@ def _read_classes(path: Path, options: ReadOptions) -> Dataset:
     def decode() -> Dataset:
         return _decode(path, listing.pictures, labels, class_names, options)
 
-    identity = "folder", str(path.resolve()), options
-    state = decoder_version(), class_names, digest(listing)
+    identity = "folder", str(path.resolve()), options.for_cache
+    state = decoder_version(options), class_names, digest(listing)
     dataset = cached(identity, state, decode)
     notes = [*dataset.notes, *_describe_ignored(listing.others)]
     empty = [printable(name) for name in sorted(set(listings) - set(names))]
@@ -224,7 +225,8 @@ def _decode(
             f"{names[index]}: {pictures.skipped[index]}; nor can any other of the "
             f"{(labels == lost[0]).sum():,} pictures of the class {class_names[lost[0]]} be used"
         )
-    return Dataset(pictures.images, kept, class_names, str(path), pictures.resize, pictures.notes)
+    notes = pictures.notes + pictures.count_rules()
+    return Dataset(pictures.images, kept, class_names, str(path), pictures.resize, notes)
 
 
 def _describe_ignored(files: Sequence[str]) -> list[str]:

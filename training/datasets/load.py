@@ -15,9 +15,11 @@ from training.datasets.gzip_file import open_maybe_gzip
 from training.datasets.idx_file import read_idx
 from training.datasets.npz_file import is_npz, read_npz
 from training.datasets.parquet_file import is_parquet_folder, read_parquet
-from training.datasets.resize import fit_images
+from training.datasets.resize import fit_images, fit_scale
 from training.errors import InputError
 from training.input_format import InputFormat, check_resize
+from training.preprocessing.pixel_scale import PICTURES_HAVE_A_SCALE, check_scale
+from training.preprocessing.preprocess import MODES
 
 Reader = Callable[[Path, ReadOptions], Dataset]
 
@@ -32,6 +34,8 @@ def load_images(
     label_column: str | None = None,
     like: InputFormat | None = None,
     part: str | None = None,
+    preprocess: str | None = "auto",
+    scale: tuple[float, float] | str | None = None,
 ) -> Dataset:
     """Load images from a folder of pictures, or from a CSV, IDX, .npz or Parquet file.
 
@@ -62,6 +66,17 @@ def load_images(
     part : "train" or "test", optional
         The part to return of a source that is already split into parts. By default, "train", or
         "test" with `like`.
+    preprocess : "auto", "ink", "none" or None
+        How pictures are brought to the form of `like`, see `training.preprocessing.preprocess`:
+        "auto" reads ink on paper, for a model of such images; "none" adapts only the size, the
+        channels and the scale of the pixels. None, for more training images of a saved model, only
+        the size and the channels. It has no effect without `like`, or on files of numbers.
+    scale : (darkest, lightest) or "none", optional
+        With `like`: the pixels of a file of arrays that stand for the smallest and for the largest
+        pixel of the model's training images, such as (0, 1), or (1, 0) for inverted images; "none":
+        the file has the scale of the training images. By default, it is found out, and named in the
+        notes if it is another one; see `training.preprocessing.pixel_scale.match_scale`. Pixels of
+        pictures are always from 0 to 255.
 
     Returns
     -------
@@ -81,8 +96,19 @@ def load_images(
         check_resize(resize)
     if part not in (None, "train", "test"):
         raise InputError(f"part must be train or test, got {part!r}")
-    options = ReadOptions(size, color, resize, image_shape, label_column, like, part)
-    return _choose_reader(path)(path, options)
+    if preprocess not in (None, *MODES):
+        raise InputError(f"preprocess must be one of {', '.join(MODES)}, got {preprocess!r}")
+    if scale is not None:
+        scale = check_scale(scale)
+        if like is None:
+            raise InputError("scale is for images of a saved model: give its format with like")
+    read = _choose_reader(path)
+    has_pictures = read in (read_folder, read_parquet)
+    if scale is not None and has_pictures:
+        raise InputError(f"{path}: {PICTURES_HAVE_A_SCALE}")
+    mode = None if like is None or not has_pictures else preprocess
+    options = ReadOptions(size, color, resize, image_shape, label_column, like, part, mode, scale)
+    return read(path, options)
 
 
 def _choose_reader(path: Path) -> Reader:
@@ -97,7 +123,7 @@ def _choose_reader(path: Path) -> Reader:
 
 
 def _read_idx(path: Path, options: ReadOptions) -> Dataset:
-    return fit_images(read_idx(path, options), options)
+    return fit_scale(fit_images(read_idx(path, options), options), options)
 
 
 def _read_zip(path: Path, options: ReadOptions) -> Dataset:
@@ -108,11 +134,11 @@ def _read_zip(path: Path, options: ReadOptions) -> Dataset:
 
 
 def _read_csv(path: Path, options: ReadOptions) -> Dataset:
-    identity = "csv", str(path.resolve()), options
+    identity = "csv", str(path.resolve()), options.for_cache
     dataset = cached(
         identity, file_state(path), lambda: fit_images(read_csv(path, options), options)
     )
-    return dataclasses.replace(dataset, source=str(path))
+    return fit_scale(dataclasses.replace(dataset, source=str(path)), options)
 
 
 def _check_size(size: Any) -> tuple[int, int]:

@@ -18,7 +18,7 @@ from training.datasets.dataset import Dataset, ReadOptions
 from training.datasets.gzip_file import MAX_RATIO, MIN_LIMIT_BYTES
 from training.datasets.labels import encode_classes
 from training.datasets.parts import read_parts
-from training.datasets.resize import fit_images
+from training.datasets.resize import fit_images, fit_scale
 from training.errors import InputError
 from training.saving.atomic_file import reject_special_files
 
@@ -108,11 +108,11 @@ def read_npz(path: Path, options: ReadOptions) -> Dataset:
         keys = _find_parts(file)
 
         def read(part: str, options: ReadOptions) -> Dataset:
-            identity = "npz", str(path.resolve()), part, options
+            identity = "npz", str(path.resolve()), part, options.for_cache
             dataset = cached(
                 identity, state, lambda: fit_images(_read_part(file, keys[part], options), options)
             )
-            return replace(dataset, source=str(path))
+            return fit_scale(replace(dataset, source=str(path)), options)
 
         return read_parts(path, keys, read, options)
 

@@ -98,11 +98,11 @@ def read_parquet(path: Path, options: ReadOptions) -> Dataset:
     files = _split_shards(_find_shards(path)) if path.is_dir() else {"train": [path]}
 
     def read(part: str, options: ReadOptions) -> Dataset:
-        identity = "parquet", str(path.resolve()), part, options
+        identity = "parquet", str(path.resolve()), part, options.for_cache
         states = [(file.name, file_state(file)) for file in files[part] if file.is_file()]
         dataset = cached(
             identity,
-            (decoder_version(), states),
+            (decoder_version(options), states),
             lambda: _read_part(path, files[part], options),
         )
         return replace(dataset, source=str(path))
@@ -231,7 +231,7 @@ def _read_part(path: Path, files: Sequence[Path], options: ReadOptions) -> Datas
         class_names,
         str(path),
         pictures.resize,
-        pictures.notes,
+        pictures.notes + pictures.count_rules(),
     )
 
 

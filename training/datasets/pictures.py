@@ -1,34 +1,33 @@
 """Decode pictures of common formats, and bring them to one size and number of channels."""
 
 import os
-import stat
 import statistics
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from io import BytesIO
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from tqdm import tqdm
 
 from training.datasets.dataset import ReadOptions
-from training.datasets.resize import check_pillow, fit_picture, resized_size, to_grey
+from training.datasets.picture_file import DecodingError, PictureSource, decode, open_picture
+from training.datasets.resize import check_pillow, to_grey
 from training.errors import InputError
+from training.input_format import InputFormat
+from training.input_stats import InputStats
+from training.preprocessing.preprocess import (
+    AS_IT_IS,
+    RESIZED,
+    check_mode,
+    code_version,
+    count_rules,
+    preprocess,
+)
 
-# Only formats that Pillow decodes itself. It passes others, such as EPS, to other programs.
-FORMATS = {
-    "PNG": "png",
-    "JPEG": "jpg jpeg jpe jfif",
-    "BMP": "bmp",
-    "GIF": "gif",
-    "TIFF": "tif tiff",
-    "WEBP": "webp",
-}
-SUFFIXES = {f".{suffix}" for suffixes in FORMATS.values() for suffix in suffixes.split()}
 MAX_ALIKE_SIDE = 256  # pictures of one size keep it up to here
 MAX_CHOSEN_SIDE = 64  # the largest size that is chosen for pictures of different sizes
 # In a grey picture that was saved in color, the channels are equal after JPEG and differ by up to 1
@@ -36,11 +35,7 @@ MAX_CHOSEN_SIDE = 64  # the largest size that is chosen for pictures of differen
 MAX_GREY_SPREAD = 4
 MAX_SKIPPED, MAX_SKIPPED_SHARE = 10, 0.01  # more pictures than both of these are not skipped
 N_NAMED = 5  # skipped pictures that a note names
-DRAFT_RATIO = 2  # a JPEG file is decoded at no less than this multiple of the size needed
-MAX_READ_BYTES = 1 << 24  # larger files are read as the decoder needs them
 TASK_PICTURES = 64  # pictures that a thread decodes before it reports
-GREY_MODES = ("1", "L", "LA", "La")
-ORIENTATION_TAG = 0x0112  # of EXIF
 Result = TypeVar("Result")
 
 
@@ -59,6 +54,10 @@ class Pictures(NamedTuple):
         What the user should know: the color, the size, skipped pictures.
     skipped : dict of int to str
         The reason for each index of a picture that cannot be decoded.
+    rules : tuple of str
+        How each image was brought to the form of a model, see `preprocess`; "" without a model.
+    remarks : tuple of tuple of str
+        What makes an answer on each image doubtful.
     """
 
     images: np.ndarray
@@ -66,21 +65,26 @@ class Pictures(NamedTuple):
     resize: str
     notes: tuple[str, ...]
     skipped: dict[int, str]
+    rules: tuple[str, ...]
+    remarks: tuple[tuple[str, ...], ...]
 
-
-class _DecodingError(Exception):
-    """A picture cannot be decoded; the message continues its name."""
+    def count_rules(self) -> tuple[str, ...]:
+        """Return notes on the rules and the remarks, if any image was changed but in its size."""
+        is_changed = any(self.remarks) or not {"", AS_IT_IS, RESIZED}.issuperset(self.rules)
+        return tuple(count_rules(self.rules, self.remarks)) if is_changed else ()
 
 
 class _UnequalSizesError(Exception):
     """The pictures do not all have the size of the first one."""
 
 
-class _Decoded(NamedTuple):
+class _Result(NamedTuple):
     """One picture, shape (1 or 3, H, W), or the reason why there is none."""
 
     pixels: np.ndarray | None
     was_transparent: bool = False
+    rule: str = ""
+    remarks: tuple[str, ...] = ()
     reason: str = ""
 
 
@@ -108,6 +112,9 @@ def decode_pictures(
           three channels are equal (up to 4 levels, for lossy compression changes them); else "rgb";
         - the rule for resizing: "pad".
 
+        With `like`, each picture goes through `training.preprocessing.preprocess`, in the mode of
+        `options.preprocess`.
+
     Returns
     -------
     Pictures
@@ -116,7 +123,8 @@ def decode_pictures(
     ------
     InputError
         No picture can be decoded, or more than 10 of them and more than 1 % cannot; fewer are
-        skipped. Also if Pillow is missing, or `like` has other than 1 or 3 channels.
+        skipped. Also if Pillow is missing, `like` has other than 1 or 3 channels, or the mode is
+        not for `like`.
 
     Notes
     -----
@@ -136,23 +144,20 @@ def decode_pictures(
     ((1, 3, 2, 3), array([255,   0,   0], dtype=uint8))
     """
     check_pillow(names[0])
-    like = options.like
+    like = _adapted_format(names[0], options)
     resize = options.resize or (like.resize if like else "pad")
-    channels = _known_channels(names[0], options)
-    size = options.image_size or (like.shape[1:] if like else None)
     with _prepare_pillow():
-        notes: list[str] = []
-        if size is None:
-            try:
-                images, results = _decode_all(names, read, None, channels, resize)
-            except _UnequalSizesError as error:
-                size = _choose_size(names, read)
-                notes.append(f"{error}: they are resized to {size[0]}x{size[1]} ({resize})")
-        if size is not None:
-            images, results = _decode_all(names, read, size, channels, resize)
+        if like is None:
+            channels = {None: None, "grey": 1, "rgb": 3}[options.color]
+            results = _decode_training(names, read, options.image_size, channels, resize)
+        else:
+            read_one = _preprocessor(read, like, resize, options.preprocess or "none")
+            results = _decode_all(names, read_one, like.shape[0])
+    images = results.finish()
+    if images is None:
+        raise _nothing_decoded(names, results.reasons)
     decoded = np.flatnonzero([not reason for reason in results.reasons])
-    if results.color_note:
-        notes.append(results.color_note)
+    notes = [note for note in (results.size_note, results.color_note) if note]
     if results.n_transparent:
         notes.append(
             f"transparent pixels are laid on white (pictures with some: {results.n_transparent:,})"
@@ -160,36 +165,63 @@ def decode_pictures(
     notes += _check_skipped(names, results.reasons)
     if len(decoded) < len(names):
         images = images[decoded]
-    skipped = {index: reason for index, reason in enumerate(results.reasons) if reason}
-    return Pictures(images, decoded, resize, tuple(notes), skipped)
+    return Pictures(
+        images,
+        decoded,
+        resize,
+        tuple(notes),
+        {index: reason for index, reason in enumerate(results.reasons) if reason},
+        tuple(results.rules[index] for index in decoded),
+        tuple(results.remarks[index] for index in decoded),
+    )
 
 
-def decoder_version() -> str:
-    """Return the version of Pillow, whose pixels may depend on it."""
+def decoder_version(options: ReadOptions) -> tuple[str, ...]:
+    """Return all but the files and the options that pixels depend on, to key a cache with it."""
     import PIL
 
-    return PIL.__version__
+    return (PIL.__version__, *((code_version(),) if options.preprocess else ()))
 
 
-def printable(text: str) -> str:
-    """Return text without characters that cannot be printed, such as bytes that are not UTF-8."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+def _adapted_format(name: str, options: ReadOptions) -> InputFormat | None:
+    """Return `like` with the size and the color that the options ask for.
 
-
-def _known_channels(name: str, options: ReadOptions) -> int | None:
-    """Return the number of channels that the options ask for, or None."""
-    if options.color is not None:
-        return {"grey": 1, "rgb": 3}[options.color]
-    if options.like is None:
+    Images of another shape than the training images cannot have ink as these have it. The images of
+    other parts of a source of training images stay on the scale of pictures.
+    """
+    like = options.like
+    if like is None:
         return None
-    channels = options.like.shape[0]
-    if channels not in (1, 3):
+    channels, *size = like.shape
+    if options.color is not None:
+        channels = {"grey": 1, "rgb": 3}[options.color]
+    elif channels not in (1, 3):
         raise InputError(
             f"{name}: is a picture, and the images of the model have {channels} channels"
         )
-    return channels
+    H, W = options.image_size or size
+    if (channels, H, W) != like.shape:
+        like = like._replace(shape=(channels, H, W), ink=None)
+    if options.preprocess is None:
+        return like._replace(stats=InputStats(), ink=None)
+    try:
+        check_mode(options.preprocess, like)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from None
+    return like
+
+
+def _preprocessor(
+    read: Callable[[int], bytes | Path], like: InputFormat, rule: str, mode: str
+) -> Callable[[int], _Result]:
+    """Return a function that brings the picture of an index to the form of training images."""
+
+    def read_one(index: int) -> _Result:
+        source = PictureSource(read(index), like, rule)
+        image, applied, remarks = preprocess(source, like, mode)
+        return _Result(image, source.was_transparent, applied, remarks)
+
+    return read_one
 
 
 @contextmanager
@@ -219,13 +251,17 @@ class _Results:
         self._images: np.ndarray | None = None
         self._floats: list[int] = []  # indices of pictures of 16 bits
         self.reasons: list[str] = []
+        self.rules: list[str] = []
+        self.remarks: list[tuple[str, ...]] = []
         self.n_transparent = 0
-        self.color_note = ""
+        self.size_note = self.color_note = ""
 
-    def add(self, picture: _Decoded) -> None:
+    def add(self, picture: _Result) -> None:
         """Store the next picture."""
         index = len(self.reasons)
         self.reasons.append(picture.reason)
+        self.rules.append(picture.rule)
+        self.remarks.append(picture.remarks)
         pixels = picture.pixels
         if pixels is None:
             return
@@ -263,42 +299,62 @@ class _Results:
         return grey
 
 
-def _decode_all(
+def _decode_training(
     names: Sequence[str],
     read: Callable[[int], bytes | Path],
     size: tuple[int, int] | None,
     channels: int | None,
     resize: str,
-) -> tuple[np.ndarray, _Results]:
-    """Decode all pictures in a size, or in that of the first one.
+) -> _Results:
+    """Decode all pictures in a size, or in that of all of them, or in one that they decide."""
+    note = ""
+    if size is None:
+        try:
+            return _decode_all(
+                names, lambda index: _Result(*decode(read(index), None, resize)), channels, True
+            )
+        except _UnequalSizesError as error:
+            size = _choose_size(names, read)
+            note = f"{error}: they are resized to {size[0]}x{size[1]} ({resize})"
+    results = _decode_all(
+        names, lambda index: _Result(*decode(read(index), size, resize)), channels
+    )
+    results.size_note = note
+    return results
+
+
+def _decode_all(
+    names: Sequence[str],
+    read_one: Callable[[int], _Result],
+    channels: int | None,
+    alike: bool = False,
+) -> _Results:
+    """Decode all pictures.
 
     Raises
     ------
     _UnequalSizesError
-        `size` is None, and there are pictures of different sizes or larger than 256 pixels.
+        `alike`, and there are pictures of different sizes or larger than 256 pixels.
     """
     results = _Results(names, channels)
-    alike: tuple[int, ...] | None = None
+    first: tuple[int, ...] | None = None
 
-    def decode(index: int) -> _Decoded:
+    def read_or_skip(index: int) -> _Result:
         try:
-            return _decode(read(index), size, resize)
-        except _DecodingError as error:
-            return _Decoded(None, reason=str(error))
+            return read_one(index)
+        except DecodingError as error:
+            return _Result(None, reason=str(error))
 
-    for picture in _map_in_threads(decode, len(names), "reading pictures"):
-        if size is None and picture.pixels is not None:
+    for picture in map_in_threads(read_or_skip, len(names), "reading pictures"):
+        if alike and picture.pixels is not None:
             shape = picture.pixels.shape[1:]
-            alike = alike or shape
-            if shape != alike:
+            first = first or shape
+            if shape != first:
                 raise _UnequalSizesError("the pictures have different sizes")
             if max(shape) > MAX_ALIKE_SIDE:
                 raise _UnequalSizesError(f"the pictures have {shape[0]}x{shape[1]} pixels")
         results.add(picture)
-    images = results.finish()
-    if images is None:
-        raise _nothing_decoded(names, results.reasons)
-    return images, results
+    return results
 
 
 def _choose_size(names: Sequence[str], read: Callable[[int], bytes | Path]) -> tuple[int, int]:
@@ -306,19 +362,17 @@ def _choose_size(names: Sequence[str], read: Callable[[int], bytes | Path]) -> t
 
     def longer_side(index: int) -> int:
         try:
-            with _open(read(index)) as picture:
+            with open_picture(read(index)) as picture:
                 return max(picture.size)
-        except _DecodingError:
+        except DecodingError:
             return 0
 
-    sides = [s for s in _map_in_threads(longer_side, len(names), "measuring pictures") if s]
+    sides = [s for s in map_in_threads(longer_side, len(names), "measuring pictures") if s]
     side = min(MAX_CHOSEN_SIDE, int(statistics.median_high(sides)))
     return side, side
 
 
-def _map_in_threads(
-    function: Callable[[int], Result], n: int, description: str
-) -> Iterator[Result]:
+def map_in_threads(function: Callable[[int], Result], n: int, description: str) -> Iterator[Result]:
     """Yield function(0), ..., function(n - 1), computed on all cores."""
     n_threads = min(os.cpu_count() or 1, 32)
     step = max(1, min(TASK_PICTURES, n // (4 * n_threads)))
@@ -367,121 +421,3 @@ def _is_grey(pixels: np.ndarray) -> bool:
     """Return whether the channels of a picture (C, H, W) are equal but for lossy compression."""
     spread = pixels.max(axis=0) - pixels.min(axis=0)
     return len(pixels) == 1 or int(spread.max()) <= MAX_GREY_SPREAD
-
-
-# -- one picture ----------------------------------------------------------------------------------
-@contextmanager
-def _open(content: bytes | Path) -> Iterator[Any]:
-    """Open a picture; raise _DecodingError for whatever goes wrong until it is closed."""
-    from PIL import Image
-
-    try:
-        file = _read_file(content) if isinstance(content, Path) else BytesIO(content)
-        with Image.open(file, formats=list(FORMATS)) as picture:
-            limit = Image.MAX_IMAGE_PIXELS
-            # A small file may decode to a picture that fills the memory.
-            if limit is not None and picture.width * picture.height > limit:
-                raise Image.DecompressionBombError
-            yield picture
-    except _DecodingError:
-        raise
-    except FileNotFoundError:
-        raise _DecodingError("no such file: give a picture, a folder or a CSV file") from None
-    except Image.DecompressionBombError:
-        raise _DecodingError(f"is larger than {Image.MAX_IMAGE_PIXELS:,} pixels") from None
-    except Image.UnidentifiedImageError:
-        raise _DecodingError(
-            f"cannot be read as a picture: it is none of {', '.join(FORMATS)}, or is damaged"
-        ) from None
-    except Exception as error:  # decoders raise many types for a damaged file
-        raise _DecodingError(f"cannot be read as a picture: {printable(str(error))}") from None
-
-
-def _read_file(path: Path) -> BytesIO | Path:
-    """Return the content of a file, or its path if it is large.
-
-    A file that is read at once gives threads fewer occasions to wait for each other.
-    """
-    status = path.stat()
-    if not stat.S_ISREG(status.st_mode):
-        raise _DecodingError("is a pipe or a device: give a file")
-    return BytesIO(path.read_bytes()) if status.st_size <= MAX_READ_BYTES else path
-
-
-def _decode(content: bytes | Path, size: tuple[int, int] | None, rule: str) -> _Decoded:
-    """Return a picture in a size, or in its own if that is None."""
-    with _open(content) as picture:
-        full_size = None
-        if picture.format in ("JPEG", "MPO") and size is not None:
-            full_size = _reduce_jpeg(picture, size, rule)
-        picture.load()
-        method = _transposition(picture)
-        if method is not None:
-            picture = picture.transpose(method)
-        picture, has_transparent_pixels = _simplify_mode(picture)
-        if size is not None:
-            picture = fit_picture(picture, size, rule, full_size)
-        pixels = np.asarray(picture)
-    if pixels.ndim == 2:
-        return _Decoded(pixels[np.newaxis], has_transparent_pixels)
-    return _Decoded(pixels.transpose(2, 0, 1), has_transparent_pixels)
-
-
-def _reduce_jpeg(picture: Any, size: tuple[int, int], rule: str) -> tuple[int, int]:
-    """Decode a JPEG file at 1/2, 1/4 or 1/8, if that is enough; return its size, upright."""
-    is_turned = _swaps_sides(_transposition(picture))
-    width, height = full_size = picture.size[::-1] if is_turned else picture.size
-    width, height = resized_size(full_size, size, rule)
-    needed = DRAFT_RATIO * width, DRAFT_RATIO * height
-    picture.draft(None, needed[::-1] if is_turned else needed)
-    return full_size
-
-
-def _transposition(picture: Any) -> Any:
-    """Return the method of Image.transpose that turns a picture upright, or None."""
-    from PIL import Image
-
-    try:
-        tag = picture.getexif().get(ORIENTATION_TAG)
-    except Exception:  # damaged metadata of a picture that may be fine
-        return None
-    methods = Image.Transpose
-    return {
-        2: methods.FLIP_LEFT_RIGHT,
-        3: methods.ROTATE_180,
-        4: methods.FLIP_TOP_BOTTOM,
-        5: methods.TRANSPOSE,
-        6: methods.ROTATE_270,
-        7: methods.TRANSVERSE,
-        8: methods.ROTATE_90,
-    }.get(tag)
-
-
-def _swaps_sides(method: Any) -> bool:
-    """Return whether a method of Image.transpose swaps the width and the height."""
-    return method is not None and method.name in (
-        "TRANSPOSE",
-        "TRANSVERSE",
-        "ROTATE_90",
-        "ROTATE_270",
-    )
-
-
-def _simplify_mode(picture: Any) -> tuple[Any, bool]:
-    """Return a picture in mode L, RGB or F (from 0 to 255), and whether parts were transparent."""
-    from PIL import Image
-
-    if picture.mode[0] in "IF":  # 16 bits a pixel, or more
-        array = np.asarray(picture)
-        if picture.mode == "F" or array.min() < 0 or array.max() > 65535:
-            raise _DecodingError("has pixels of more than 16 bits: save it with 8 or 16 bits")
-        return Image.fromarray(array.astype(np.float32) / 257), False
-    mode = "L" if picture.mode in GREY_MODES else "RGB"
-    if not picture.has_transparency_data:
-        return picture if picture.mode == mode else picture.convert(mode), False
-    if picture.mode == "La":  # of TIFF; it cannot be converted to RGBA at once
-        picture = picture.convert("LA")
-    picture = picture.convert("RGBA")
-    is_transparent = picture.getextrema()[3][0] < 255
-    white = Image.new("RGBA", picture.size, "white")
-    return Image.alpha_composite(white, picture).convert(mode), is_transparent

@@ -1,6 +1,7 @@
 """Load images for prediction, from pictures of any size or a CSV file, in a model's form."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,12 +10,21 @@ import numpy as np
 from training.datasets.csv_file import read_pixels
 from training.datasets.dataset import ReadOptions
 from training.datasets.folder import list_pictures
-from training.datasets.pictures import SUFFIXES, decode_pictures, printable
+from training.datasets.picture_file import SUFFIXES, printable, read_thumbnail
+from training.datasets.pictures import decode_pictures, map_in_threads
 from training.datasets.resize import check_pillow, fit_array
 from training.datasets.zip_file import open_maybe_compressed
 from training.errors import InputError
 from training.input_format import InputFormat
-from training.input_stats import InputStats, border_pixels
+from training.input_stats import border_pixels
+from training.preprocessing.pixel_scale import PICTURES_HAVE_A_SCALE, match_scale
+from training.preprocessing.preprocess import (
+    INVERTED,
+    check_mode,
+    invert,
+    preprocess,
+    to_brightness,
+)
 
 # The training images have a dark background below the first level and a light one above the second,
 # from 0 to 1. Between them are photographs, for which no picture is inverted.
@@ -34,41 +44,54 @@ class PredictInputs(NamedTuple):
         The labels of a CSV file, if it has any.
     notes : tuple of str
         What the user should know, such as pictures that were skipped; one line each.
+    rules : list of str
+        How each image was brought to the form of the training images, see `preprocess`.
+    remarks : list of tuple of str
+        What makes an answer on each image doubtful.
+    read_original : callable
+        Returns an image as it came, (h, w, 3) or (h, w) in uint8 and at most 256 pixels a side,
+        given its index in `names`.
     """
 
     names: list[str]
     images: np.ndarray
     labels: np.ndarray | None
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...]
+    rules: list[str]
+    remarks: list[tuple[str, ...]]
+    read_original: Callable[[int], np.ndarray]
 
 
 def load_predict_inputs(
     path: Path,
-    input_format: InputFormat,
-    input_stats: InputStats,
+    like: InputFormat,
     image_shape: tuple[int, int, int] | None = None,
     label_column: str | None = None,
+    scale: tuple[float, float] | str | None = None,
+    mode: str = "auto",
 ) -> PredictInputs:
     """Load images in the shape and on the scale of a model's training images.
 
-    Images of another size are resized by the rule of the model. Pictures of one channel are
-    inverted if their background is light and that of the training images is dark, or the other way
-    round. For a model that was trained on pictures, their pixels are those that
-    `training.datasets.load_images` returns.
+    Each image goes through `training.preprocessing.preprocess`. Where that only resizes pictures,
+    because the training images are no ink, a grey picture is inverted if its border is light and
+    that of the training images is dark, or the other way round, unless the mode is "none".
 
     Parameters
     ----------
     path : Path
         A picture, a folder of pictures and of folders of pictures, or a CSV file of pixels, with or
         without a label at the start of each line.
-    input_format : InputFormat
+    like : InputFormat
         Form of the images that the model was trained on.
-    input_stats : InputStats
-        Statistics of the images that the model was trained on.
     image_shape : (C, H, W), optional
         Shape of the images in a CSV file, if it is not that of the training images.
     label_column : str, optional
         Name, or position from 1, of the column of labels in a CSV file.
+    scale : (darkest, lightest) or "none", optional
+        The pixels of a CSV file that stand for the smallest and for the largest pixel of the
+        training images; see `training.preprocessing.pixel_scale.match_scale`.
+    mode : "auto", "ink" or "none"
+        Of `preprocess`.
 
     Returns
     -------
@@ -80,50 +103,117 @@ def load_predict_inputs(
         A file is not an image or not such a table. The message names the file. Of a folder, as many
         pictures are skipped as `decode_pictures` allows.
     """
+    if scale is not None and (path.is_dir() or path.suffix.lower() in SUFFIXES):
+        raise InputError(f"{path}: {PICTURES_HAVE_A_SCALE}")
     if path.is_dir():
         files = sorted(list_pictures(path).pictures, key=_natural_key)
         if not files:
             raise InputError(f"{path}: contains no picture ({', '.join(sorted(SUFFIXES))})")
-        return _load_pictures(path, files, input_format, input_stats)
+        return _load_pictures(path, files, like, mode)
     if path.suffix.lower() in SUFFIXES:
-        return _load_pictures(path.parent, [path.name], input_format, input_stats)
+        return _load_pictures(path.parent, [path.name], like, mode)
     check_text(path)
-    shape = input_format.shape
-    options = ReadOptions(None, None, None, image_shape, label_column, input_format)
-    images, labels = read_pixels(path, options)
-    if images.shape[1] != shape[0]:
+    options = ReadOptions(None, None, None, image_shape, label_column, like)
+    rows, labels = read_pixels(path, options)
+    if rows.shape[1] != like.shape[0]:
         raise InputError(
-            f"{path}: its images have {images.shape[1]} channels; the model expects {shape[0]}"
+            f"{path}: its images have {rows.shape[1]} channels; the model expects {like.shape[0]}"
         )
-    if images.shape[1:] != shape:
+    rows, notes = match_scale(rows, like.stats, scale, str(path))
+    if rows.shape[1:] != like.shape:
         check_pillow(path)
-        rule = input_format.resize
-        images = np.stack([fit_array(image, shape[1:], rule) for image in images.astype("float32")])
-    return PredictInputs([str(row) for row in range(1, len(images) + 1)], images, labels)
+    return _load_rows(path, rows, labels, notes, like, mode)
 
 
-def _load_pictures(
-    folder: Path, files: list[str], input_format: InputFormat, input_stats: InputStats
-) -> PredictInputs:
+# -- pictures -------------------------------------------------------------------------------------
+def _load_pictures(folder: Path, files: list[str], like: InputFormat, mode: str) -> PredictInputs:
     names = [printable(str(folder / file)) for file in files]
-    options = ReadOptions(like=input_format)
+    options = ReadOptions(like=like, preprocess=mode)
     pictures = decode_pictures(names, lambda index: folder / files[index], options)
-    images = pictures.images.astype(np.float32)
-    level = input_stats.background_level
-    if images.shape[1] == 1:
-        for image in images:
-            is_light = border_pixels(image).mean() >= 127.5
-            if (level < MAX_DARK and is_light) or (level > MIN_LIGHT and not is_light):
-                np.subtract(255, image, out=image)
-    low, high = input_stats.low, input_stats.high  # 0 and 255 change nothing
-    images = np.float32(low) + images * np.float32((high - low) / 255)
-    kept = [printable(files[index]) for index in pictures.decoded]
-    return PredictInputs(kept, images, None, pictures.notes)
+    images, rules = pictures.images, list(pictures.rules)
+    if mode == "auto" and like.ink is None and like.shape[0] == 1:
+        for index, image in enumerate(images):
+            if _is_opposite(image, like):
+                images[index] = invert(image, like.stats)
+                rules[index] = INVERTED
+    return PredictInputs(
+        [printable(files[index]) for index in pictures.decoded],
+        images,
+        None,
+        pictures.notes,
+        rules,
+        list(pictures.remarks),
+        lambda index: read_thumbnail(folder / files[pictures.decoded[index]]),
+    )
+
+
+def _is_opposite(image: np.ndarray, like: InputFormat) -> bool:
+    """Return whether the border of an image is light and that of the training images dark."""
+    level = like.stats.background_level
+    is_light = border_pixels(image).mean() >= (like.stats.low + like.stats.high) / 2
+    return bool((level < MAX_DARK and is_light) or (level > MIN_LIGHT and not is_light))
 
 
 def _natural_key(name: str) -> list[str | int]:
     """Return a sorting key that puts 2.png before 10.png."""
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
+
+
+# -- rows of numbers ------------------------------------------------------------------------------
+class _RowSource:
+    """An image (C, h, w) that was read as numbers on the scale of the training images.
+
+    See `training.preprocessing.preprocess.Source`.
+    """
+
+    def __init__(self, image: np.ndarray, like: InputFormat):
+        self._image, self._like = image, like
+        self.is_right_size = image.shape == like.shape
+
+    def fitted(self) -> np.ndarray:
+        if self.is_right_size:
+            return self._image
+        return fit_array(self._image.astype(np.float32), self._like.shape[1:], self._like.resize)
+
+    preview = fitted
+
+    @property
+    def gray(self) -> np.ndarray:
+        return to_brightness(self._image[0], self._like.stats)
+
+
+def _load_rows(
+    path: Path,
+    rows: np.ndarray,
+    labels: np.ndarray | None,
+    notes: tuple[str, ...],
+    like: InputFormat,
+    mode: str,
+) -> PredictInputs:
+    try:
+        check_mode(mode, like)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    sources = [_RowSource(row, like) for row in rows]
+    prepared = list(
+        map_in_threads(
+            lambda index: preprocess(sources[index], like, mode), len(rows), "preparing images"
+        )
+    )
+
+    def read_original(index: int) -> np.ndarray:
+        pixels = to_brightness(rows[index], like.stats) * 255
+        return pixels.astype(np.uint8).transpose(1, 2, 0).squeeze()
+
+    return PredictInputs(
+        [str(row) for row in range(1, len(rows) + 1)],
+        np.stack([image for image, _, _ in prepared]),
+        labels,
+        notes,
+        [rule for _, rule, _ in prepared],
+        [remarks for _, _, remarks in prepared],
+        read_original,
+    )
 
 
 def check_text(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Bring images to a size and a number of channels."""
+"""Bring images to a size, a number of channels and a scale."""
 
 import dataclasses
 from importlib.util import find_spec
@@ -10,6 +10,7 @@ import numpy as np
 from training.datasets.dataset import Dataset, ReadOptions
 from training.errors import InputError
 from training.input_stats import border_pixels
+from training.preprocessing.pixel_scale import match_scale
 
 GREY_WEIGHTS = (19595, 38470, 7471)  # of red, green and blue in 65536ths: ITU-R BT.601
 BLOCK_IMAGES = 1024  # images whose channels are mixed at once, to need little memory
@@ -144,3 +145,19 @@ def fit_images(dataset: Dataset, options: ReadOptions) -> Dataset:
     if images is dataset.images and resize == dataset.resize:
         return dataset
     return dataclasses.replace(dataset, images=images, resize=resize)
+
+
+def fit_scale(dataset: Dataset, options: ReadOptions) -> Dataset:
+    """Bring images that were read as arrays to the scale that `options.like` expects, if any.
+
+    Raises
+    ------
+    InputError
+        The scale of the images is another one and not clear; see `match_scale`.
+    """
+    if options.like is None:
+        return dataset
+    images, notes = match_scale(dataset.images, options.like.stats, options.scale, dataset.source)
+    if images is dataset.images and not notes:
+        return dataset
+    return dataclasses.replace(dataset, images=images, notes=(*dataset.notes, *notes))

@@ -3,7 +3,10 @@
 import numpy as np
 
 from training.datasets import Dataset
+from training.input_stats import InputStats, Spread, border_pixels, sample_images
+from training.preprocessing.ink_stats import InkStats, measure_ink
 
+MIN_PLAIN_BORDER = 0.5  # share of equal pixels in a border that is called plain
 MAX_LISTED_CLASSES = 30  # of more classes, only the smallest and the largest one are named
 
 
@@ -18,13 +21,17 @@ def describe(train: Dataset) -> list[str]:
     Returns
     -------
     list of str
-        The source, number and size of the images, their classes, and their pixels; then the notes
-        of the readers; then warnings, which begin with "warning: ".
+        The source, number and size of the images, their classes, their pixels, and their ink if
+        they are ink on a plain ground; then the notes of the readers; then warnings, which begin
+        with "warning: ".
     """
     parts = {"training": train, "validation": train.validation, "test": train.test}
     known = {name: data for name, data in parts.items() if data is not None}
     lines = [_images(name, data) for name, data in known.items()]
     lines += [f"classes: {_classes(train)}", f"pixels: {_pixels(train.images)}"]
+    ink = measure_ink(train.images)
+    if ink is not None:
+        lines.append(f"ink: {_ink(ink)}")
     lines += dict.fromkeys(note for data in known.values() for note in data.notes)
     for name, data in known.items():
         lines += _warn_of_constant_images(name, data.images)
@@ -57,16 +64,28 @@ def _classes(data: Dataset) -> str:
 
 
 def _pixels(images: np.ndarray) -> str:
-    total = squares = 0.0
-    # Whole numbers up to 255 are as good in float32, and it takes half the time.
-    dtype = np.float32 if images.dtype == np.uint8 else np.float64
-    for start in range(0, len(images), 256):  # in parts, which stay in the caches
-        part = images[start : start + 256].astype(dtype).reshape(-1)
-        total += float(part.sum())
-        squares += float(part @ part)
-    mean = total / images.size
-    deviation = np.sqrt(max(squares / images.size - mean**2, 0))
-    return f"{images.min():g} to {images.max():g}, mean {mean:.4g}, deviation {deviation:.4g}"
+    stats = InputStats.of(images)
+    border = "not plain"
+    if stats.plain_border is not None and stats.plain_border >= MIN_PLAIN_BORDER:
+        level = np.median(border_pixels(sample_images(images)))
+        border = f"{level:g} ({stats.plain_border:.1%} of it)"
+    return (
+        f"{images.min():g} to {images.max():g}, mean {stats.mean:.4g}, "
+        f"deviation {stats.deviation:.4g}, border {border}"
+    )
+
+
+def _ink(ink: InkStats) -> str:
+    offset = max(abs(limit) for spread in (ink.row, ink.column) for limit in spread)
+    return (
+        f"{'light' if ink.ink > ink.background else 'dark'} on a plain ground; "
+        f"{_spread(ink.side)} pixels on its longer side, strokes {_spread(ink.stroke_width)} wide, "
+        f"its center of mass up to {offset:.2g} pixels from that of the image"
+    )
+
+
+def _spread(spread: Spread) -> str:
+    return f"{spread.median:.2g} ({spread.low:.2g} to {spread.high:.2g})"
 
 
 def _warn_of_constant_images(name: str, images: np.ndarray) -> list[str]:

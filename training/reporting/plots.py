@@ -27,19 +27,20 @@ def can_draw() -> bool:
     return find_spec("matplotlib") is not None
 
 
-def _figure(width: float, height: float) -> Any:
+def new_figure(width: float, height: float, layout: Any = "constrained") -> Any:
+    """Return a figure of a size in inches."""
     from matplotlib.figure import Figure  # without pyplot: no window, no global state
 
-    return Figure(figsize=(width, height), layout="constrained", dpi=110)
+    return Figure(figsize=(width, height), layout=layout, dpi=110)
 
 
-def _save(figure: Any, path: Path) -> None:
+def save_figure(figure: Any, path: Path, metadata: dict[str, str] | None = None) -> None:
     """Write a figure as PNG. It is drawn in memory before the file is opened."""
     png = io.BytesIO()
     with warnings.catch_warnings():
         # Characters that the font lacks, such as Chinese ones, are drawn as boxes.
         warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
-        figure.savefig(png, format="png")
+        figure.savefig(png, format="png", metadata=metadata)
     try:
         path.write_bytes(png.getvalue())
     except OSError as error:
@@ -50,7 +51,7 @@ def _save(figure: Any, path: Path) -> None:
 
 def curves(history: dict[str, list], path: Path) -> None:
     """Plot accuracy and loss by epoch."""
-    figure = _figure(10, 4)
+    figure = new_figure(10, 4)
     for axes, name in zip(figure.subplots(1, 2), ("accuracy", "loss"), strict=True):
         for key, label in ((name, "training"), (f"validation_{name}", "validation")):
             numbers = history.get(key, [])
@@ -62,12 +63,12 @@ def curves(history: dict[str, list], path: Path) -> None:
         axes.legend()
         if name == "accuracy":
             axes.yaxis.set_major_formatter("{x:.1%}")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def rates(rates: np.ndarray, losses: np.ndarray, best: float, path: Path) -> None:
     """Plot the loss by learning rate, and mark the suggested rate."""
-    figure = _figure(7, 4)
+    figure = new_figure(7, 4)
     axes = figure.subplots()
     axes.semilogx(rates, losses)
     axes.axvline(best, color="tab:orange", linestyle="--", label=f"suggestion: {best:.2g}")
@@ -75,7 +76,7 @@ def rates(rates: np.ndarray, losses: np.ndarray, best: float, path: Path) -> Non
     axes.set_ylim(0, 1.2 * losses[0])
     axes.grid(alpha=0.3)
     axes.legend()
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def confusion(matrix: np.ndarray, class_names: Sequence[str], path: Path) -> None:
@@ -87,7 +88,7 @@ def confusion(matrix: np.ndarray, class_names: Sequence[str], path: Path) -> Non
     longest = max(map(text_width, names))
     is_slanted = longest > 2
     margin = 0.07 * longest if is_labeled and is_slanted else 0.0  # inches for the names
-    figure = _figure(size + 0.6 + margin, size + margin)
+    figure = new_figure(size + 0.6 + margin, size + margin)
     axes = figure.subplots()
     mistakes = matrix.copy()
     np.fill_diagonal(mistakes, 0)
@@ -107,7 +108,7 @@ def confusion(matrix: np.ndarray, class_names: Sequence[str], path: Path) -> Non
                     color="white" if dark else "0.5" if i == j else "black",
                 )  # fmt: skip
     figure.colorbar(image, ax=axes, label="mistakes", shrink=0.8)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _show(axes: Any, image: np.ndarray) -> None:
@@ -149,7 +150,7 @@ def examples(
     path : path
     """
     rows = 2 * len(examples)
-    figure = _figure(0.8 * N_EXAMPLES, 0.95 * rows)
+    figure = new_figure(0.8 * N_EXAMPLES, 0.95 * rows)
     grid = figure.subplots(rows, N_EXAMPLES, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
@@ -162,7 +163,7 @@ def examples(
             for row, shown in enumerate((images, augmented)):
                 _show(grid[2 * label + row, column], shown[start + column])
         start += len(indices)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def mistakes(
@@ -190,7 +191,7 @@ def mistakes(
     rows = max(1, -(-len(worst) // columns))
     names = [shorten(name, MAX_TITLE_NAME) for name in class_names]
     is_short = max(map(text_width, names)) <= 4
-    figure = _figure(1.35 * columns, (1.6 if is_short else 1.85) * rows + 0.4)
+    figure = new_figure(1.35 * columns, (1.6 if is_short else 1.85) * rows + 0.4)
     figure.suptitle(
         "most certain mistakes: true label -> predicted (probability)"
         if len(worst)
@@ -206,7 +207,7 @@ def mistakes(
         if not is_short:
             title = f"{names[labels[i]]}\n-> {names[predicted]}\n({probability:.0%})"
         axes.set_title(title, fontsize=8 if is_short else 7, parse_math=False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def filters(weights: np.ndarray, path: Path, count: int = 64) -> None:
@@ -214,7 +215,7 @@ def filters(weights: np.ndarray, path: Path, count: int = 64) -> None:
     shown = weights[:count]
     columns = min(len(shown), 16)
     rows = -(-len(shown) // columns)
-    figure = _figure(max(4.0, 0.8 * columns), 0.8 * rows + 0.6)
+    figure = new_figure(max(4.0, 0.8 * columns), 0.8 * rows + 0.6)
     figure.suptitle("filters of the first layer")
     limit = float(np.abs(shown).max()) or 1.0
     for axes in figure.subplots(rows, columns, squeeze=False).flat:
@@ -224,7 +225,7 @@ def filters(weights: np.ndarray, path: Path, count: int = 64) -> None:
             axes.imshow(kernel.transpose(1, 2, 0) / (2 * limit) + 0.5)
         else:
             axes.imshow(kernel.mean(axis=0), cmap="RdBu_r", vmin=-limit, vmax=limit)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_all(

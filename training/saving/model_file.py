@@ -3,7 +3,8 @@
 import base64
 import json
 import math
-from collections.abc import Iterator
+import reprlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,14 +16,19 @@ from kernels.validation import standardize_dtype
 from layers import LAYER_TYPES, Layer, Residual, walk
 from training.errors import InputError
 from training.input_format import check_resize
-from training.input_stats import InputStats
+from training.input_stats import InputStats, Spread
 from training.network import Network
+from training.preprocessing.ink_stats import InkStats
 from training.saving import atomic_file
 
 FORMAT = "cnn-model"
 VERSION = 1
 # The entries of a Residual that hold layers, in the order of `walk`.
 PATHS = "body", "shortcut"
+# The statistics that the first versions saved, in the normalization.
+PIXELS = InputStats._fields[:3]
+# The other statistics are single numbers.
+SPREADS = {"image_min", "image_max", "image_mean", *InkStats._fields[2:]}
 # What wrong values in a document raise.
 INVALID = (
     ValueError,
@@ -149,11 +155,23 @@ def to_document(model: Network, encoded: list[dict[str, Any]] | None = None) -> 
         "normalization": {
             "mean": model.mean.tolist(),
             "std": model.std.tolist(),
-            "pixels": list(model.input_stats),
+            "pixels": list(model.input_stats[: len(PIXELS)]),
         },
+        "training_images": _encode_stats(model),
         "layers": [_to_entry(layer, arrays) for layer in model.layers],
         "history": model.history,
     }
+
+
+def _encode_stats(model: Network) -> dict[str, Any] | None:
+    """Return the statistics of the training images; None if they were not measured."""
+    stats, ink = model.input_stats, model.ink_stats
+    if stats.mean is None:
+        return None
+    measured = dict(zip(stats._fields, stats, strict=True))
+    for name in PIXELS:
+        del measured[name]
+    return measured | {"ink": ink and ink._asdict()}
 
 
 def _to_entry(layer: Layer, arrays: Iterator[dict[str, Any]]) -> dict[str, Any]:
@@ -290,17 +308,50 @@ def _from_document(
         raise ValueError("normalization std must be above 0")
     stats = document["normalization"].get("pixels")
     if stats is not None:  # older files have none
-        if not isinstance(stats, list) or len(stats) != len(InputStats._fields):
-            raise ValueError("normalization pixels must be 3 numbers")
-        model.input_stats = InputStats(
-            *(check_number(number, "normalization pixels") for number in stats)
-        )
+        low, high, border = _check_numbers(stats, PIXELS, "normalization pixels")
+        model.input_stats = InputStats(low, high, border)
+    measured = document.get("training_images")
+    if measured is not None:  # older files have none
+        _set_stats(model, measured)
     history = document["history"]
     for numbers in history.values():
         if not isinstance(numbers, list) or {type(n) for n in numbers} - {int, float}:
             raise ValueError("history must hold lists of numbers")
     model.history = history
     return model
+
+
+def _set_stats(model: Network, measured: Any) -> None:
+    """Set the statistics that `_encode_stats` returned."""
+    if not isinstance(measured, dict):
+        raise ValueError(f"training_images must be an object, got {reprlib.repr(measured)}")
+    fields = InputStats._fields[len(PIXELS) :]
+    statistics = {name: _decode_statistic(measured, name) for name in fields}
+    model.input_stats = model.input_stats._replace(**statistics)
+    ink = measured["ink"]
+    if ink is None:
+        return
+    if not isinstance(ink, dict):
+        raise ValueError(f"the ink of training_images must be an object, got {reprlib.repr(ink)}")
+    model.ink_stats = InkStats(*(_decode_statistic(ink, name) for name in InkStats._fields))
+    if model.ink_stats.background == model.ink_stats.ink:
+        raise ValueError("the ink of training_images must differ from its background")
+
+
+def _decode_statistic(entries: dict[str, Any], name: str) -> Any:
+    if name not in SPREADS:
+        return check_number(entries[name], f"training_images {name}")
+    spread = Spread(*_check_numbers(entries[name], Spread._fields, f"training_images {name}"))
+    if list(spread) != sorted(spread):
+        raise ValueError(f"training_images {name} must be three numbers in order, got {spread}")
+    return spread
+
+
+def _check_numbers(entry: Any, fields: Sequence[str], name: str) -> list[float]:
+    """Return finite numbers, one for each field."""
+    if not isinstance(entry, list) or len(entry) != len(fields):
+        raise ValueError(f"{name} must be {len(fields)} numbers, got {reprlib.repr(entry)}")
+    return [check_number(number, name) for number in entry]
 
 
 def _add(model: Network, entry: dict[str, Any]) -> None:

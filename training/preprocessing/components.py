@@ -1,0 +1,171 @@
+"""Find the separate shapes of ink in a picture, and tell characters from what lies beside them."""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy import ndimage
+
+MIN_SIDE = 0.03  # of the picture's longer side: smaller shapes are specks
+MIN_PART = 0.02  # area of a part of a character, of its largest part
+REACH = 0.15  # distance of a part from its character, of the character's longer side
+LIKE_SIZE = 0.5  # a shape of this share of another one's height is a character as well
+OVERLAP = 0.3  # parts one above the other share this much of their columns
+EDGE = 2  # pixels: what comes nearer to the edge of the picture touches it
+MAX_EDGE_CONTACT = 0.12  # share of the picture's outline that a character may touch
+FRAME_BAND = 0.05  # of a frame's side: its ink lies within this distance of its bounding box
+
+
+class Shape(NamedTuple):
+    """A connected piece of ink, or several that make a character.
+
+    Attributes
+    ----------
+    labels : tuple of int
+        Of the connected components.
+    top, bottom, left, right : int
+        The bounding box; bottom and right are past its end.
+    area : int
+        Pixels of ink.
+    mass : float
+        Sum of their strengths.
+    edge : float
+        The share of the picture's outermost pixels that belong to the shape.
+    """
+
+    labels: tuple[int, ...]
+    top: int
+    bottom: int
+    left: int
+    right: int
+    area: int
+    mass: float
+    edge: float
+
+    @property
+    def height(self) -> int:
+        return self.bottom - self.top
+
+    @property
+    def width(self) -> int:
+        return self.right - self.left
+
+    @property
+    def side(self) -> int:
+        """The longer side of the bounding box."""
+        return max(self.height, self.width)
+
+
+def label_components(mask: np.ndarray, strength: np.ndarray) -> tuple[np.ndarray, list[Shape]]:
+    """Return the label of each pixel, and the connected components that are no specks.
+
+    Parameters
+    ----------
+    mask : ndarray of bool, shape (h, w)
+    strength : ndarray of float32, shape (h, w)
+    """
+    labels, n = ndimage.label(mask, np.ones((3, 3)))
+    areas = np.bincount(labels.ravel(), minlength=n + 1)
+    masses = np.bincount(labels.ravel(), strength.ravel(), n + 1)
+    outline = np.concatenate(
+        [
+            labels[:EDGE].max(0),
+            labels[-EDGE:].max(0),
+            labels[:, :EDGE].max(1),
+            labels[:, -EDGE:].max(1),
+        ]
+    )
+    edges = np.bincount(outline, minlength=n + 1) / len(outline)
+    shapes = []
+    for label, box in enumerate(ndimage.find_objects(labels), 1):
+        (top, bottom), (left, right) = ((part.start, part.stop) for part in box)
+        shapes.append(
+            Shape(
+                (label,), top, bottom, left, right, int(areas[label]), masses[label], edges[label]
+            )
+        )
+    return labels, shapes
+
+
+def is_frame(shape: Shape, labels: np.ndarray) -> bool:
+    """Return whether a component is a rectangle: all of its ink is near its bounding box."""
+    component = labels[shape.top : shape.bottom, shape.left : shape.right] == shape.labels[0]
+    band_rows, band_columns = (max(2, round(FRAME_BAND * n)) for n in component.shape)
+    inner = component[band_rows:-band_rows, band_columns:-band_columns]
+    return min(inner.shape) > 0 and inner.sum() < 0.1 * shape.area
+
+
+def merge(first: Shape, second: Shape) -> Shape:
+    """Return two shapes as one."""
+    return Shape(
+        first.labels + second.labels,
+        min(first.top, second.top),
+        max(first.bottom, second.bottom),
+        min(first.left, second.left),
+        max(first.right, second.right),
+        first.area + second.area,
+        first.mass + second.mass,
+        first.edge + second.edge,
+    )
+
+
+def gap(first: Shape, second: Shape) -> int:
+    """Return the distance between two bounding boxes, 0 if they touch or overlap."""
+    rows = max(first.top, second.top) - min(first.bottom, second.bottom)
+    columns = max(first.left, second.left) - min(first.right, second.right)
+    return max(rows, columns, 0)
+
+
+def shared_columns(first: Shape, second: Shape) -> float:
+    """Return the share of the narrower shape's columns that the other one has as well."""
+    shared = min(first.right, second.right) - max(first.left, second.left)
+    return max(0, shared) / min(first.width, second.width)
+
+
+def belongs(part: Shape, character: Shape) -> bool:
+    """Return whether a smaller shape is a part of a character, and not something beside it."""
+    if gap(part, character) > REACH * character.side or part.area < MIN_PART * character.area:
+        return False
+    if part.edge and not character.edge:
+        return False
+    return part.side < LIKE_SIZE * character.side or shared_columns(part, character) >= OVERLAP
+
+
+def group_shapes(components: list[Shape], picture_side: int) -> list[Shape]:
+    """Join the components that make a character; return the characters, the largest first.
+
+    Parameters
+    ----------
+    components : list of Shape
+    picture_side : int
+        Longer side of the picture, in pixels.
+    """
+    characters: list[Shape] = []
+    for part in sorted(components, key=lambda shape: -shape.area):
+        near = [character for character in characters if belongs(part, character)]
+        if near:
+            nearest = min(near, key=lambda character: gap(part, character))
+            characters[characters.index(nearest)] = merge(nearest, part)
+        else:
+            characters.append(part)
+    return [character for character in characters if character.side >= MIN_SIDE * picture_side]
+
+
+def drop_surroundings(components: list[Shape], labels: np.ndarray) -> list[Shape]:
+    """Return the components without frames and without what the picture's edge cuts through."""
+    return [
+        shape
+        for shape in components
+        if shape.edge <= MAX_EDGE_CONTACT and not is_frame(shape, labels)
+    ]
+
+
+def choose_main(characters: list[Shape], shape: tuple[int, int]) -> Shape:
+    """Return the character that a picture (h, w) shows: large, near the middle, whole."""
+
+    def score(character: Shape) -> float:
+        row = (character.top + character.bottom) / 2 / shape[0] - 0.5
+        column = (character.left + character.right) / 2 / shape[1] - 0.5
+        whole = 0.3 if character.edge else 1.0
+        return character.side * (1.2 - float(np.hypot(row, column))) * whole
+
+    return max(characters, key=score)

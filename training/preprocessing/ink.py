@@ -1,0 +1,150 @@
+"""Read a character that was written by hand, from a picture of any paper."""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy import ndimage
+
+from training.preprocessing.components import (
+    LIKE_SIZE,
+    Shape,
+    choose_main,
+    drop_surroundings,
+    group_shapes,
+    label_components,
+)
+from training.preprocessing.ink_stats import InkStats
+from training.preprocessing.lines import remove_lines
+from training.preprocessing.paper import map_ink
+from training.preprocessing.placement import crop_to_ink, place
+from training.preprocessing.strokes import (
+    MAX_GROWTH,
+    fill_strokes,
+    resize_strokes,
+    stroke_width,
+    thicken,
+)
+
+MIN_PICTURE_SIDE = 128  # smaller pictures are enlarged
+MAX_COVER = 0.4  # share of a picture that the ink of a character covers at most
+FINE = 4  # strokes are measured and thickened with so many pixels for one of training
+
+
+class InkReading(NamedTuple):
+    """What a picture of ink on paper shows.
+
+    Attributes
+    ----------
+    image : ndarray of float32, shape (H, W), or None
+        The character in the form of the training images; None if the picture is blank.
+    n_shapes : int
+        The number of separate shapes that may be characters; the main one was read.
+    fills_picture : bool
+        Whether the ink covers much of the picture or is cut off at three edges, as if it were no
+        character on paper.
+    """
+
+    image: np.ndarray | None
+    n_shapes: int
+    fills_picture: bool
+
+    @property
+    def blank(self) -> bool:
+        """Whether there is no ink."""
+        return self.image is None
+
+
+class Ink(NamedTuple):
+    """The characters that were found in a picture, from left to right.
+
+    Attributes
+    ----------
+    strength : ndarray of float32, shape (h, w)
+        Of the ink in the picture, which may have been enlarged.
+    labels : ndarray of int32, shape (h, w)
+        The connected components.
+    shapes : list of Shape
+        The characters.
+    """
+
+    strength: np.ndarray
+    labels: np.ndarray
+    shapes: list[Shape]
+
+    def crop(self, shape: Shape) -> np.ndarray:
+        """Return the strength of the ink of one character, without that of others near it."""
+        box = slice(shape.top, shape.bottom), slice(shape.left, shape.right)
+        mask = np.isin(self.labels[box], shape.labels)
+        return fill_strokes(np.where(ndimage.binary_dilation(mask), self.strength[box], 0), mask)
+
+
+def read_ink(gray: np.ndarray, ink: InkStats, size: tuple[int, int]) -> InkReading:
+    """Bring a picture of one character on paper to the form of the training images.
+
+    Parameters
+    ----------
+    gray : ndarray of float32, shape (h, w)
+        Brightness from 0 to 1.
+    ink : InkStats
+        What the ink in the training images looks like.
+    size : (H, W)
+        Of the training images.
+
+    Returns
+    -------
+    InkReading
+    """
+    found = find_shapes(gray)
+    if not found.shapes:
+        return InkReading(None, 0, False)
+    h, w = found.labels.shape
+    main = choose_main(found.shapes, (h, w))
+    n_shapes = sum(
+        shape is main or (shape.side >= LIKE_SIZE * main.side and not shape.edge)
+        for shape in found.shapes
+    )
+    n_edges = (main.top <= 1) + (main.left <= 1) + (main.bottom >= h - 1) + (main.right >= w - 1)
+    fills_picture = main.area > MAX_COVER * h * w or n_edges >= 3
+    return InkReading(draw_shape(found.crop(main), ink, size), n_shapes, fills_picture)
+
+
+def find_shapes(gray: np.ndarray) -> Ink:
+    """Return the separate shapes of ink in a picture, from left to right.
+
+    Parameters
+    ----------
+    gray : ndarray of float32, shape (h, w)
+        Brightness from 0 to 1.
+    """
+    side = max(gray.shape)
+    if side < MIN_PICTURE_SIDE:
+        gray = resize_strokes(gray, side * -(-MIN_PICTURE_SIDE // side))
+    strength, threshold = map_ink(gray)
+    mask = remove_lines(strength > threshold, strength, threshold)
+    labels, components = label_components(mask, strength)
+    shapes = group_shapes(drop_surroundings(components, labels), max(gray.shape))
+    if not shapes:
+        shapes = group_shapes(components, max(gray.shape))
+    return Ink(strength, labels, sorted(shapes, key=lambda shape: shape.left))
+
+
+def draw_shape(strength: np.ndarray, ink: InkStats, size: tuple[int, int]) -> np.ndarray:
+    """Draw ink as the training images have it.
+
+    Parameters
+    ----------
+    strength : ndarray of float32, shape (h, w)
+        Ink up to the edges, from 0 to 1.
+    ink : InkStats
+    size : (H, W)
+
+    Returns
+    -------
+    ndarray of float32, shape (H, W)
+        On the scale of the training images.
+    """
+    fine = resize_strokes(strength, round(ink.side.median * FINE))
+    growth = (ink.stroke_width.median * FINE - stroke_width(fine)) / 2
+    strokes = thicken(fine, min(max(growth, 0), MAX_GROWTH * FINE))
+    placed = place(crop_to_ink(strokes), ink, size)
+    return np.float32(ink.background) + placed * np.float32(ink.ink - ink.background)

@@ -1,0 +1,106 @@
+"""Remove ruled and squared lines, which reach from one edge of a picture to the other."""
+
+import numpy as np
+
+MAX_SLOPE, N_SLOPES = 0.08, 33  # lines tilted by up to 4.5 degrees
+MIN_COVER = 0.7  # share of the columns in which the upper edge of a line is seen
+MAX_THICKNESS = 0.03  # of the picture's longer side
+END = 0.1  # a line is seen in the first and the last tenth of the columns
+
+
+def remove_lines(mask: np.ndarray, strength: np.ndarray, threshold: float) -> np.ndarray:
+    """Return a mask of ink without the lines of ruled or squared paper.
+
+    Parameters
+    ----------
+    mask : ndarray of bool, shape (h, w)
+        Where there is ink.
+    strength : ndarray of float32, shape (h, w)
+    threshold : float
+        Ink that is stronger by this much than the line is kept on it.
+
+    Returns
+    -------
+    ndarray of bool, shape (h, w)
+        Strokes that cross a line are mended.
+    """
+    mask = _remove_rows(mask, strength, threshold)
+    return _remove_rows(mask.T, strength.T, threshold).T
+
+
+def _remove_rows(mask: np.ndarray, strength: np.ndarray, threshold: float) -> np.ndarray:
+    h, w = mask.shape
+    if mask.any(axis=0).mean() < MIN_COVER:
+        return mask
+    lines = find_lines(mask)
+    if not lines:
+        return mask
+    on_lines = np.zeros_like(mask)
+    rows, columns = np.arange(h)[:, np.newaxis], np.arange(w) - w / 2
+    for top, slope, thickness in lines:
+        depth = rows - (top + slope * columns)
+        on_line = (depth > -1.5) & (depth < thickness + 0.5)
+        level = np.median(strength[on_line & mask])
+        on_lines |= on_line & (strength < level + threshold)
+    rest = mask & ~on_lines
+    n_steps = max(thickness for _, _, thickness in lines) + 3
+    mended = _smear(rest, n_steps) & _smear(rest[::-1], n_steps)[::-1] & on_lines & mask
+    return rest | mended
+
+
+def find_lines(mask: np.ndarray) -> list[tuple[float, float, int]]:
+    """Return the lines that cross a mask from its left to its right edge.
+
+    The upper edges of all ink are counted along straight lines (a Hough transform of few pixels).
+
+    Returns
+    -------
+    list of (top, slope, thickness)
+        The upper edge in the middle column, its slope, and the rows that the line is thick.
+    """
+    h, w = mask.shape
+    edges = mask.copy()
+    edges[1:] &= ~mask[:-1]
+    ys, xs = np.nonzero(edges)
+    bottoms = _run_lengths(mask)[ys, xs]
+    lines = []
+    max_thickness = max(2, round(MAX_THICKNESS * max(h, w)))
+    thin = bottoms <= max_thickness
+    ys, xs, lengths = ys[thin], xs[thin], bottoms[thin]
+    margin = int(MAX_SLOPE * w / 2) + 2
+    slopes = np.linspace(-MAX_SLOPE, MAX_SLOPE, N_SLOPES)
+    counts = np.empty((N_SLOPES, h + 2 * margin))
+    for k, slope in enumerate(slopes):
+        offsets = np.rint(ys - slope * (xs - w / 2)).astype(np.intp) + margin
+        counts[k] = np.bincount(offsets, minlength=h + 2 * margin)
+    counts[:, 1:-1] = counts[:, :-2] + counts[:, 1:-1] + counts[:, 2:]
+    while counts.max() >= MIN_COVER * w:
+        k, offset = np.unravel_index(counts.argmax(), counts.shape)
+        top, slope = float(offset - margin), float(slopes[k])
+        near = np.abs(ys - slope * (xs - w / 2) - top) < 1.6
+        counts[:, max(0, offset - 4) : offset + 5] = 0
+        seen = np.unique(xs[near])
+        if len(seen) >= MIN_COVER * w and seen[0] < END * w and seen[-1] >= (1 - END) * w:
+            lines.append((top, slope, int(np.percentile(lengths[near], 75))))
+    return lines
+
+
+def _run_lengths(mask: np.ndarray) -> np.ndarray:
+    """Return for each pixel how many pixels of the mask follow without a gap, downwards."""
+    lengths = np.zeros(mask.shape, np.int32)
+    below = np.zeros(mask.shape[1], np.int32)
+    for row in range(len(mask) - 1, -1, -1):
+        below = (below + 1) * mask[row]
+        lengths[row] = below
+    return lengths
+
+
+def _smear(mask: np.ndarray, n_steps: int) -> np.ndarray:
+    """Return a mask extended downwards by some pixels, and sideways by half as many."""
+    smeared = mask.copy()
+    for step in range(n_steps):
+        smeared[1:] |= smeared[:-1]
+        if step % 2:
+            smeared[:, 1:] |= smeared[:, :-1]
+            smeared[:, :-1] |= smeared[:, 1:]
+    return smeared
