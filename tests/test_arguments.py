@@ -12,7 +12,7 @@ WRONG = ["0", "-1", "1e300", str(10**18), "nan", "inf", "-inf", "abc", "", "1,2"
 ACTIONS = [a for a in make_parser(run.ARCHITECTURES)._actions if a.nargs is None and a.metavar]
 ACTIONS += [action for action in make_parser(run.ARCHITECTURES)._actions if action.choices]
 PATHS = {"--data_dir", "--train_data", "--test_data", "--from_path", "--predict"}
-WRITTEN = {"--to_path", "--output", "--report", "--tensorboard"}
+WRITTEN = {"--to_path", "--output", "--report", "--tensorboard", "--show_input"}
 TEXTS = {"--label_column"}  # any text may be right
 RIGHT = {
     "--seed": {"0": 0},

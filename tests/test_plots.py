@@ -43,7 +43,7 @@ def test_draws_colour_images_and_many_classes(tmp_path):
 def texts_of(monkeypatch, draw, *arguments):
     """Return the texts of the figure that a function draws."""
     figures = []
-    monkeypatch.setattr(plots, "_save", lambda figure, path: figures.append(figure))
+    monkeypatch.setattr(plots, "save_figure", lambda figure, path: figures.append(figure))
     draw(*arguments, None)
     axes = figures[0].axes
     ticks = [label.get_text() for a in axes[:1] for label in a.get_xticklabels()]

@@ -333,18 +333,18 @@ def test_statistics_of_the_training_images():
     images[:, :, 1:-1, 1:-1] = 100
     images[0, 0, 0] = 14  # 5 of the 2 * 14 outermost pixels
     assert border_pixels(images).shape == (2, 1, 14)
-    assert InputStats.of(images) == (0, 100, 2.5)
+    assert InputStats.of(images)[:3] == (0, 100, 2.5)
     assert InputStats.of(images).background_level == 2.5 / 100
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 def test_the_range_of_pictures_does_not_depend_on_the_pixels_that_they_have(dtype):
     images = np.array([3, 128], dtype).reshape(1, 1, 1, 2)
-    assert InputStats.of(images) == (0, 255, 65.5)
-    assert InputStats.of(images - dtype(1)) == (2, 127, 64.5)
-    assert InputStats.of(images.astype(float) * 2) == (6, 256, 131)
-    assert InputStats.of(images.astype(float) - 4) == (-1, 124, 61.5)
-    assert InputStats.of(np.full((1, 1, 1, 1), 3.0)) == (3, 3, 3)
+    assert InputStats.of(images)[:3] == (0, 255, 65.5)
+    assert InputStats.of(images - dtype(1))[:3] == (2, 127, 64.5)
+    assert InputStats.of(images.astype(float) * 2)[:3] == (6, 256, 131)
+    assert InputStats.of(images.astype(float) - 4)[:3] == (-1, 124, 61.5)
+    assert InputStats.of(np.full((1, 1, 1, 1), 3.0))[:3] == (3, 3, 3)
 
 
 def test_model_file_keeps_the_statistics(tmp_path):
@@ -353,6 +353,6 @@ def test_model_file_keeps_the_statistics(tmp_path):
     model = Model((1, 4, 4), backend="numpy").add(Flatten()).add(Dense(2))
     model.fit_normalization(np.arange(32).reshape(2, 1, 4, 4))
     model.save(tmp_path / "m.json")
-    assert (
-        Model.load(tmp_path / "m.json", "numpy").input_stats == model.input_stats == (0, 31, 15.5)
-    )
+    loaded = Model.load(tmp_path / "m.json", "numpy")
+    assert loaded.input_stats == model.input_stats
+    assert loaded.input_stats[:3] == (0, 31, 15.5)

@@ -254,8 +254,9 @@ def make_parser(architectures: Iterable[str]) -> Parser:
         "--show_input",
         type=Path,
         metavar="FILE",
-        help="with --predict: also draw the images as they came, as the network sees them, and the "
-        "answers to this PNG file (at most 100, those with remarks first)",
+        help="with --predict, and with --test on a folder: also draw the images as they came, as "
+        "the network sees them, and the answers to this PNG file (at most 100: those with remarks "
+        "first, or, of --test, the wrong answers)",
     )
     data.add_argument(
         "--report",
@@ -498,7 +499,7 @@ DATA_FLAGS = (
 ALLOWED_FLAGS = {
     "test": {
         *("dataset", "data_dir", "test_data", "image_shape", "label_column", "scale"),
-        *("preprocess", "no_plots", "report"),
+        *("preprocess", "show_input", "no_plots", "report"),
     },
     "predict": {
         *("image_shape", "label_column", "scale", "preprocess", "output", "top", "show_input"),
@@ -538,8 +539,8 @@ def _check_conflicts(parser: Parser, args: argparse.Namespace, typed: Mapping[st
         parser.error("--top is for the classes of --predict")
     if "preprocess" in typed and not (args.predict or args.test):
         parser.error("--preprocess is for the images of --predict and --test")
-    if args.show_input and not args.predict:
-        parser.error("--show_input is for the images of --predict")
+    if args.show_input and not (args.predict or args.test):
+        parser.error("--show_input is for the images of --predict and --test")
     if args.report and not args.test:
         parser.error("--report is for the measures of --test")
     if args.image_shape and not (args.train_data or args.test_data or args.predict):

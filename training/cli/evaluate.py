@@ -2,14 +2,21 @@
 
 import argparse
 import sys
+import unicodedata
+from pathlib import Path
 
+import numpy as np
+
+from training.cli.answers import add_unsure, draw_answers
 from training.cli.arguments import DEFAULT_MODEL
 from training.cli.input_data import check_shape, load_named, match_classes, read_images
 from training.cli.model_setup import set_threads
-from training.cli.output_paths import check_report, write_text
+from training.cli.output_paths import check_report, check_sheet, write_text
 from training.cli.summary import summarize
+from training.datasets import load_predict_inputs
 from training.datasets.dataset import ReadOptions
 from training.datasets.resize import fit_scale
+from training.errors import InputError
 from training.model import Model
 from training.saving import report_file
 
@@ -21,6 +28,10 @@ def evaluate(args: argparse.Namespace) -> None:
     set_threads(model, args)
     if args.report is not None:
         check_report(args.report)
+    if args.show_input is not None:
+        if args.test_data is None or not args.test_data.is_dir():
+            raise InputError("--show_input is for pictures: give a folder of them with --test_data")
+        check_sheet(args.show_input, args.test_data)
     if args.test_data is not None:
         data = read_images(
             args, args.test_data, model.input_format, part="test", preprocess=args.preprocess
@@ -46,7 +57,24 @@ def evaluate(args: argparse.Namespace) -> None:
         print_line=print,
         history=False,
     )
+    if args.show_input is not None:
+        print(_show_input(args, model, Path(data.source)))
     if args.report is not None:
         document = report_file.to_document(path, data.source, model.class_names, *summary)
         write_text("--report", args.report, report_file.to_text(document))
         print(f"report: {args.report}")
+
+
+def _show_input(args: argparse.Namespace, model: Model, folder: Path) -> str:
+    """Draw pictures of a folder of class folders with their answers; return a line on the sheet.
+
+    The pictures are read once more, because a data set does not keep the names of its files.
+    """
+    # Without ink, --predict inverts some pictures that --test leaves as they are.
+    mode = "none" if model.ink_stats is None else args.preprocess
+    inputs = load_predict_inputs(folder, model.input_format, mode=mode)
+    probabilities = model.predict_proba(inputs.images)
+    classes = [unicodedata.normalize("NFC", name.split("/")[0]) for name in inputs.names]
+    labels = np.array([model.class_names.index(name) for name in classes])
+    remarks = add_unsure(inputs.remarks, probabilities)
+    return draw_answers(args.show_input, model, inputs, probabilities, remarks, labels)

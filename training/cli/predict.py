@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from training.cli.answers import UNSURE, UNSURE_BELOW, add_unsure, draw_answers
 from training.cli.arguments import DEFAULT_MODEL
 from training.cli.model_setup import set_threads
 from training.cli.output_paths import check_output, check_sheet, write_table
@@ -14,11 +15,8 @@ from training.datasets import load_predict_inputs
 from training.datasets.predict_inputs import PredictInputs
 from training.model import Model
 from training.preprocessing.preprocess import BLANK, count_rules
-from training.reporting import input_sheet
 from training.reporting.text_table import format_table, shorten
 
-UNSURE_BELOW = 0.7  # an answer of less probability is marked
-UNSURE = "unsure"
 MAX_LISTED_RULES = 20  # of more images, the table shows no rules: their numbers are printed
 NO_ANSWER = "-"
 
@@ -61,24 +59,7 @@ def predict(args: argparse.Namespace) -> None:
         is_right = (top[:, 0] == inputs.labels) & is_answered
         print(f"accuracy {is_right.mean():.2%} on the labels in {args.predict}")
     if args.show_input is not None:
-        _draw_sheet(args, model, inputs, rows, remarks)
-
-
-def add_unsure(
-    remarks: Sequence[tuple[str, ...]], probabilities: np.ndarray
-) -> list[tuple[str, ...]]:
-    """Return the remarks with "unsure" where the most probable class has less than 0.7.
-
-    Parameters
-    ----------
-    remarks : sequence of tuple of str
-        Of N images. A blank page has no answer that could be unsure.
-    probabilities : (N, classes)
-    """
-    return [
-        (*found, UNSURE) if shares.max() < UNSURE_BELOW and BLANK not in found else found
-        for found, shares in zip(remarks, probabilities, strict=True)
-    ]
+        print(draw_answers(args.show_input, model, inputs, probabilities, remarks))
 
 
 def answer_rows(
@@ -149,28 +130,3 @@ def _describe(inputs: PredictInputs, remarks: Sequence[tuple[str, ...]], listed:
             f"unsure (a probability below {UNSURE_BELOW}): {n_unsure:,} of {len(remarks):,}"
         )
     return lines
-
-
-def _draw_sheet(
-    args: argparse.Namespace,
-    model: Model,
-    inputs: PredictInputs,
-    rows: list[list[str]],
-    remarks: Sequence[tuple[str, ...]],
-) -> None:
-    chosen = input_sheet.choose([bool(found) for found in remarks])
-    entries = []
-    for index in chosen:
-        name, label, probability = rows[index + 1][:3]
-        answer = f"{label} ({float(probability):.0%})" if label else "no answer"
-        entries.append(
-            input_sheet.Entry(
-                inputs.read_original(index),
-                inputs.images[index],
-                f"{name}\n{answer}",
-                inputs.rules[index],
-                "; ".join(remarks[index]),
-            )
-        )
-    input_sheet.draw(entries, model.input_stats, args.show_input)
-    print(input_sheet.describe(args.show_input, len(chosen), len(rows) - 1))

@@ -13,7 +13,7 @@ from training.reporting.text_table import shorten
 MAX_ENTRIES = 100
 N_COLUMNS = 5
 CELL_WIDTH, CELL_HEIGHT = 2.35, 1.75  # inches; a picture has one inch a side
-MAX_TEXT = 30  # columns of a line above a picture
+MAX_TEXT, MAX_NOTE = 30, 44  # columns of a line above and below a picture
 MARK = b"Title\0Input sheet"  # in the first bytes of a PNG that is such a sheet
 
 
@@ -27,31 +27,31 @@ class Entry(NamedTuple):
         As the network sees it.
     title : str
         Lines above the picture.
-    rule : str
-        How the image was made of the picture.
-    remark : str
-        What makes the answer doubtful, or "".
+    note : str
+        A line below it: how the image was made of the picture.
+    is_marked : bool
+        Whether the text is red.
     """
 
     original: np.ndarray
     image: np.ndarray
     title: str
-    rule: str
-    remark: str = ""
+    note: str
+    is_marked: bool = False
 
 
-def choose(is_doubtful: Sequence[bool]) -> list[int]:
-    """Return the indices of the images to show: 100 at most, of more the doubtful ones first."""
-    indices = range(len(is_doubtful))
-    if len(is_doubtful) <= MAX_ENTRIES:
+def choose(comes_first: Sequence[bool]) -> list[int]:
+    """Return the indices of the images to show: 100 at most, of more those that come first.
+
+    Examples
+    --------
+    >>> choose([False, True]), choose([False] * 200 + [True])[:3]
+    ([0, 1], [200, 0, 1])
+    """
+    indices = range(len(comes_first))
+    if len(comes_first) <= MAX_ENTRIES:
         return list(indices)
-    return sorted(indices, key=lambda index: not is_doubtful[index])[:MAX_ENTRIES]
-
-
-def describe(path: Path, n_shown: int, n_images: int) -> str:
-    """Return a line on a sheet that was drawn."""
-    which = "" if n_shown == n_images else f", {n_shown} of {n_images:,}, those with remarks first"
-    return f"the pictures as they came and as the network sees them{which}: {path}"
+    return sorted(indices, key=lambda index: not comes_first[index])[:MAX_ENTRIES]
 
 
 def is_sheet(path: Path) -> bool:
@@ -88,7 +88,7 @@ def draw(entries: Sequence[Entry], stats: InputStats, path: Path) -> None:
 def _draw_entry(axes: Any, entry: Entry, stats: InputStats, left: float, top: float) -> None:
     """Draw the two images of a picture side by side below its title, at a place in inches."""
     lines = [shorten(line, MAX_TEXT) for line in entry.title.split("\n")]
-    color = "tab:red" if entry.remark else "black"
+    color = "tab:red" if entry.is_marked else "black"
     for number, line in enumerate(lines):
         axes.text(
             left, top + 0.14 * number, line, fontsize=8, va="top", parse_math=False, color=color
@@ -102,7 +102,5 @@ def _draw_entry(axes: Any, entry: Entry, stats: InputStats, left: float, top: fl
         x, y = x + (1 - w) / 2, top + (1 - h) / 2
         axes.imshow(image, cmap="gray", vmin=0, vmax=1, extent=(x, x + w, y + h, y))
         axes.plot([x, x + w, x + w, x, x], [y, y, y + h, y + h, y], color="0.7", linewidth=0.5)
-    below = f"{entry.rule}; {entry.remark}" if entry.remark else entry.rule
-    axes.text(
-        left, top + 1.05, shorten(below, 42), fontsize=6, va="top", parse_math=False, color=color
-    )
+    note = shorten(entry.note, MAX_NOTE)
+    axes.text(left, top + 1.05, note, fontsize=6, va="top", parse_math=False, color=color)

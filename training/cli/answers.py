@@ -1,0 +1,94 @@
+"""The answers of a model: which are unsure, and a sheet that shows them with their pictures."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from training.datasets.predict_inputs import PredictInputs
+from training.model import Model
+from training.preprocessing.preprocess import BLANK
+from training.reporting import input_sheet
+
+UNSURE_BELOW = 0.7  # an answer of less probability is marked
+UNSURE = "unsure"
+
+
+def add_unsure(
+    remarks: Sequence[tuple[str, ...]], probabilities: np.ndarray
+) -> list[tuple[str, ...]]:
+    """Return the remarks with "unsure" where the most probable class has less than 0.7.
+
+    Parameters
+    ----------
+    remarks : sequence of tuple of str
+        Of N images. A blank page has no answer that could be unsure.
+    probabilities : (N, classes)
+    """
+    return [
+        (*found, UNSURE) if shares.max() < UNSURE_BELOW and BLANK not in found else found
+        for found, shares in zip(remarks, probabilities, strict=True)
+    ]
+
+
+def draw_answers(
+    path: Path,
+    model: Model,
+    inputs: PredictInputs,
+    probabilities: np.ndarray,
+    remarks: Sequence[tuple[str, ...]],
+    labels: np.ndarray | None = None,
+) -> str:
+    """Draw a sheet of images as they came, as the network sees them, and its answers.
+
+    Parameters
+    ----------
+    path : Path
+        Of the PNG file.
+    model : Model
+    inputs : PredictInputs
+        N images. At most 100 are drawn: of more, those with remarks first, or, where there are
+        labels, those with wrong answers.
+    probabilities : (N, classes)
+    remarks : sequence of tuple of str
+    labels : (N,) of int, optional
+        The true classes.
+
+    Returns
+    -------
+    str
+        A line on what was drawn.
+    """
+    first, why = [bool(found) for found in remarks], "those with remarks first"
+    if labels is not None:
+        first, why = (probabilities.argmax(axis=1) != labels).tolist(), "the wrong answers first"
+    chosen = input_sheet.choose(first)
+    entries = []
+    for index in chosen:
+        answer = _answer(probabilities[index], model.class_names, BLANK in remarks[index])
+        if labels is not None and first[index]:
+            answer = f"{model.class_names[labels[index]]} -> {answer}"
+        entries.append(
+            input_sheet.Entry(
+                inputs.read_original(index),
+                inputs.images[index],
+                f"{inputs.names[index]}\n{answer}",
+                "; ".join((inputs.rules[index], *remarks[index])),
+                first[index],
+            )
+        )
+    input_sheet.draw(entries, model.input_stats, path)
+    n = len(inputs.names)
+    which = "" if len(chosen) == n else f", {len(chosen)} of {n:,}, {why}"
+    return f"images as they came and as the network sees them{which}: {path}"
+
+
+def _answer(shares: np.ndarray, class_names: Sequence[str], is_blank: bool) -> str:
+    """Return the most probable class, and the second one of an answer that is unsure."""
+    if is_blank:
+        return "no answer"
+    best, second = np.argsort(-shares, kind="stable")[:2]
+    answer = f"{class_names[best]} ({shares[best]:.0%})"
+    if shares[best] < UNSURE_BELOW:
+        answer += f", {class_names[second]} ({shares[second]:.0%})"
+    return answer
