@@ -123,7 +123,8 @@ def shared_columns(first: Shape, second: Shape) -> float:
 
 def belongs(part: Shape, character: Shape) -> bool:
     """Return whether a smaller shape is a part of a character, and not something beside it."""
-    if gap(part, character) > REACH * character.side or part.area < MIN_PART * character.area:
+    side = merge(part, character).side
+    if gap(part, character) > REACH * side or part.area < MIN_PART * character.area:
         return False
     if part.edge and not character.edge:
         return False
@@ -155,7 +156,7 @@ def drop_surroundings(components: list[Shape], labels: np.ndarray) -> list[Shape
     return [
         shape
         for shape in components
-        if shape.edge <= MAX_EDGE_CONTACT and not is_frame(shape, labels)
+        if shape.edge <= MAX_EDGE_CONTACT
     ]
 
 
