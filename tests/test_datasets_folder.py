@@ -244,6 +244,18 @@ def test_rejects_folders_that_differ_only_in_case(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other file names are text")
+def test_a_saved_model_is_trained_further_on_the_training_part(tmp_path):
+    two_classes(tmp_path / "train", size=(8, 4))
+    two_classes(tmp_path / "test", "dog", "cat", size=(3, 3))
+    train = load_images(tmp_path)
+    again = load_images(tmp_path, like=train.input_format, part="train", preprocess="none")
+    np.testing.assert_array_equal(again.images, train.images)
+    np.testing.assert_array_equal(again.test.images, train.test.images)
+    tested = load_images(tmp_path, like=train.input_format, preprocess="none")
+    np.testing.assert_array_equal(tested.images, train.test.images)
+    assert tested.test is None
+
+
 @pytest.mark.parametrize("name", [b"caf\xe9", b"a\nb", b"\x1b[31m"])
 def test_rejects_class_names_that_are_not_text(tmp_path, name):
     two_classes(tmp_path)

@@ -262,7 +262,7 @@ def test_rows_of_other_sizes_and_of_dark_ink(mnist, tmp_path):
 
 
 def test_training_images_are_not_preprocessed(mnist, tmp_path):
-    """Nor are those that continue the training of a saved model, or are tested at its end."""
+    """Nor are those that continue the training of a saved model, or the parts beside them."""
     like, digits = mnist
     for part in ("train", "test"):
         for label in (0, 1):
@@ -272,12 +272,26 @@ def test_training_images_are_not_preprocessed(mnist, tmp_path):
     train = load_images(tmp_path)
     np.testing.assert_array_equal(train.images, 255 - digits[:2])
     np.testing.assert_array_equal(train.test.images, 255 - digits[:2])
-    again = load_images(tmp_path / "train", like=like, preprocess=None)
+    again = load_images(tmp_path / "train", like=like, preprocess="none")
     np.testing.assert_array_equal(again.images, 255 - digits[:2])
     tested = load_images(tmp_path, like=like)
     np.testing.assert_array_equal(tested.images, digits[:2])
     with pytest.raises(InputError, match="preprocess must be one of auto, ink, none, got 'Ink'"):
         load_images(tmp_path, like=like, preprocess="Ink")
+
+
+def test_the_parts_of_a_source_of_training_images_have_one_scale(tmp_path):
+    """Masks of zeros and ones are pictures as well, though their scale is not that of pictures."""
+    mask = np.zeros((8, 8), np.uint8)
+    mask[2:5, 3] = 1
+    for part in ("train", "test"):
+        for label in (0, 1):
+            folder = tmp_path / part / str(label)
+            folder.mkdir(parents=True)
+            Image.fromarray(mask).save(folder / "a.png")
+    train = load_images(tmp_path)
+    np.testing.assert_array_equal(train.images[0, 0], mask)
+    np.testing.assert_array_equal(train.test.images[0, 0], mask)
 
 
 def test_a_changed_program_reads_pictures_again(monkeypatch, mnist):

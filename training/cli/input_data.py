@@ -50,7 +50,7 @@ def load_data(args: argparse.Namespace, like: InputFormat | None = None) -> Data
     else:
         train = read_images(args, args.train_data, like)
     if args.test_data is not None:
-        test = read_images(args, args.test_data, train.input_format, part="test")
+        test = read_images(args, args.test_data, train.input_format, part="test", preprocess="auto")
         check_shape(test, train.images.shape[1:], train.source)
         train = replace(train, test=test)
     return train
@@ -61,12 +61,11 @@ def read_images(
     path: Path,
     like: InputFormat | None,
     part: str = "train",
-    preprocess: str | None = None,
+    preprocess: str = "none",
 ) -> Dataset:
     """Return the images of a path, read as the flags say; see `load_images`.
 
-    The images of a training are not preprocessed, nor those that are tested at its end: these are
-    what decides the form that images for prediction are brought to.
+    Training images are not preprocessed: they decide what other images are brought to.
     """
     return load_images(
         path,

@@ -63,7 +63,7 @@ def read_folder(path: Path, options: ReadOptions) -> Dataset:
         The folder of the class folders. Or a folder of ``train`` and one or both of ``test`` and
         ``val`` (or ``valid``, ``validation``), each of which has class folders. The classes, size,
         color and rule for resizing are those of ``train``. Only ``test`` is read if `options` has
-        `like`.
+        `like`, and does not ask for the part "train".
     options : ReadOptions
         Those of `decode_pictures`. A folder must not have classes that `like` has not, by name.
 
@@ -78,7 +78,7 @@ def read_folder(path: Path, options: ReadOptions) -> Dataset:
     parts = _find_parts(path)
     if not parts:
         return _read_classes(path, options)
-    if options.like is not None:
+    if options.like is not None and options.part != "train":
         if "test" not in parts:
             raise InputError(f"{path}: has no folder test: give the folder of the test images")
         return _read_classes(path / parts["test"], options)
@@ -89,7 +89,7 @@ def read_folder(path: Path, options: ReadOptions) -> Dataset:
         if part == "train":
             continue
         if _has_classes(path / name):
-            like_train = ReadOptions(like=train.input_format)
+            like_train = options if options.like else ReadOptions(like=train.input_format)
             others[part] = _read_classes(path / name, like_train)
         else:  # such as the test images of a competition
             notes.append(f"{name} has no class folders and is not read")

@@ -34,7 +34,7 @@ def load_images(
     label_column: str | None = None,
     like: InputFormat | None = None,
     part: str | None = None,
-    preprocess: str | None = "auto",
+    preprocess: str = "auto",
     scale: tuple[float, float] | str | None = None,
 ) -> Dataset:
     """Load images from a folder of pictures, or from a CSV, IDX, .npz or Parquet file.
@@ -66,11 +66,11 @@ def load_images(
     part : "train" or "test", optional
         The part to return of a source that is already split into parts. By default, "train", or
         "test" with `like`.
-    preprocess : "auto", "ink", "none" or None
+    preprocess : "auto", "ink" or "none"
         How pictures are brought to the form of `like`, see `training.preprocessing.preprocess`:
-        "auto" reads ink on paper, for a model of such images; "none" adapts only the size, the
-        channels and the scale of the pixels. None, for more training images of a saved model, only
-        the size and the channels. It has no effect without `like`, or on files of numbers.
+        "auto" reads ink on paper, for a model of such images; "none", for more training images,
+        adapts only the size, the channels and the scale of the pixels. It has no effect without
+        `like`, or on files of numbers.
     scale : (darkest, lightest) or "none", optional
         With `like`: the pixels of a file of arrays that stand for the smallest and for the largest
         pixel of the model's training images, such as (0, 1), or (1, 0) for inverted images; "none":
@@ -96,7 +96,7 @@ def load_images(
         check_resize(resize)
     if part not in (None, "train", "test"):
         raise InputError(f"part must be train or test, got {part!r}")
-    if preprocess not in (None, *MODES):
+    if preprocess not in MODES:
         raise InputError(f"preprocess must be one of {', '.join(MODES)}, got {preprocess!r}")
     if scale is not None:
         scale = check_scale(scale)
