@@ -326,6 +326,12 @@ def test_specks_are_left_out():
     np.testing.assert_array_equal(outline(digit), outline(bar(W=6)))
 
 
+def test_faint_stroke_does_not_break():
+    digit = bar()
+    digit[12:15] = np.minimum(digit[12:15], 75)
+    assert ndimage.label(outline(digit) > 0)[1] == 1
+
+
 # -- rows ------------------------------------------------------------------------------------------
 @every_row
 def test_row_is_the_same_every_time(name, digits):

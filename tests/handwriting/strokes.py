@@ -11,7 +11,9 @@ from scipy import ndimage, special
 
 FINE = 8  # points of the grid along a pixel of the digit
 MARGIN = 4  # pixels around the digit
-EDGE_LEVEL = 0.4  # of the blurred digit; thin strokes keep their width and do not break
+EDGE_LEVELS = (0.4, 0.3, 0.2)  # of the blurred digit: the first at which no stroke breaks
+MIN_INK = 60  # pixels of a digit above this, of 255, belong to its strokes
+CORNERS_TOUCH = np.ones((3, 3))
 EXTENT = 20  # longer side of the ink of MNIST's digits, in pixels
 OUTSIDE = -100.0
 MIN_LINE_SHARE = 0.93  # of the ink that a pen covers, where its center lines are the whole digit
@@ -86,8 +88,13 @@ def _fine_mask(digit: np.ndarray) -> np.ndarray:
     padded = np.pad(digit, MARGIN).astype(np.float32) / 255
     size = tuple(FINE * n for n in padded.shape[::-1])
     fine = np.asarray(Image.fromarray(padded).resize(size, Image.Resampling.BICUBIC))
-    mask = ndimage.gaussian_filter(fine, 0.5 * FINE) > EDGE_LEVEL
-    parts, _ = ndimage.label(mask, np.ones((3, 3)))
+    smooth = ndimage.gaussian_filter(fine, 0.5 * FINE)
+    n_parts = ndimage.label(digit > MIN_INK, CORNERS_TOUCH)[1]
+    for level in EDGE_LEVELS:
+        mask = smooth > level
+        parts, n = ndimage.label(mask, CORNERS_TOUCH)
+        if n <= n_parts:
+            break
     areas = np.bincount(parts[mask])
     return (areas >= MIN_INK_SHARE * areas.sum())[parts] & mask
 

@@ -366,7 +366,7 @@ def photographed(scene, rng):
     shape = scene.shape[:2]
     light = rng.uniform(0.5, 1) * shadow(shape, rng) * (0.4 + 0.6 * vignette(shape, rng))
     blur = max(shape) / 1000 * rng.uniform(0.3, 1.5)
-    return photograph(scene, light, rng, noise=rng.uniform(0.015, 0.04), blur=blur)
+    return photograph(scene, light, rng, noise=rng.uniform(0.01, 0.03), blur=blur)
 
 
 @style
