@@ -12,8 +12,8 @@ from training.preprocessing.components import (
     drop_surroundings,
     find_boxes,
     group_shapes,
-    label_components,
     is_frame,
+    label_components,
 )
 from training.preprocessing.ink_stats import InkStats
 from training.preprocessing.lines import remove_boxes, remove_lines
