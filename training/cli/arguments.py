@@ -274,9 +274,8 @@ def make_parser(architectures: Iterable[str]) -> Parser:
     training.add_argument(
         "--learning_rate",
         type=positive_float,
-        default=6e-3,
         metavar="X",
-        help="largest learning rate of the schedule (default: %(default)s)",
+        help="largest learning rate of the schedule (default: 0.006)",
     )
     training.add_argument(
         "--schedule",
