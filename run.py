@@ -166,7 +166,7 @@ NETWORKS = Networks(
     recipes={
         tiny: Recipe(epochs=5),
         large: Recipe(epochs=9),
-        resnet: Recipe(epochs=8, weight_decay=0.1),
+        resnet: Recipe(epochs=9, weight_decay=0.1),
     },
 )
 

@@ -261,7 +261,7 @@ def make_parser(architectures: Iterable[str]) -> Parser:
         "--epochs",
         type=positive_int,
         metavar="N",
-        help="passes over the training images (default: 15; 5 for --arch tiny, 9 for large, 8 for "
+        help="passes over the training images (default: 15; 5 for --arch tiny, 9 for large and "
         "resnet; more if the images are so few that training would take less than 3,000 steps)",
     )
     training.add_argument(

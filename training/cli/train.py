@@ -74,6 +74,9 @@ def _train_locked(args: argparse.Namespace, networks: Networks) -> None:
         if has_default_network:
             reporter.line(f"network: --arch {args.arch}, the default for such images")
         augmenter = get_augmenter(args, model, training, validation, reporter.line)
+        model.averages_mirrored = augmenter.mirrors
+        if augmenter.mirrors:
+            reporter.line("answers are the mean of an image's and of its mirror image's")
         state = _open_state(args, reporter)
         n_epochs_before, had_model = len(model.history.get("loss", [])), args.to_path.exists()
         print(model)
