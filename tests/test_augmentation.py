@@ -244,3 +244,20 @@ def test_augments_an_empty_batch(names):
     empty = photos()[:0]
     augmenter = make_augmenter(names)
     assert augmenter(empty, np.random.default_rng(0), NUMPY).shape == empty.shape
+
+
+@pytest.mark.parametrize(
+    ("names", "mirrors"),
+    [
+        ("none", False),
+        ("shift", False),
+        ("affine", False),
+        ("photo_no_flip", False),
+        ("flip", True),
+        ("photo", True),
+        ("shift,flip", True),
+        ("shift,photo_no_flip", False),
+    ],
+)
+def test_tells_whether_images_are_mirrored(names, mirrors):
+    assert make_augmenter(names).mirrors is mirrors

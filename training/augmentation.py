@@ -59,6 +59,11 @@ class Augmenter:
         matrices = self.matrices(len(images), images.shape[2:], rng)
         return images if matrices is None else backend.warp_images(images, matrices)
 
+    @property
+    def mirrors(self) -> bool:
+        """Whether images are mirrored, so that a network learns to read both."""
+        return False
+
 
 class NoAugmenter(Augmenter):
     """Leaves the images unchanged."""
@@ -156,6 +161,8 @@ class AffineAugmenter(ShiftAugmenter):
 
 class FlipAugmenter(Augmenter):
     """Mirrors each image with a probability of one half: left becomes right."""
+
+    mirrors = True
 
     def matrices(self, N, image, rng):
         matrices = np.zeros((N, 2, 3), np.float32)
@@ -255,6 +262,10 @@ class PhotoAugmenter(Augmenter):
         self.saturation = _check_share(saturation, "saturation", 1)
         self._range: _ColorRange | None = None
 
+    @property
+    def mirrors(self):
+        return self.flip
+
     def fitted(self, images, mean):
         augmenter = copy.copy(self)
         augmenter._range = _ColorRange.of(images, mean)
@@ -293,6 +304,10 @@ class ComposedAugmenter(Augmenter):
 
     def __init__(self, augmenters: Sequence[Augmenter]):
         self.augmenters = list(augmenters)
+
+    @property
+    def mirrors(self):
+        return any(augmenter.mirrors for augmenter in self.augmenters)
 
     def fitted(self, images, mean):
         return ComposedAugmenter([each.fitted(images, mean) for each in self.augmenters])

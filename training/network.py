@@ -72,6 +72,7 @@ class Network:
         self.ink_stats: InkStats | None = None
         self.resize = "pad"
         self._class_names: tuple[str, ...] | None = None
+        self.averages_mirrored = False
 
     @exclusive
     def add(self: Self, layer: Layer, load_array: LoadArray | None = None) -> Self:
@@ -413,14 +414,20 @@ class Network:
     @shared
     def logits(self, x: np.ndarray) -> np.ndarray:
         """Return the scores (N, classes) of images (N, C, H, W) before the softmax."""
-        images, classes = self._check_images(x), self.classes
+        images = self._check_images(x)
+        logits = self._logits(images)
+        if self.averages_mirrored:
+            return (logits + self._logits(images[..., ::-1])) / 2
+        return logits
+
+    def _logits(self, images: np.ndarray) -> np.ndarray:
         parts = [
             self._run(self._infer, self.as_contiguous(images[start : start + INFERENCE_BATCH]))
             for start in range(0, len(images), INFERENCE_BATCH)
         ]
         if len(parts) == 1:
             return parts[0]
-        return np.concatenate(parts) if parts else np.empty((0, classes), self.dtype)
+        return np.concatenate(parts) if parts else np.empty((0, self.classes), self.dtype)
 
     def _infer(self, images, mean, std) -> np.ndarray:
         activations = self.backend.normalize_images(images, mean, std, self.dtype, predict=True)

@@ -30,6 +30,22 @@ class Architecture(NamedTuple):
     is_built_in: bool
 
 
+class Recipe(NamedTuple):
+    """How a network is trained where the flags leave it open.
+
+    Attributes
+    ----------
+    epochs : int
+    learning_rate : float
+        The largest of the schedule.
+    weight_decay : float
+    """
+
+    epochs: int = 15
+    learning_rate: float = 6e-3
+    weight_decay: float = 1e-3
+
+
 class Networks(NamedTuple):
     """What the command line needs to know of the networks of run.py.
 
@@ -37,15 +53,18 @@ class Networks(NamedTuple):
     ----------
     choose : callable
         Returns the function that builds the default network for images of a shape (C, H, W).
-    epochs : dict of callable to int
-        The number of epochs of a network, by the function that builds it, if it is not 15.
-    weight_decay : dict of callable to float
-        The weight decay of a network, if it is not 0.001.
+    recipes : dict of callable to Recipe
+        How a network is trained, by the function that builds it, if not by the default recipe.
     """
 
     choose: Callable[[tuple[int, int, int]], Callable]
-    epochs: Mapping[Callable, int]
-    weight_decay: Mapping[Callable, float]
+    recipes: Mapping[Callable, Recipe]
+
+    def recipe(self, architecture: Architecture | None) -> Recipe:
+        """Return how a network is trained; None is a network that was loaded."""
+        if architecture is None:
+            return Recipe()
+        return self.recipes.get(architecture.build, Recipe())
 
 
 def find_architecture(name: str, built_in: Mapping[str, Callable]) -> Architecture:

@@ -308,7 +308,7 @@ def make_parser(architectures: Iterable[str]) -> Parser:
         "--epochs",
         type=positive_int,
         metavar="N",
-        help="passes over the training images (default: 15; 5 for --arch tiny, 9 for large, 8 for "
+        help="passes over the training images (default: 15; 5 for --arch tiny, 9 for large and "
         "resnet; more if the images are so few that training would take less than 3,000 steps)",
     )
     training.add_argument(
@@ -321,9 +321,8 @@ def make_parser(architectures: Iterable[str]) -> Parser:
     training.add_argument(
         "--learning_rate",
         type=positive_float,
-        default=6e-3,
         metavar="X",
-        help="largest learning rate of the schedule (default: %(default)s)",
+        help="largest learning rate of the schedule (default: 0.006)",
     )
     training.add_argument(
         "--schedule",

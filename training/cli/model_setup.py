@@ -18,7 +18,6 @@ from training.optimizers import AdamW
 from training.trainer import split_validation
 
 ImagesAndLabels = tuple[np.ndarray, np.ndarray]
-DEFAULT_WEIGHT_DECAY = 1e-3
 
 
 def set_threads(model: Model, args: argparse.Namespace) -> None:
@@ -85,9 +84,11 @@ def prepare(
             model.fit_normalization(training[0])
     except ValueError as error:
         raise InputError(f"{data.source}: {error}") from None
+    recipe = networks.recipe(args.architecture)
+    if args.learning_rate is None:
+        args.learning_rate = recipe.learning_rate
     if args.weight_decay is None:
-        build = args.architecture and args.architecture.build
-        args.weight_decay = networks.weight_decay.get(build, DEFAULT_WEIGHT_DECAY)
+        args.weight_decay = recipe.weight_decay
     optimizer = AdamW(args.learning_rate, weight_decay=args.weight_decay, clip_norm=args.clip_norm)
     return model.compile(optimizer, args.label_smoothing), training, held_out
 

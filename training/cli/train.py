@@ -19,7 +19,6 @@ from training.saving.atomic_file import remove_leftovers
 from training.saving.training_state import TrainingState
 from training.schedules import SCHEDULES
 
-DEFAULT_EPOCHS = 15
 # Few images need more epochs: 1,000 images of 8x8 pixels were learned to 94 % in 240 steps, to 97 %
 # in 1,500 and no better in 3,000. MNIST has 844 steps an epoch.
 MIN_STEPS = 3000
@@ -75,6 +74,9 @@ def _train_locked(args: argparse.Namespace, networks: Networks) -> None:
         if has_default_network:
             reporter.line(f"network: --arch {args.arch}, the default for such images")
         augmenter = get_augmenter(args, model, training, validation, reporter.line)
+        model.averages_mirrored = augmenter.mirrors
+        if augmenter.mirrors:
+            reporter.line("answers are the mean of an image's and of its mirror image's")
         state = _open_state(args, reporter)
         n_epochs_before, had_model = len(model.history.get("loss", [])), args.to_path.exists()
         print(model)
@@ -148,6 +150,5 @@ def _open_state(args: argparse.Namespace, reporter: Reporter) -> TrainingState:
 def _default_epochs(args: argparse.Namespace, networks: Networks, n_images: int) -> int:
     """Return the number of epochs if --epochs does not set it."""
     n_steps = math.ceil(n_images * args.augmenter_ratio / args.batch_size)
-    build = args.architecture and args.architecture.build
-    n_epochs = networks.epochs.get(build, DEFAULT_EPOCHS)
-    return max(n_epochs, math.ceil(MIN_STEPS / n_steps))
+    recipe = networks.recipe(args.architecture)
+    return max(recipe.epochs, math.ceil(MIN_STEPS / n_steps))

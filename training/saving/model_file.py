@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from kernels import get_backend
-from kernels.scalars import check_int, check_number
+from kernels.scalars import check_bool, check_int, check_number
 from kernels.validation import standardize_dtype
 from layers import LAYER_TYPES, Layer, Residual, walk
 from training.errors import InputError
@@ -150,6 +150,7 @@ def to_document(model: Network, encoded: list[dict[str, Any]] | None = None) -> 
         "classes": model.classes,
         "class_names": list(model.class_names),
         "resize": model.resize,
+        "averages_mirrored": model.averages_mirrored,
         "dtype": model.dtype.name,
         "seed": model.seed,
         "normalization": {
@@ -304,6 +305,9 @@ def _from_document(
     if "class_names" in document:  # older files have none
         model.class_names = document["class_names"]
     model.resize = check_resize(document.get("resize", model.resize))
+    model.averages_mirrored = check_bool(
+        document.get("averages_mirrored", False), "averages_mirrored"
+    )
     if not (model.std > 0).all():
         raise ValueError("normalization std must be above 0")
     stats = document["normalization"].get("pixels")
