@@ -83,3 +83,15 @@ def test_confusion_matrix_of_small_label_types():
     for dtype in (np.uint8, np.int8):
         matrix = confusion_matrix(labels.astype(dtype), labels[::-1].astype(dtype), 20)
         np.testing.assert_array_equal(matrix, expected)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
+def test_smoothing_is_removed(smoothing):
+    p = np.random.default_rng(0).dirichlet(np.ones(6), 40)
+    smoothed = (1 - smoothing) * p + smoothing / 6
+    np.testing.assert_allclose(evaluation.remove_smoothing(smoothed, smoothing), p, atol=1e-12)
+
+
+def test_more_certain_than_the_smoothing_allows():
+    removed = evaluation.remove_smoothing(np.array([[0.99, 0.01, 0.0, 0.0]]), 0.1)
+    np.testing.assert_array_equal(removed, [[1, 0, 0, 0]])

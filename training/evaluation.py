@@ -91,6 +91,32 @@ def balanced_accuracy(confusion: np.ndarray) -> float:
     return float(measures.recall[has_images].mean()) if has_images.any() else float("nan")
 
 
+def remove_smoothing(probabilities: np.ndarray, smoothing: float) -> np.ndarray:
+    """Return the probabilities of classes, from those of a model trained with label smoothing.
+
+    The loss is lowest where the model's output is q = (1 - s) p + s / K, for probabilities p of K
+    classes and a smoothing s. This is solved for p; what is negative then becomes 0.
+
+    Parameters
+    ----------
+    probabilities : (N, K)
+    smoothing : float
+        0 <= smoothing < 1.
+
+    References
+    ----------
+    Szegedy et al.: Rethinking the Inception architecture for computer vision (2016), on smoothing.
+
+    Examples
+    --------
+    >>> remove_smoothing(np.array([[0.92, 0.03, 0.05, 0.0]]), 0.1).round(3)
+    array([[0.968, 0.005, 0.027, 0.   ]])
+    """
+    K = probabilities.shape[1]
+    removed = np.maximum(probabilities - smoothing / K, 0)
+    return removed / removed.sum(axis=1, keepdims=True)
+
+
 def worst_mistakes(probabilities: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
     """Return the indices of the wrongly labeled images, the most certain mistakes first.
 

@@ -195,8 +195,15 @@ class Network:
 
     @property
     def label_smoothing(self) -> float:
-        """Share of each label that is spread over all classes; `compile` sets it."""
+        """Share of each label that is spread over all classes in training.
+
+        `compile` sets it, and a saved model keeps it.
+        """
         return self._label_smoothing
+
+    @label_smoothing.setter
+    def label_smoothing(self, value: float) -> None:
+        self._label_smoothing = check_smoothing(value)
 
     @exclusive
     def fit_normalization(self: Self, images: np.ndarray) -> Self:

@@ -6,12 +6,18 @@ from pathlib import Path
 import numpy as np
 
 from training.datasets.predict_inputs import PredictInputs
+from training.evaluation import remove_smoothing
 from training.model import Model
 from training.preprocessing.preprocess import BLANK
 from training.reporting import input_sheet
 
 UNSURE_BELOW = 0.7  # an answer of less probability is marked
 UNSURE = "unsure"
+
+
+def answer_probabilities(model: Model, images: np.ndarray) -> np.ndarray:
+    """Return the probability (N, classes) of each class, without the smoothing of training."""
+    return remove_smoothing(model.predict_proba(images), model.label_smoothing)
 
 
 def add_unsure(

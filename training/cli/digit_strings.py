@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from training.cli.answers import UNSURE, UNSURE_BELOW
+from training.cli.answers import UNSURE, UNSURE_BELOW, answer_probabilities
 from training.datasets.pictures import map_in_threads
 from training.datasets.predict_inputs import PredictInputs
 from training.errors import InputError
@@ -70,7 +70,7 @@ def string_rows(model: Model, names: list[str], strings: list[DigitString]) -> l
     The columns are image; label, the names of the classes from left to right; probabilities, one
     for each; preprocessing; remarks.
     """
-    probabilities = model.predict_proba(np.concatenate([string.images for string in strings]))
+    probabilities = answer_probabilities(model, np.concatenate([s.images for s in strings]))
     ends = np.cumsum([len(string.images) for string in strings])[:-1]
     separator = "" if all(len(name) == 1 for name in model.class_names) else " "
     rows = [HEAD]

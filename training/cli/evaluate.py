@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from training.cli.answers import add_unsure, draw_answers
+from training.cli.answers import add_unsure, answer_probabilities, draw_answers
 from training.cli.arguments import DEFAULT_MODEL
 from training.cli.input_data import check_shape, load_named, match_classes, read_images
 from training.cli.model_setup import set_threads
@@ -73,7 +73,7 @@ def _show_input(args: argparse.Namespace, model: Model, folder: Path) -> str:
     # Without ink, --predict inverts some pictures that --test leaves as they are.
     mode = "none" if model.ink_stats is None else args.preprocess
     inputs = load_predict_inputs(folder, model.input_format, mode=mode)
-    probabilities = model.predict_proba(inputs.images)
+    probabilities = answer_probabilities(model, inputs.images)
     classes = [unicodedata.normalize("NFC", name.split("/")[0]) for name in inputs.names]
     labels = np.array([model.class_names.index(name) for name in classes])
     remarks = add_unsure(inputs.remarks, probabilities)

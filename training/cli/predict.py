@@ -7,7 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from training.cli.answers import UNSURE, UNSURE_BELOW, add_unsure, draw_answers
+from training.cli.answers import (
+    UNSURE,
+    UNSURE_BELOW,
+    add_unsure,
+    answer_probabilities,
+    draw_answers,
+)
 from training.cli.arguments import AUTO, DEFAULT_MODEL
 from training.cli.digit_strings import format_strings, read_strings, string_entries, string_rows
 from training.cli.model_setup import set_threads
@@ -46,7 +52,7 @@ def predict(args: argparse.Namespace) -> None:
     if args.digits == AUTO:
         _predict_strings(args, model, path, inputs)
         return
-    probabilities = model.predict_proba(inputs.images)
+    probabilities = answer_probabilities(model, inputs.images)
     # Of equal probabilities, the first class comes first, as with argmax.
     top = np.argsort(-probabilities, axis=1, kind="stable")[:, : args.top]
     remarks = add_unsure(inputs.remarks, probabilities)

@@ -151,6 +151,7 @@ def to_document(model: Network, encoded: list[dict[str, Any]] | None = None) -> 
         "class_names": list(model.class_names),
         "resize": model.resize,
         "averages_mirrored": model.averages_mirrored,
+        "label_smoothing": model.label_smoothing,
         "dtype": model.dtype.name,
         "seed": model.seed,
         "normalization": {
@@ -308,6 +309,7 @@ def _from_document(
     model.averages_mirrored = check_bool(
         document.get("averages_mirrored", False), "averages_mirrored"
     )
+    model.label_smoothing = document.get("label_smoothing", 0.0)
     if not (model.std > 0).all():
         raise ValueError("normalization std must be above 0")
     stats = document["normalization"].get("pixels")
