@@ -5,7 +5,8 @@
 
 The digits are MNIST training images that the model was not trained on. The first command therefore
 trains a model without them, with the default settings of run.py. `tests/handwriting` makes
-pictures of them, and the program labels these as `run.py --predict` does.
+pictures of them, and the program labels these as `run.py --predict` does. Rows of digits are read
+as with `--digits auto`.
 """
 
 import argparse
@@ -23,9 +24,10 @@ import numpy as np
 import run
 from bench.common import CORES, new_file, new_plot
 from bench.tables import BLOCK
-from tests.handwriting import N_HELD_OUT, STYLES, write
+from tests.handwriting import N_HELD_OUT, ROWS, STYLES, write, write_row
 from training import InputError, Model
 from training.cli.arguments import positive_int
+from training.cli.digit_strings import read_strings, string_rows
 from training.datasets import load_dataset, load_predict_inputs
 from training.datasets.predict_inputs import PredictInputs
 from training.preprocessing.preprocess import BLANK, MODES
@@ -34,6 +36,7 @@ from training.reporting import input_sheet
 N_PICTURES = 200  # of a style
 SURE = 0.9  # the probability from which an answer counts as sure
 N_SHOWN = 5  # pictures of a style on the sheet, wrong answers first
+NAMES = [*STYLES, *ROWS]
 BLOCK_NAME = "handwriting"
 FIRST_LINE = f"<!-- generated: {BLOCK_NAME} -->"
 EMPTY_BLOCK = f"{FIRST_LINE}\n<!-- end of generated text -->\n"
@@ -50,16 +53,19 @@ class Answers(NamedTuple):
     labels : list of str, length N
         What is written in each picture.
     inputs : PredictInputs
-        N images.
+        The pictures.
+    images : sequence of ndarray, length N
+        What the network sees of each picture.
     read : list of str, length N
         The model's answers, "" for a picture without one.
     probabilities : ndarray, shape (N,)
-        Of the answers.
+        Of the answers; of a row, that of its least probable digit.
     """
 
     style: str
     labels: list[str]
     inputs: PredictInputs
+    images: Sequence[np.ndarray]
     read: list[str]
     probabilities: np.ndarray
 
@@ -97,9 +103,10 @@ def train_model(digits: Digits, folder: Path) -> Path:
 def write_pictures(style: str, digits: Digits, n: int, folder: Path) -> dict[str, str]:
     """Write pictures of a style into a folder; return their labels by the names of their files."""
     folder.mkdir()
+    make = write_row if style in ROWS else write
 
     def write_one(index: int) -> tuple[str, str]:
-        sample = write(style, index, *digits)
+        sample = make(style, index, *digits)
         path = folder / f"{index}{sample.suffix}"
         path.write_bytes(sample.content)
         return path.name, sample.label
@@ -115,12 +122,25 @@ def label_pictures(
     inputs = load_predict_inputs(folder, model.input_format, mode=mode)
     if set(inputs.names) != set(labels):
         raise InputError(f"{style}: not every picture was read: {' '.join(inputs.notes)}")
+    written = [labels[name] for name in inputs.names]
+    if style in ROWS:
+        return Answers(style, written, inputs, *read_rows(model, inputs))
     shares = model.predict_proba(inputs.images)
     is_blank = np.array([BLANK in remarks for remarks in inputs.remarks])
     read = np.where(is_blank, "", np.array(model.class_names)[shares.argmax(axis=1)])
     probabilities = np.where(is_blank, 0, shares.max(axis=1))
-    written = [labels[name] for name in inputs.names]
-    return Answers(style, written, inputs, read.tolist(), probabilities)
+    return Answers(style, written, inputs, inputs.images, read.tolist(), probabilities)
+
+
+def read_rows(
+    model: Model, inputs: PredictInputs
+) -> tuple[list[np.ndarray], list[str], np.ndarray]:
+    """Return what the network sees of each row of digits, its answer and the lowest probability."""
+    strings = read_strings(inputs, model.input_format)
+    answers = string_rows(model, inputs.names, strings)[1:]
+    images = [np.concatenate(list(string.images), axis=-1) for string in strings]
+    lowest = [min(map(float, shares.split()), default=0.0) for _, _, shares, *_ in answers]
+    return images, [text for _, text, *_ in answers], np.array(lowest)
 
 
 def percent(share: float) -> str:
@@ -129,6 +149,15 @@ def percent(share: float) -> str:
 
 def mean(values: np.ndarray) -> float:
     return float(values.mean()) if len(values) else float("nan")
+
+
+def report(results: Sequence[Answers]) -> str:
+    """Return the tables of the single digits and of the rows."""
+    parts = (
+        [answers for answers in results if (answers.style in ROWS) == are_rows]
+        for are_rows in (False, True)
+    )
+    return "\n\n".join(table(part) for part in parts if part)
 
 
 def table(results: Sequence[Answers]) -> str:
@@ -156,11 +185,11 @@ def entries(answers: Answers) -> list[input_sheet.Entry]:
     return [
         input_sheet.Entry(
             inputs.read_original(index),
-            inputs.images[index],
+            answers.images[index],
             f"{answers.style} {inputs.names[index]}\n{answers.labels[index]} is read as "
             f"{answers.read[index] or 'blank'} ({answers.probabilities[index]:.0%})",
-            inputs.rules[index],
-            "; ".join(inputs.remarks[index]) if is_right[index] else "wrong",
+            "; ".join([inputs.rules[index], *inputs.remarks[index]]),
+            not is_right[index],
         )
         for index in np.argsort(is_right, kind="stable")[:N_SHOWN].tolist()
     ]
@@ -197,10 +226,10 @@ def make_parser() -> argparse.ArgumentParser:
     add(
         "--styles",
         nargs="+",
-        choices=STYLES,
-        default=list(STYLES),
+        choices=NAMES,
+        default=NAMES,
         metavar="STYLE",
-        help=f"default: all, {', '.join(STYLES)}",
+        help=f"default: all, {', '.join(NAMES)}",
     )
     add(
         "--pictures",
@@ -244,9 +273,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         with tempfile.TemporaryDirectory() as folder:
             model, results = measure(args, Path(folder))
-            print(table(results))
+            print(report(results))
             if args.output is not None:
-                write_table(table(results), args.output)
+                write_table(report(results), args.output)
             if args.sheet is not None:
                 shown = [entry for answers in results for entry in entries(answers)]
                 input_sheet.draw(shown, model.input_stats, args.sheet)

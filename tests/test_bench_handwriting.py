@@ -7,7 +7,7 @@ import pytest
 
 from bench import handwriting
 from run import tiny
-from tests.handwriting import STYLES
+from tests.handwriting import ROWS, STYLES
 from training.datasets import load_dataset
 
 
@@ -33,7 +33,7 @@ def small_set(digits, monkeypatch):
 
 
 def answers(style, written, read, probabilities):
-    return handwriting.Answers(style, written, SimpleNamespace(), read, np.array(probabilities))
+    return handwriting.Answers(style, written, SimpleNamespace(), [], read, np.array(probabilities))
 
 
 def test_table_has_accuracy_and_sure_answers_of_each_style():
@@ -63,10 +63,12 @@ def test_pictures_are_labeled_as_a_person_reads_them(digits, tmp_path, model_pat
 def test_program_prints_and_writes_the_table(small_set, model_path, tmp_path, capsys):
     page, sheet = tmp_path / "page.md", tmp_path / "sheet.png"
     page.write_text("before\n<!-- generated: handwriting -->\n<!-- end of generated text -->\nend")
-    arguments = ["--model", str(model_path), "--pictures", "2", "--styles", "gif", "one bit"]
+    arguments = ["--model", str(model_path), "--pictures", "2", "--styles", "gif", "on a line"]
     assert handwriting.main([*arguments, "--output", str(page), "--sheet", str(sheet)]) == 0
     table = capsys.readouterr().out
-    assert table.count("| 2 |") == 2
+    single, rows = table.split("\n\n")
+    assert "| gif | 2 |" in single
+    assert "| on a line | 2 |" in rows
     assert f"before\n<!-- generated: handwriting -->\n{table}" in page.read_text()
     assert page.read_text().endswith("<!-- end of generated text -->\nend")
     assert sheet.read_bytes().startswith(b"\x89PNG\r\n")
@@ -120,7 +122,7 @@ def test_missing_model_is_one_message(small_set, capsys):
     assert capsys.readouterr().err.startswith("handwriting.py: ")
 
 
-def test_default_is_every_style():
+def test_default_is_every_style_and_row():
     args = handwriting.make_parser().parse_args([])
-    assert args.styles == list(STYLES)
+    assert args.styles == [*STYLES, *ROWS]
     assert args.pictures >= 200
