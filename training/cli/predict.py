@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from training.cli.answers import UNSURE, UNSURE_BELOW, add_unsure, draw_answers
-from training.cli.arguments import DEFAULT_MODEL
+from training.cli.arguments import AUTO, DEFAULT_MODEL
 from training.cli.model_setup import set_threads
 from training.cli.output_paths import check_output, check_sheet, write_table
 from training.cli.summary import MAX_NAME
 from training.datasets import load_predict_inputs
 from training.datasets.predict_inputs import PredictInputs
 from training.model import Model
-from training.preprocessing.preprocess import BLANK, count_rules
+from training.preprocessing.preprocess import AS_IT_IS, BLANK, count_rules
 from training.reporting.text_table import format_table, shorten
 
 MAX_LISTED_RULES = 20  # of more images, the table shows no rules: their numbers are printed
@@ -40,6 +40,13 @@ def predict(args: argparse.Namespace) -> None:
     )
     for note in inputs.notes:
         print(note, file=sys.stderr)
+    is_changed = any(rule != AS_IT_IS for rule in inputs.rules)
+    if args.preprocess == AUTO and model.input_stats.mean is None and is_changed:
+        print(
+            f"{path}: is of an earlier version, which did not measure its training images: ink on "
+            "paper is not looked for; train it again for that",
+            file=sys.stderr,
+        )
     probabilities = model.predict_proba(inputs.images)
     # Of equal probabilities, the first class comes first, as with argmax.
     top = np.argsort(-probabilities, axis=1, kind="stable")[:, : args.top]
