@@ -107,10 +107,12 @@ def test_training_images_look_like_themselves(digits, ink):
 
 CHANGES = {
     "off center": lambda image: np.roll(image, 3, axis=1),
+    "too low": lambda image: np.roll(image, 3, axis=0),
     "larger": lambda image: ndimage.zoom(image, 1.3, order=1)[4:32, 4:32],
     "smaller": lambda image: np.pad(ndimage.zoom(image, 0.7, order=1), 4),
     "inverted": lambda image: 255 - image,
     "grey ground": lambda image: 40 + image * 0.8,
+    "faint ground": lambda image: 20 + image * 0.9,
     "noise": lambda image: image + np.random.default_rng(0).normal(0, 25, image.shape),
     "pencil": lambda image: image * 0.5,
     "blank": lambda image: image * 0,

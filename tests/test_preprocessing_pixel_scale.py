@@ -80,6 +80,14 @@ def test_scaled_pictures_are_the_same_to_the_bit():
             assert len(notes) == 1
 
 
+def test_pixels_outside_of_those_of_pictures_stay_so():
+    images = TEST / 255
+    images[0, 0, 0, 0] = -5 / 255
+    scaled, _ = match_scale(images, InputStats.of(TRAIN))
+    assert scaled[0, 0, 0, 0] == pytest.approx(-5)
+    np.testing.assert_allclose(scaled[1:], TEST[1:], atol=1e-4)
+
+
 def test_the_note_names_the_file_and_the_way_back():
     _, notes = match_scale(TEST / 255, InputStats.of(TRAIN), name="mine.csv")
     assert notes == (
@@ -166,6 +174,14 @@ def test_photographs(n):
         assert len(notes) == 1
     inverted = 255 - images  # nobody can tell
     assert match_scale(inverted, stats)[0] is inverted
+
+
+def test_light_photographs_are_not_taken_for_inverted_dark_ones():
+    dark = np.float32(photographs(500)) ** 2 / 255
+    images = 1 - photographs(1, seed=1) ** 2.0 / 255**2
+    scaled, (note,) = match_scale(images, InputStats.of(dark))
+    assert scaled is images
+    assert "used as they are" in note
 
 
 def test_dark_photographs_stay_dark():
