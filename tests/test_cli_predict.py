@@ -12,6 +12,7 @@ from tests.command_line import command, write_csv
 from tests.networks import digits
 from training import Adam, Model
 from training.datasets import load_dataset
+from training.input_stats import InputStats
 from training.reporting import input_sheet
 
 pytest_plugins = ["tests.command_line_fixtures"]
@@ -212,6 +213,18 @@ def test_rules_and_remarks_of_pictures(cli, tmp_path, ink_model):
     assert "as it is" not in done.stdout
 
 
+def test_a_model_of_an_earlier_version_says_that_it_only_resizes(cli, tmp_path, ink_model):
+    draw_pictures(tmp_path / "in")
+    model = Model.load(ink_model, backend="numpy")
+    model.input_stats, model.ink_stats = InputStats(0, 255, 3), None
+    model.save(tmp_path / "old.json")
+    for flags, is_noted in (([], True), (["--preprocess", "none"], False)):
+        done = cli("--predict", "in", "--from_path", "old.json", "--backend", "numpy", *flags)
+        assert done.returncode == 0
+        hint = "old.json: is of an earlier version, which did not measure its training images"
+        assert done.stderr.startswith(hint) == is_noted
+
+
 def test_many_pictures_have_counts_instead_of_rules(cli, tmp_path, ink_model):
     (tmp_path / "in").mkdir()
     _, test = load_dataset("mnist-5k")
@@ -278,9 +291,9 @@ def entries_of(monkeypatch):
     sheets = []
     draw = input_sheet.draw
 
-    def record(entries, stats, path):
+    def record(entries, *arguments):
         sheets.append(entries)
-        draw(entries, stats, path)
+        draw(entries, *arguments)
 
     monkeypatch.setattr(input_sheet, "draw", record)
     return sheets

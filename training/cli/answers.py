@@ -65,9 +65,10 @@ def draw_answers(
     str
         A line on what was drawn.
     """
-    first, why = [bool(found) for found in remarks], "those with remarks first"
+    first, why, title = [bool(found) for found in remarks], "those with remarks first", ""
     if labels is not None:
         first, why = (probabilities.argmax(axis=1) != labels).tolist(), "the wrong answers first"
+        title = "red: true class -> answer"
     chosen = input_sheet.choose(first)
     entries = []
     for index in chosen:
@@ -83,7 +84,7 @@ def draw_answers(
                 first[index],
             )
         )
-    input_sheet.draw(entries, model.input_stats, path)
+    input_sheet.draw(entries, model.input_stats, path, title)
     n = len(inputs.names)
     which = "" if len(chosen) == n else f", {len(chosen)} of {n:,}, {why}"
     return f"images as they came and as the network sees them{which}: {path}"

@@ -22,7 +22,7 @@ from training.cli.summary import MAX_NAME
 from training.datasets import load_predict_inputs
 from training.datasets.predict_inputs import PredictInputs
 from training.model import Model
-from training.preprocessing.preprocess import BLANK, count_rules
+from training.preprocessing.preprocess import AS_IT_IS, BLANK, count_rules
 from training.reporting import input_sheet
 from training.reporting.text_table import format_table, shorten
 
@@ -49,6 +49,13 @@ def predict(args: argparse.Namespace) -> None:
     )
     for note in inputs.notes:
         print(note, file=sys.stderr)
+    is_changed = any(rule != AS_IT_IS for rule in inputs.rules)
+    if args.preprocess == AUTO and model.input_stats.mean is None and is_changed:
+        print(
+            f"{path}: is of an earlier version, which did not measure its training images: ink on "
+            "paper is not looked for; train it again for that",
+            file=sys.stderr,
+        )
     if args.digits == AUTO:
         _predict_strings(args, model, path, inputs)
         return

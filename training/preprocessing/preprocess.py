@@ -93,6 +93,14 @@ def preprocess(source: Source, like: InputFormat, mode: str = "auto") -> Preproc
     ------
     InputError
         The mode is "ink", and the training images are not ink on a plain ground.
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace
+    >>> image = np.zeros((1, 8, 8), np.uint8)
+    >>> source = SimpleNamespace(is_right_size=True, fitted=lambda: image)
+    >>> preprocess(source, InputFormat((1, 8, 8), ("cat", "dog"))).rule
+    'as it is'
     """
     check_mode(mode, like)
     unchanged = AS_IT_IS if source.is_right_size else RESIZED

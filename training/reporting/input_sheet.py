@@ -11,9 +11,10 @@ from training.reporting.plots import new_figure, save_figure
 from training.reporting.text_table import shorten
 
 MAX_ENTRIES = 100
-N_COLUMNS = 5
+N_COLUMNS, N_COLUMNS_OF_MANY = 5, 8  # of more than 25 entries, the second
 CELL_WIDTH, CELL_HEIGHT = 2.35, 1.75  # inches; a picture has one inch a side
 MAX_TEXT, MAX_NOTE = 30, 44  # columns of a line above and below a picture
+CHARACTER_WIDTH = 0.07  # inches, of the head
 MARK = b"Title\0Input sheet"  # in the first bytes of a PNG that is such a sheet
 
 
@@ -60,7 +61,7 @@ def is_sheet(path: Path) -> bool:
         return MARK in file.read(1024)
 
 
-def draw(entries: Sequence[Entry], stats: InputStats, path: Path) -> None:
+def draw(entries: Sequence[Entry], stats: InputStats, path: Path, title: str = "") -> None:
     """Draw a sheet as PNG.
 
     Parameters
@@ -69,14 +70,19 @@ def draw(entries: Sequence[Entry], stats: InputStats, path: Path) -> None:
     stats : InputStats
         Of the training images: their smallest pixel is drawn black, and the largest white.
     path : Path
+    title : str
+        What the texts of the entries are, if it is not plain.
     """
-    n_columns = min(N_COLUMNS, len(entries))
+    n_columns = N_COLUMNS if len(entries) <= N_COLUMNS**2 else N_COLUMNS_OF_MANY
+    n_columns = min(n_columns, len(entries))
     n_rows = -(-len(entries) // n_columns)
-    width, height = n_columns * CELL_WIDTH + 0.2, n_rows * CELL_HEIGHT + 0.5
+    head = "left: as it came; right: as the network sees it" + (f"; {title}" if title else "")
+    width = max(n_columns * CELL_WIDTH + 0.2, len(head) * CHARACTER_WIDTH + 0.3)
+    height = n_rows * CELL_HEIGHT + 0.5
     figure = new_figure(width, height, layout=None)
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
     axes.set_axis_off()
-    axes.text(0.15, 0.25, "left: as it came; right: as the network sees it", va="center")
+    axes.text(0.15, 0.22, head, fontsize=9, va="center")
     for index, entry in enumerate(entries):
         row, column = divmod(index, n_columns)
         _draw_entry(axes, entry, stats, 0.15 + column * CELL_WIDTH, 0.45 + row * CELL_HEIGHT)
