@@ -1,9 +1,10 @@
 """Remove ruled and squared lines, which reach from one edge of a picture to the other."""
 
 import numpy as np
+from scipy import ndimage
 
 MAX_SLOPE, N_SLOPES = 0.08, 33  # lines tilted by up to 4.5 degrees
-MIN_COVER = 0.7  # share of the columns in which the upper edge of a line is seen
+MIN_COVER = 0.5  # share of the columns in which the upper edge of a line is seen
 MAX_THICKNESS = 0.03  # of the picture's longer side
 MIN_BOX_SIDE = 12  # pixels of a box of a form
 BOX_BAND = 0.1  # of its height and width, in which its sides lie
@@ -31,21 +32,19 @@ def remove_lines(mask: np.ndarray, strength: np.ndarray, threshold: float) -> np
     return _remove_rows(mask.T, strength.T, threshold).T
 
 
-def remove_boxes(
-    mask: np.ndarray, strength: np.ndarray, threshold: float, boxes: list[tuple[slice, slice]]
-) -> np.ndarray:
+def remove_boxes(mask: np.ndarray, strength: np.ndarray, threshold: float) -> np.ndarray:
     """Return a mask of ink without the boxes of a form, and the lines between them.
+
+    A connected component whose four sides are straight lines is a box. What touches it from inside
+    stays.
 
     Parameters
     ----------
     mask, strength, threshold
         As in `remove_lines`.
-    boxes : list of (rows, columns)
-        The bounding box of each connected component. A component whose four sides are straight
-        lines is a box; what touches it from inside stays.
     """
     mask = mask.copy()
-    for box in boxes:
+    for box in ndimage.find_objects(ndimage.label(mask, np.ones((3, 3)))[0]):
         if is_box(mask[box]):
             mask[box] = remove_lines(mask[box], strength[box], threshold)
     return mask
