@@ -58,7 +58,8 @@ def ink(training_images):
 @pytest.mark.parametrize("symbols", ["LT", "TUOL", "lLlTlO"])
 def test_reads_from_left_to_right(ink, symbols):
     reading = read_row(picture(symbols), ink, (28, 28))
-    assert reading.images.shape == (len(symbols), 28, 28) and not reading.touching
+    assert reading.images.shape == (len(symbols), 28, 28)
+    assert not reading.touching
     for image, symbol in zip(reading.images, symbols, strict=True):
         alone = read_row(picture(symbol), ink, (28, 28)).images[0]
         assert np.abs(image - alone).mean() < 10, symbol  # of 255
@@ -101,12 +102,14 @@ def test_tells_digits_that_touch(ink):
     gray = picture("LTUL")
     gray[96:100, 54:120] = 0.1  # joins the first two
     reading = read_row(gray, ink, (28, 28))
-    assert len(reading.images) == 3 and reading.touching == (0,)
+    assert len(reading.images) == 3
+    assert reading.touching == (0,)
 
 
 def test_one_wide_sign_does_not_touch_another(ink):
     shapes = find_shapes(picture("U", width=90)).shapes
-    assert len(choose_row(shapes)) == 1 and touching_shapes(shapes) == ()
+    assert len(choose_row(shapes)) == 1
+    assert touching_shapes(shapes) == ()
 
 
 def test_command_line(cli, tmp_path, training_images):
