@@ -3,7 +3,9 @@
 import numpy as np
 
 MAX_SLOPE, N_SLOPES = 0.08, 33  # lines tilted by up to 4.5 degrees
-MIN_COVER = 0.5  # share of the columns in which the upper edge of a line is seen
+# Share of the columns in which the upper edge of a line is seen. On paper with dark squares, 17 of
+# 20 digits are read with 0.7 and all with 0.45 to 0.55: a digit hides much of the lines.
+MIN_COVER = 0.5
 MAX_THICKNESS = 0.03  # of the picture's longer side
 END = 0.1  # a line is seen in the first and the last tenth of the columns
 
@@ -30,7 +32,8 @@ def remove_lines(mask: np.ndarray, strength: np.ndarray, threshold: float) -> np
 
 def _remove_rows(mask: np.ndarray, strength: np.ndarray, threshold: float) -> np.ndarray:
     h, w = mask.shape
-    if mask.any(axis=0).mean() < MIN_COVER:
+    end = max(1, int(END * w))
+    if not (mask[:, :end].any() and mask[:, -end:].any()):
         return mask
     lines = find_lines(mask)
     if not lines:
@@ -75,7 +78,7 @@ def find_lines(mask: np.ndarray) -> list[tuple[float, float, int]]:
         counts[k] = np.bincount(offsets, minlength=h + 2 * margin)
     counts[:, 1:-1] = counts[:, :-2] + counts[:, 1:-1] + counts[:, 2:]
     while counts.max() >= MIN_COVER * w:
-        k, offset = np.unravel_index(counts.argmax(), counts.shape)
+        k, offset = map(int, np.unravel_index(counts.argmax(), counts.shape))
         top, slope = float(offset - margin), float(slopes[k])
         near = np.abs(ys - slope * (xs - w / 2) - top) < 1.6
         counts[:, max(0, offset - 4) : offset + 5] = 0

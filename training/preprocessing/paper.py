@@ -11,8 +11,12 @@ SMOOTHING = 0.7  # pixels, against the noise
 # Longer sides of the copies of a picture in which paper and ink are told apart at first, that show
 # whether ink is light, and that show the paper.
 ROUGH_SIDE, TAIL_SIDE, PAPER_SIDE = 128, 64, 32
-WINDOW = 0.4  # of the longer side: wider than any stroke, narrower than most shadows
-NEAR = 0.05  # of the longer side: paper at this distance has the same light
+# Of the longer side: wider than any stroke, narrower than most shadows. With 0.3, thick strokes in
+# pictures without a margin are lost (67 for 80 %); with 0.5, pencil beside shadows (62 for 87 %).
+WINDOW = 0.4
+# Of the longer side: paper at this distance has the same light. Photographs of pencil in shadows
+# are read in 95 % of cases with 0.04 to 0.1, 90 % with 0.15, and 87 % by the rough paper alone.
+NEAR = 0.05
 N_FITS = 3  # of the light, each without the pixels that the last one shows to be dark
 RIDGE = 0.1  # weight of small terms in a fit of few pixels
 MIN_DARK = 0.1  # brightness: darker paper shows more noise than ink
@@ -64,7 +68,9 @@ def has_light_ink(gray: np.ndarray) -> bool:
     """Return whether ink is lighter than paper: whether the lighter tail is the stronger one.
 
     The tails are those of the difference from the surroundings, by their third moment. The
-    outermost sixteenth is left out, for frames.
+    outermost sixteenth is left out, for frames. Of about 2,300 pictures in 70 styles, it is wrong
+    for 10, of which 9 are filled with thick strokes up to the edges. The largest and the 1st and
+    99th percentile of the difference from a wide median are wrong for 16.
     """
     copy = resize(gray, _copy_shape(gray.shape, TAIL_SIDE))
     margin = max(1, min(copy.shape) // 16)
