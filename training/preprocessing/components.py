@@ -177,10 +177,9 @@ def is_frame(component: np.ndarray, mask: np.ndarray) -> bool:
     """
     rows, columns = (max(2, round(FRAME_BAND * n)) for n in component.shape)
     inner = slice(rows, -rows), slice(columns, -columns)
-    n_inner = np.count_nonzero(component[inner])
-    return n_inner < 0.1 * np.count_nonzero(component) and bool(
-        np.count_nonzero(mask[inner]) > n_inner
-    )
+    n_inner = int(np.count_nonzero(component[inner]))
+    is_hollow = n_inner < 0.1 * int(np.count_nonzero(component))
+    return is_hollow and int(np.count_nonzero(mask[inner])) > n_inner
 
 
 def drop_cut_off(components: list[Shape]) -> list[Shape]:

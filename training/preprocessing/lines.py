@@ -4,7 +4,9 @@ import numpy as np
 from scipy import ndimage
 
 MAX_SLOPE, N_SLOPES = 0.08, 33  # lines tilted by up to 4.5 degrees
-MIN_COVER = 0.5  # share of the columns in which the upper edge of a line is seen
+# Share of the columns in which the upper edge of a line is seen. On paper with dark squares, 17 of
+# 20 digits are read with 0.7 and all with 0.45 to 0.55: a digit hides much of the lines.
+MIN_COVER = 0.5
 MAX_THICKNESS = 0.03  # of the picture's longer side
 MIN_BOX_SIDE = 12  # pixels of a box of a form
 BOX_BAND = 0.1  # of its height and width, in which its sides lie
@@ -67,7 +69,8 @@ def is_box(mask: np.ndarray) -> bool:
 
 def _remove_rows(mask: np.ndarray, strength: np.ndarray, threshold: float) -> np.ndarray:
     h, w = mask.shape
-    if mask.any(axis=0).mean() < MIN_COVER:
+    end = max(1, int(END * w))
+    if not (mask[:, :end].any() and mask[:, -end:].any()):
         return mask
     lines = find_lines(mask)
     if not lines:

@@ -11,8 +11,14 @@ SMOOTHING = 0.7  # pixels, against the noise
 # Longer sides of the copies of a picture in which paper and ink are told apart at first, that show
 # whether ink is light, and that show the paper.
 ROUGH_SIDE, TAIL_SIDE, PAPER_SIDE = 128, 64, 32
-WINDOW = 0.4  # of the longer side: wider than any stroke, narrower than most shadows
-NEAR = 0.05  # of the longer side: paper at this distance has the same light
+# Of the longer side: wider than any stroke, narrower than most shadows. With 0.3, thick strokes in
+# pictures without a margin are lost (67 for 80 %); with 0.5, pencil beside shadows (62 for 87 %).
+WINDOW = 0.4
+# Of the longer side: paper at this distance has the same light. Photographs of pencil in shadows
+# are read in 95 % of cases with 0.04 to 0.1, 90 % with 0.15, and 87 % by the rough paper alone.
+NEAR = 0.05
+N_FITS = 3  # of the light, each without the pixels that the last one shows to be dark
+RIDGE = 0.1  # weight of small terms in a fit of few pixels
 MIN_DARK = 0.1  # brightness: darker paper shows more noise than ink
 
 
@@ -62,7 +68,9 @@ def has_light_ink(gray: np.ndarray) -> bool:
     """Return whether ink is lighter than paper: whether the lighter tail is the stronger one.
 
     The tails are those of the difference from the surroundings, by their third moment. The
-    outermost sixteenth is left out, for frames.
+    outermost sixteenth is left out, for frames. Of about 2,300 pictures in 70 styles, it is wrong
+    for 10, of which 9 are filled with thick strokes up to the edges. The largest and the 1st and
+    99th percentile of the difference from a wide median are wrong for 16.
     """
     copy = resize(gray, _copy_shape(gray.shape, TAIL_SIDE))
     margin = max(1, min(copy.shape) // 16)
@@ -77,14 +85,41 @@ def rough_paper(gray: np.ndarray) -> np.ndarray:
 
     A small copy is closed with a square window: what is dark and narrower than the window is
     filled with the brightness around it. The edges of wide shadows stay where they are, which a
-    median does not achieve.
+    median does not achieve. A closing lightens the dark end of a slope: it is also made of the
+    difference from the light that changes evenly over the picture. The darker of both is nearer
+    to the paper.
     """
     copy = resize(gray, _copy_shape(gray.shape, PAPER_SIDE))
-    size = max(3, round(WINDOW * max(copy.shape)) | 1)
-    # What is outside of the picture counts neither as light nor as dark.
-    dilated = ndimage.maximum_filter(copy, size, mode="constant", cval=-np.inf)
-    closed = ndimage.minimum_filter(dilated, size, mode="constant", cval=np.inf)
+    light = even_light(copy)
+    closed = np.minimum(close(copy), light + close(copy - light))
     return resize(ndimage.gaussian_filter(closed, 1, mode="nearest"), gray.shape)
+
+
+def close(gray: np.ndarray) -> np.ndarray:
+    """Return the closing of an image (h, w) with a square window."""
+    size = max(3, round(WINDOW * max(gray.shape)) | 1)
+    # What is outside of the picture counts neither as light nor as dark.
+    dilated = ndimage.maximum_filter(gray, size, mode="constant", cval=-np.inf)
+    return ndimage.minimum_filter(dilated, size, mode="constant", cval=np.inf)
+
+
+def even_light(gray: np.ndarray) -> np.ndarray:
+    """Return the quadratic function of row and column that is next to most pixels, (h, w).
+
+    It is fitted by least squares, and again without the darker pixels, which may be ink.
+    """
+    row, column = (np.linspace(-1, 1, n, dtype=np.float32) for n in gray.shape)
+    row, column = (plane.ravel() for plane in np.meshgrid(row, column, indexing="ij"))
+    terms = np.stack([np.ones_like(row), row, column, row * column, row**2, column**2], axis=1)
+    values = gray.ravel()
+    fit = np.full_like(values, np.median(values))
+    ridge = RIDGE * np.eye(terms.shape[1], dtype=np.float32)
+    for _ in range(N_FITS):
+        difference = values - fit
+        used = difference > -np.median(np.abs(difference)) - MIN_CONTRAST
+        A, b = terms[used], values[used]
+        fit = terms @ np.linalg.solve(A.T @ A + ridge, A.T @ b)
+    return np.float32(fit.reshape(gray.shape))
 
 
 def smooth_paper(gray: np.ndarray, rough: np.ndarray, mask: np.ndarray) -> np.ndarray:
