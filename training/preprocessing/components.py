@@ -5,13 +5,18 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
+MIN_AREA = 4  # pixels: smaller components are noise
+MAX_COMPONENTS = 64  # of more, the largest
 MIN_SIDE = 0.03  # of the picture's longer side: smaller shapes are specks
 MIN_PART = 0.02  # area of a part of a character, of its largest part
-REACH = 0.15  # distance of a part from its character, of the character's longer side
+REACH = 0.15  # distance of a part from the rest of a character, of its longer side
+STACKED_REACH = 0.2  # the same, where one is above the other, as the bar of a 5
 LIKE_SIZE = 0.5  # a shape of this share of another one's height is a character as well
 OVERLAP = 0.3  # parts one above the other share this much of their columns
 EDGE = 2  # pixels: what comes nearer to the edge of the picture touches it
+MAX_CUT = 0.03  # share of the picture's outline that a part may touch if the others do not
 MAX_EDGE_CONTACT = 0.12  # share of the picture's outline that a character may touch
+CUT_SCORE = 0.3  # of a shape that touches the edge, less than a whole one of its size
 FRAME_BAND = 0.05  # of a frame's side: its ink lies within this distance of its bounding box
 
 
@@ -56,7 +61,7 @@ class Shape(NamedTuple):
 
 
 def label_components(mask: np.ndarray, strength: np.ndarray) -> tuple[np.ndarray, list[Shape]]:
-    """Return the label of each pixel, and the connected components that are no specks.
+    """Return the label of each pixel, and the connected components, the largest first.
 
     Parameters
     ----------
@@ -66,32 +71,21 @@ def label_components(mask: np.ndarray, strength: np.ndarray) -> tuple[np.ndarray
     labels, n = ndimage.label(mask, np.ones((3, 3)))
     areas = np.bincount(labels.ravel(), minlength=n + 1)
     masses = np.bincount(labels.ravel(), strength.ravel(), n + 1)
-    outline = np.concatenate(
-        [
-            labels[:EDGE].max(0),
-            labels[-EDGE:].max(0),
-            labels[:, :EDGE].max(1),
-            labels[:, -EDGE:].max(1),
-        ]
-    )
+    sides = labels[:EDGE], labels[-EDGE:], labels[:, :EDGE].T, labels[:, -EDGE:].T
+    outline = np.concatenate([side.max(axis=0) for side in sides])
     edges = np.bincount(outline, minlength=n + 1) / len(outline)
     shapes = []
     for label, box in enumerate(ndimage.find_objects(labels), 1):
+        if areas[label] < MIN_AREA:
+            continue
         (top, bottom), (left, right) = ((part.start, part.stop) for part in box)
         shapes.append(
             Shape(
                 (label,), top, bottom, left, right, int(areas[label]), masses[label], edges[label]
             )
         )
-    return labels, shapes
-
-
-def is_frame(shape: Shape, labels: np.ndarray) -> bool:
-    """Return whether a component is a rectangle: all of its ink is near its bounding box."""
-    component = labels[shape.top : shape.bottom, shape.left : shape.right] == shape.labels[0]
-    band_rows, band_columns = (max(2, round(FRAME_BAND * n)) for n in component.shape)
-    inner = component[band_rows:-band_rows, band_columns:-band_columns]
-    return min(inner.shape) > 0 and inner.sum() < 0.1 * shape.area
+    shapes.sort(key=lambda shape: -shape.area)
+    return labels, shapes[:MAX_COMPONENTS]
 
 
 def merge(first: Shape, second: Shape) -> Shape:
@@ -123,12 +117,17 @@ def shared_columns(first: Shape, second: Shape) -> float:
 
 def belongs(part: Shape, character: Shape) -> bool:
     """Return whether a smaller shape is a part of a character, and not something beside it."""
-    side = merge(part, character).side
-    if gap(part, character) > REACH * side or part.area < MIN_PART * character.area:
+    if part.area < MIN_PART * character.area:
         return False
-    if part.edge and not character.edge:
+    is_stacked = shared_columns(part, character) >= OVERLAP
+    if bool(part.edge) != bool(character.edge) and not (
+        is_stacked and part.edge + character.edge < MAX_CUT
+    ):
         return False
-    return part.side < LIKE_SIZE * character.side or shared_columns(part, character) >= OVERLAP
+    reach = STACKED_REACH if is_stacked else REACH
+    if gap(part, character) > reach * merge(part, character).side:
+        return False
+    return is_stacked or part.side < LIKE_SIZE * character.side
 
 
 def group_shapes(components: list[Shape], picture_side: int) -> list[Shape]:
@@ -137,11 +136,12 @@ def group_shapes(components: list[Shape], picture_side: int) -> list[Shape]:
     Parameters
     ----------
     components : list of Shape
+        The largest first.
     picture_side : int
         Longer side of the picture, in pixels.
     """
     characters: list[Shape] = []
-    for part in sorted(components, key=lambda shape: -shape.area):
+    for part in components:
         near = [character for character in characters if belongs(part, character)]
         if near:
             nearest = min(near, key=lambda character: gap(part, character))
@@ -151,18 +151,51 @@ def group_shapes(components: list[Shape], picture_side: int) -> list[Shape]:
     return [character for character in characters if character.side >= MIN_SIDE * picture_side]
 
 
-def drop_surroundings(components: list[Shape], labels: np.ndarray) -> list[Shape]:
-    """Return the components without frames and without what the picture's edge cuts through."""
+def remove_frames(mask: np.ndarray) -> np.ndarray:
+    """Return a mask of ink without the frames that surround a character.
+
+    Parameters
+    ----------
+    mask : ndarray of bool, shape (h, w)
+    """
+    labels, _ = ndimage.label(mask, np.ones((3, 3)))
+    frames = [
+        label
+        for label, box in enumerate(ndimage.find_objects(labels), 1)
+        if is_frame(labels[box] == label, mask[box])
+    ]
+    return mask & ~np.isin(labels, frames) if frames else mask
+
+
+def is_frame(component: np.ndarray, mask: np.ndarray) -> bool:
+    """Return whether a component is a rectangle about something else.
+
+    Parameters
+    ----------
+    component, mask : ndarray of bool, shape (h, w)
+        The bounding box of the component: its own ink, and all ink.
+    """
+    rows, columns = (max(2, round(FRAME_BAND * n)) for n in component.shape)
+    inner = slice(rows, -rows), slice(columns, -columns)
+    n_inner = np.count_nonzero(component[inner])
+    return n_inner < 0.1 * np.count_nonzero(component) and bool(
+        np.count_nonzero(mask[inner]) > n_inner
+    )
+
+
+def drop_cut_off(components: list[Shape]) -> list[Shape]:
+    """Return the components without those that touch the edge along much of the outline."""
     return [shape for shape in components if shape.edge <= MAX_EDGE_CONTACT]
 
 
 def choose_main(characters: list[Shape], shape: tuple[int, int]) -> Shape:
-    """Return the character that a picture (h, w) shows: large, near the middle, whole."""
+    """Return the character that a picture (h, w) shows: much ink, near the middle, whole."""
 
     def score(character: Shape) -> float:
         row = (character.top + character.bottom) / 2 / shape[0] - 0.5
         column = (character.left + character.right) / 2 / shape[1] - 0.5
-        whole = 0.3 if character.edge else 1.0
-        return character.side * (1.2 - float(np.hypot(row, column))) * whole
+        central = 1.2 - float(np.hypot(row, column))
+        whole = CUT_SCORE if character.edge else 1.0
+        return float(np.sqrt(character.mass * character.side)) * central * whole
 
     return max(characters, key=score)

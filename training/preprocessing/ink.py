@@ -9,10 +9,10 @@ from training.preprocessing.components import (
     LIKE_SIZE,
     Shape,
     choose_main,
-    drop_surroundings,
+    drop_cut_off,
     group_shapes,
     label_components,
-    is_frame,
+    remove_frames,
 )
 from training.preprocessing.ink_stats import InkStats
 from training.preprocessing.lines import remove_lines
@@ -121,21 +121,12 @@ def find_shapes(gray: np.ndarray) -> Ink:
     if side < MIN_PICTURE_SIDE:
         gray = resize_strokes(gray, side * -(-MIN_PICTURE_SIDE // side))
     strength, threshold = map_ink(gray)
-    mask = remove_frames(strength > threshold, strength)
-    mask = remove_lines(mask, strength, threshold)
+    mask = remove_lines(remove_frames(strength > threshold), strength, threshold)
     labels, components = label_components(mask, strength)
-    shapes = group_shapes(drop_surroundings(components, labels), max(gray.shape))
+    shapes = group_shapes(drop_cut_off(components), max(gray.shape))
     if not shapes:
         shapes = group_shapes(components, max(gray.shape))
     return Ink(strength, labels, sorted(shapes, key=lambda shape: shape.left))
-
-
-def remove_frames(mask, strength):
-    labels, components = label_components(mask, strength)
-    frames = [c for c in components if is_frame(c, labels)]
-    if frames and len(frames) < len(components):
-        mask = mask & ~np.isin(labels, [l for c in frames for l in c.labels])
-    return mask
 
 
 def draw_shape(strength: np.ndarray, ink: InkStats, size: tuple[int, int]) -> np.ndarray:

@@ -3,7 +3,7 @@
 import numpy as np
 
 MAX_SLOPE, N_SLOPES = 0.08, 33  # lines tilted by up to 4.5 degrees
-MIN_COVER = 0.7  # share of the columns in which the upper edge of a line is seen
+MIN_COVER = 0.5  # share of the columns in which the upper edge of a line is seen
 MAX_THICKNESS = 0.03  # of the picture's longer side
 END = 0.1  # a line is seen in the first and the last tenth of the columns
 

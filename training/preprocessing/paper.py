@@ -42,8 +42,9 @@ def map_ink(gray: np.ndarray) -> InkMap:
     if has_light_ink(gray):
         gray = 1 - gray
     copy = resize(gray, _copy_shape(gray.shape, ROUGH_SIDE))
-    strength, threshold = subtract_paper(copy, rough_paper(copy))
-    paper = smooth_paper(copy, strength > threshold)
+    paper = rough_paper(copy)
+    strength, threshold = subtract_paper(copy, paper)
+    paper = smooth_paper(copy, paper, strength > threshold)
     return subtract_paper(gray, resize(paper, gray.shape))
 
 
@@ -86,26 +87,25 @@ def rough_paper(gray: np.ndarray) -> np.ndarray:
     return resize(ndimage.gaussian_filter(closed, 1, mode="nearest"), gray.shape)
 
 
-def smooth_paper(gray: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Return the brightness of the paper as the mean of the paper near each pixel, shape (h, w).
+def smooth_paper(gray: np.ndarray, rough: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Return the brightness of the paper, from that of the paper near each pixel, shape (h, w).
 
     Parameters
     ----------
     gray : ndarray of float32, shape (h, w)
+    rough : ndarray of float32, shape (h, w)
+        Of `rough_paper`. Its mean difference from the paper is added, and all of it far from any.
     mask : ndarray of bool, shape (h, w)
-        Where there may be ink. Far from any paper, the mean of all paper is taken.
+        Where there may be ink.
     """
     is_paper = ndimage.minimum_filter((~mask).view(np.uint8), 3, mode="nearest")
-    if not is_paper.any():
-        return np.full_like(gray, gray.max())
-    mean = gray[is_paper > 0].mean()
     shape = _copy_shape(gray.shape, TAIL_SIDE)
     sigma = NEAR * max(shape)
     weight, total = (
         ndimage.gaussian_filter(resize(plane, shape), sigma, mode="nearest", truncate=3)
-        for plane in (np.float32(is_paper), (gray - mean) * is_paper)
+        for plane in (np.float32(is_paper), (gray - rough) * is_paper)
     )
-    return resize(mean + total / (weight + np.float32(1e-3)), gray.shape)
+    return rough + resize(total / (weight + np.float32(1e-3)), gray.shape)
 
 
 def _copy_shape(shape: tuple[int, ...], side: int) -> tuple[int, ...]:
