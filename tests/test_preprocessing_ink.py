@@ -15,6 +15,7 @@ from training.preprocessing.ink import draw_shape, find_shapes, read_ink
 from training.preprocessing.ink_stats import InkStats, measure_ink
 from training.preprocessing.lines import find_lines, remove_lines
 from training.preprocessing.paper import (
+    even_light,
     has_light_ink,
     map_ink,
     noise_level,
@@ -89,6 +90,13 @@ def test_rough_paper_follows_the_edge_of_a_shadow_and_not_strokes():
     paper = rough_paper(on_paper(ring()) * light)
     np.testing.assert_allclose(paper[:, :80], 0.9, atol=0.03)
     np.testing.assert_allclose(paper[:, 120:], 0.45, atol=0.03)
+
+
+def test_even_light_is_that_of_the_paper():
+    row, column = np.mgrid[-1:1:40j, -1:1:30j].astype(np.float32)
+    light = 0.7 + 0.1 * row - 0.1 * column + 0.05 * row * column - 0.1 * row**2
+    strokes = bar(10, 14, 5, 20, (40, 30))
+    np.testing.assert_allclose(even_light(light * (1 - 0.8 * strokes)), light, atol=0.02)
 
 
 def test_smooth_paper_is_that_between_the_strokes():
@@ -345,7 +353,7 @@ def test_separate_shapes_of_like_size_are_counted():
 
 
 def test_ink_that_fills_the_picture_is_reported():
-    assert read(on_paper(ring(128, 128, 128, 30))).fills_picture
+    assert read(on_paper(ring(128, 128, 110, 40))).fills_picture
     assert not read(on_paper(ring())).fills_picture
 
 

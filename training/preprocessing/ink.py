@@ -7,6 +7,7 @@ from scipy import ndimage
 
 from training.preprocessing.components import (
     LIKE_SIZE,
+    MAX_EDGE_CONTACT,
     Shape,
     choose_main,
     drop_cut_off,
@@ -41,7 +42,7 @@ class InkReading(NamedTuple):
     n_shapes : int
         The number of separate shapes that may be characters; the main one was read.
     fills_picture : bool
-        Whether the ink covers much of the picture or is cut off at three edges, as if it were no
+        Whether the ink covers much of the picture or touches much of its edge, as if it were no
         character on paper.
     """
 
@@ -104,8 +105,7 @@ def read_ink(gray: np.ndarray, ink: InkStats, size: tuple[int, int]) -> InkReadi
         shape is main or (shape.side >= LIKE_SIZE * main.side and not shape.edge)
         for shape in found.shapes
     )
-    n_edges = (main.top <= 1) + (main.left <= 1) + (main.bottom >= h - 1) + (main.right >= w - 1)
-    fills_picture = main.area > MAX_COVER * h * w or n_edges >= 3
+    fills_picture = main.area > MAX_COVER * h * w or main.edge > MAX_EDGE_CONTACT
     return InkReading(draw_shape(found.crop(main), ink, size), n_shapes, fills_picture)
 
 

@@ -13,6 +13,8 @@ SMOOTHING = 0.7  # pixels, against the noise
 ROUGH_SIDE, TAIL_SIDE, PAPER_SIDE = 128, 64, 32
 WINDOW = 0.4  # of the longer side: wider than any stroke, narrower than most shadows
 NEAR = 0.05  # of the longer side: paper at this distance has the same light
+N_FITS = 3  # of the light, each without the pixels that the last one shows to be dark
+RIDGE = 0.1  # weight of small terms in a fit of few pixels
 MIN_DARK = 0.1  # brightness: darker paper shows more noise than ink
 
 
@@ -77,14 +79,41 @@ def rough_paper(gray: np.ndarray) -> np.ndarray:
 
     A small copy is closed with a square window: what is dark and narrower than the window is
     filled with the brightness around it. The edges of wide shadows stay where they are, which a
-    median does not achieve.
+    median does not achieve. A closing lightens the dark end of a slope: it is also made of the
+    difference from the light that changes evenly over the picture. The darker of both is nearer
+    to the paper.
     """
     copy = resize(gray, _copy_shape(gray.shape, PAPER_SIDE))
-    size = max(3, round(WINDOW * max(copy.shape)) | 1)
-    # What is outside of the picture counts neither as light nor as dark.
-    dilated = ndimage.maximum_filter(copy, size, mode="constant", cval=-np.inf)
-    closed = ndimage.minimum_filter(dilated, size, mode="constant", cval=np.inf)
+    light = even_light(copy)
+    closed = np.minimum(close(copy), light + close(copy - light))
     return resize(ndimage.gaussian_filter(closed, 1, mode="nearest"), gray.shape)
+
+
+def close(gray: np.ndarray) -> np.ndarray:
+    """Return the closing of an image (h, w) with a square window."""
+    size = max(3, round(WINDOW * max(gray.shape)) | 1)
+    # What is outside of the picture counts neither as light nor as dark.
+    dilated = ndimage.maximum_filter(gray, size, mode="constant", cval=-np.inf)
+    return ndimage.minimum_filter(dilated, size, mode="constant", cval=np.inf)
+
+
+def even_light(gray: np.ndarray) -> np.ndarray:
+    """Return the quadratic function of row and column that is next to most pixels, (h, w).
+
+    It is fitted by least squares, and again without the darker pixels, which may be ink.
+    """
+    row, column = (np.linspace(-1, 1, n, dtype=np.float32) for n in gray.shape)
+    row, column = (plane.ravel() for plane in np.meshgrid(row, column, indexing="ij"))
+    terms = np.stack([np.ones_like(row), row, column, row * column, row**2, column**2], axis=1)
+    values = gray.ravel()
+    fit = np.full_like(values, np.median(values))
+    ridge = RIDGE * np.eye(terms.shape[1], dtype=np.float32)
+    for _ in range(N_FITS):
+        difference = values - fit
+        used = difference > -np.median(np.abs(difference)) - MIN_CONTRAST
+        A, b = terms[used], values[used]
+        fit = terms @ np.linalg.solve(A.T @ A + ridge, A.T @ b)
+    return np.float32(fit.reshape(gray.shape))
 
 
 def smooth_paper(gray: np.ndarray, rough: np.ndarray, mask: np.ndarray) -> np.ndarray:
