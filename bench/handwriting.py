@@ -26,6 +26,7 @@ from bench.common import CORES, new_file, new_plot
 from bench.tables import BLOCK
 from tests.handwriting import N_HELD_OUT, ROWS, STYLES, write, write_row
 from training import InputError, Model
+from training.cli.answers import answer_probabilities
 from training.cli.arguments import positive_int
 from training.cli.digit_strings import read_strings, string_rows
 from training.datasets import load_dataset, load_predict_inputs
@@ -125,7 +126,7 @@ def label_pictures(
     written = [labels[name] for name in inputs.names]
     if style in ROWS:
         return Answers(style, written, inputs, *read_rows(model, inputs))
-    shares = model.predict_proba(inputs.images)
+    shares = answer_probabilities(model, inputs.images)
     is_blank = np.array([BLANK in remarks for remarks in inputs.remarks])
     read = np.where(is_blank, "", np.array(model.class_names)[shares.argmax(axis=1)])
     probabilities = np.where(is_blank, 0, shares.max(axis=1))
