@@ -114,7 +114,7 @@ def test_smooth_paper_is_the_rough_one_where_all_may_be_ink():
 
 def test_strength_is_the_same_in_light_and_shadow():
     light = np.linspace(1, 0.4, SIDE, dtype=np.float32) * np.ones((SIDE, 1), np.float32)
-    strength, threshold = map_ink(on_paper(ring()) * light)
+    strength, threshold = map_ink(on_paper(ring()) * light, is_light=False)
     left, right = strength[128, 68], strength[128, 188]
     assert left == pytest.approx(7 / 9, abs=0.06)
     assert right == pytest.approx(left, abs=0.06)

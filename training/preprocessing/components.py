@@ -102,11 +102,11 @@ def merge(first: Shape, second: Shape) -> Shape:
     )
 
 
-def gap(first: Shape, second: Shape) -> int:
+def gap(first: Shape, second: Shape) -> float:
     """Return the distance between two bounding boxes, 0 if they touch or overlap."""
     rows = max(first.top, second.top) - min(first.bottom, second.bottom)
     columns = max(first.left, second.left) - min(first.right, second.right)
-    return max(rows, columns, 0)
+    return float(np.hypot(max(rows, 0), max(columns, 0)))
 
 
 def shared_columns(first: Shape, second: Shape) -> float:
@@ -127,7 +127,7 @@ def belongs(part: Shape, character: Shape) -> bool:
     reach = STACKED_REACH if is_stacked else REACH
     if gap(part, character) > reach * merge(part, character).side:
         return False
-    return is_stacked or part.side < LIKE_SIZE * character.side
+    return is_stacked or part.height < LIKE_SIZE * character.height
 
 
 def group_shapes(components: list[Shape], picture_side: int) -> list[Shape]:

@@ -30,8 +30,14 @@ def remove_lines(mask: np.ndarray, strength: np.ndarray, threshold: float) -> np
     ndarray of bool, shape (h, w)
         Strokes that cross a line are mended.
     """
-    mask = _remove_rows(mask, strength, threshold)
-    return _remove_rows(mask.T, strength.T, threshold).T
+    across, n_across = _on_lines(mask, strength, threshold)
+    upright, n_upright = _on_lines(mask.T, strength.T, threshold)
+    if not n_across and not n_upright:
+        return mask
+    rest = mask & ~across & ~upright.T
+    mended = across & _fill_downwards(rest, n_across)
+    mended |= (upright & _fill_downwards(rest.T, n_upright)).T
+    return rest | (mended & mask)
 
 
 def remove_boxes(mask: np.ndarray, strength: np.ndarray, threshold: float) -> np.ndarray:
@@ -67,25 +73,27 @@ def is_box(mask: np.ndarray) -> bool:
     return True
 
 
-def _remove_rows(mask: np.ndarray, strength: np.ndarray, threshold: float) -> np.ndarray:
+def _on_lines(mask: np.ndarray, strength: np.ndarray, threshold: float) -> tuple[np.ndarray, int]:
+    """Return where lines are that reach from left to right, and the rows of the thickest."""
     h, w = mask.shape
+    on_lines = np.zeros((h, w), bool)
     end = max(1, int(END * w))
     if not (mask[:, :end].any() and mask[:, -end:].any()):
-        return mask
+        return on_lines, 0
     lines = find_lines(mask)
-    if not lines:
-        return mask
-    on_lines = np.zeros_like(mask)
     rows, columns = np.arange(h)[:, np.newaxis], np.arange(w) - w / 2
     for top, slope, thickness in lines:
         depth = rows - (top + slope * columns)
         on_line = (depth > -1.5) & (depth < thickness + 0.5)
         level = np.median(strength[on_line & mask])
         on_lines |= on_line & (strength < level + threshold)
-    rest = mask & ~on_lines
-    n_steps = max(thickness for _, _, thickness in lines) + 3
-    mended = _smear(rest, n_steps) & _smear(rest[::-1], n_steps)[::-1] & on_lines & mask
-    return rest | mended
+    return on_lines, max((thickness for _, _, thickness in lines), default=0)
+
+
+def _fill_downwards(mask: np.ndarray, n_rows: int) -> np.ndarray:
+    """Return a mask with gaps of up to so many rows filled between what is above and below."""
+    n_steps = n_rows + 3
+    return _smear(mask, n_steps) & _smear(mask[::-1], n_steps)[::-1]
 
 
 def find_lines(mask: np.ndarray) -> list[tuple[float, float, int]]:

@@ -37,15 +37,17 @@ class InkMap(NamedTuple):
     threshold: float
 
 
-def map_ink(gray: np.ndarray) -> InkMap:
+def map_ink(gray: np.ndarray, is_light: bool) -> InkMap:
     """Subtract the paper from a picture, and choose the threshold between paper and ink.
 
     Parameters
     ----------
     gray : ndarray of float32, shape (h, w)
         Brightness from 0 to 1.
+    is_light : bool
+        Whether the ink is lighter than the paper, see `has_light_ink`.
     """
-    if has_light_ink(gray):
+    if is_light:
         gray = 1 - gray
     copy = resize(gray, _copy_shape(gray.shape, ROUGH_SIDE))
     paper = rough_paper(copy)
