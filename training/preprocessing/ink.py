@@ -29,7 +29,8 @@ from training.preprocessing.strokes import (
 
 MIN_PICTURE_SIDE = 128  # smaller pictures are enlarged
 MAX_COVER = 0.4  # share of a picture that the ink of a character covers at most
-FINE = 4  # strokes are measured and thickened with so many pixels for one of training
+# Strokes are measured and thickened with so many pixels for one of training; 8 read no more.
+FINE = 4
 
 
 class InkReading(NamedTuple):

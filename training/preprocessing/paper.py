@@ -7,6 +7,9 @@ from scipy import ndimage
 
 MIN_CONTRAST = 0.04  # of the paper's brightness: fainter marks are not ink
 N_NOISE = 3  # marks fainter than this multiple of the paper's noise are not ink
+# Of Otsu's threshold, which cuts through the paler half of thin strokes: broken hairlines are read
+# in 70 % of cases with 0.75 and 66 % with 1, other styles alike.
+OTSU_SHARE = 0.75
 SMOOTHING = 0.7  # pixels, against the noise
 # Longer sides of the copies of a picture in which paper and ink are told apart at first, that show
 # whether ink is light, and that show the paper.
@@ -63,7 +66,8 @@ def subtract_paper(gray: np.ndarray, paper: np.ndarray) -> InkMap:
     strength = ndimage.gaussian_filter(difference, SMOOTHING, truncate=2)
     strength -= np.median(strength[::2, ::2])  # a closing is as light as the lightest paper
     np.maximum(strength, 0, out=strength)
-    return InkMap(strength, max(otsu_threshold(strength), N_NOISE * noise, MIN_CONTRAST))
+    otsu = OTSU_SHARE * otsu_threshold(strength)
+    return InkMap(strength, max(otsu, N_NOISE * noise, MIN_CONTRAST))
 
 
 def has_light_ink(gray: np.ndarray) -> bool:
