@@ -12,7 +12,7 @@ from training.datasets.dataset import ReadOptions
 from training.datasets.picture_file import PictureSource
 from training.input_format import InputFormat
 from training.input_stats import InputStats
-from training.preprocessing import preprocess as module
+from training.preprocessing import ink as ink_module
 from training.preprocessing.ink import InkReading
 from training.preprocessing.preprocess import count_rules, invert, preprocess
 
@@ -142,10 +142,10 @@ def test_a_blank_page(mnist):
 def test_remarks(mnist, monkeypatch):
     like, _ = mnist
     reading = InkReading(np.zeros((28, 28), np.float32), 3, True)
-    monkeypatch.setattr(module, "read_ink", lambda *arguments: reading)
+    monkeypatch.setattr(ink_module, "read_ink", lambda *arguments: reading)
     found = bring(encode(np.zeros((50, 50), np.uint8)), like)
     assert found.remarks == ("3 shapes found, the largest was read", "the ink fills the picture")
-    monkeypatch.setattr(module, "read_ink", lambda *arguments: reading._replace(n_shapes=1))
+    monkeypatch.setattr(ink_module, "read_ink", lambda *arguments: reading._replace(n_shapes=1))
     found = bring(encode(np.zeros((50, 50), np.uint8)), like)
     assert found.remarks == ("the ink fills the picture",)
 

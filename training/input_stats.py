@@ -33,7 +33,7 @@ def pixel_moments(images: np.ndarray) -> tuple[float, float]:
         total += float(part.sum())
         squares += float(part @ part)
     mean = total / images.size
-    deviation = np.sqrt(max(squares / images.size - mean**2, 0))
+    deviation = np.sqrt(max(squares / images.size - mean * mean, 0))
     return float(dtype(origin)) + mean, float(deviation)
 
 

@@ -10,7 +10,6 @@ from training.datasets.predict_inputs import PredictInputs
 from training.errors import InputError
 from training.input_format import InputFormat
 from training.model import Model
-from training.preprocessing.digits import read_row
 from training.preprocessing.preprocess import BLANK, INK
 from training.reporting import input_sheet
 from training.reporting.text_table import format_table
@@ -52,6 +51,8 @@ def read_strings(inputs: PredictInputs, like: InputFormat) -> list[DigitString]:
             "--digits auto is for a model whose training images are ink on a plain ground, which "
             "those of this model are not, or it was saved by an earlier version"
         )
+
+    from training.preprocessing.digits import read_row  # SciPy is loaded where it is needed
 
     def read(index: int) -> DigitString:
         row = read_row(inputs.read_gray(index), ink, like.shape[1:])

@@ -12,7 +12,6 @@ import numpy as np
 from training.errors import InputError
 from training.input_format import InputFormat
 from training.input_stats import InputStats
-from training.preprocessing.ink import InkReading, read_ink
 from training.preprocessing.ink_stats import looks_like
 
 MODES = ("auto", "ink", "none")
@@ -114,11 +113,15 @@ def preprocess(source: Source, like: InputFormat, mode: str = "auto") -> Preproc
         image = invert(image, like.stats)
         if looks_like(image[0], like.ink):
             return Preprocessed(image, INVERTED)
+    from training.preprocessing.ink import read_ink  # SciPy is loaded where it is needed
+
     reading = read_ink(source.gray, like.ink, like.shape[1:])
     if reading.image is None:
         blank = np.full(like.shape, like.ink.background, np.float32)
         return Preprocessed(blank, INK, (BLANK,))
-    return Preprocessed(reading.image[np.newaxis], INK, _remarks(reading))
+    return Preprocessed(
+        reading.image[np.newaxis], INK, _remarks(reading.n_shapes, reading.fills_picture)
+    )
 
 
 def _looks_like_any(image: np.ndarray, like: InputFormat) -> bool:
@@ -189,10 +192,10 @@ def code_version() -> str:
     return hashlib.sha256(b"".join(sources)).hexdigest()[:16]
 
 
-def _remarks(reading: InkReading) -> tuple[str, ...]:
+def _remarks(n_shapes: int, fills_picture: bool) -> tuple[str, ...]:
     remarks = []
-    if reading.n_shapes > 1:
-        remarks.append(f"{reading.n_shapes} shapes found, the largest was read")
-    if reading.fills_picture:
+    if n_shapes > 1:
+        remarks.append(f"{n_shapes} shapes found, the largest was read")
+    if fills_picture:
         remarks.append("the ink fills the picture")
     return tuple(remarks)

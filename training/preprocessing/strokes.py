@@ -1,7 +1,6 @@
 """Bring strokes to the width that they have in the training images."""
 
 import numpy as np
-from scipy import ndimage
 
 EDGE_STRENGTH = 0.35  # of full ink: where a stroke ends
 MAX_GROWTH = 1.5  # training pixels that are added at each side of a stroke at most
@@ -70,6 +69,8 @@ def thicken(strength: np.ndarray, growth: float) -> np.ndarray:
     ndarray of float32, shape (h + 2 * pad, w + 2 * pad)
         Where pad is 2 or more.
     """
+    from scipy import ndimage  # what is trained needs no SciPy
+
     pad = int(np.ceil(growth)) + 2
     padded = np.pad(strength, pad)
     if growth < 1:
