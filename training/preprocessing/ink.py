@@ -17,7 +17,7 @@ from training.preprocessing.components import (
 )
 from training.preprocessing.ink_stats import InkStats
 from training.preprocessing.lines import remove_boxes, remove_lines
-from training.preprocessing.paper import has_light_ink, map_ink
+from training.preprocessing.paper import map_ink
 from training.preprocessing.placement import crop_to_ink, place
 from training.preprocessing.strokes import (
     MAX_GROWTH,
@@ -121,14 +121,7 @@ def find_shapes(gray: np.ndarray) -> Ink:
     side = max(gray.shape)
     if side < MIN_PICTURE_SIDE:
         gray = resize_strokes(gray, side * -(-MIN_PICTURE_SIDE // side))
-    is_light = has_light_ink(gray)
-    found = _find_shapes(gray, is_light)
-    # Thick strokes that cover half of a picture may be taken for the paper.
-    return found if found.shapes else _find_shapes(gray, not is_light)
-
-
-def _find_shapes(gray: np.ndarray, is_light: bool) -> Ink:
-    strength, threshold = map_ink(gray, is_light)
+    strength, threshold = map_ink(gray)
     mask = remove_boxes(strength > threshold, strength, threshold)
     mask = remove_lines(remove_frames(mask), strength, threshold)
     labels, components = label_components(mask, strength)
