@@ -84,6 +84,10 @@ def test_polarity_is_right_with_a_frame_and_thick_strokes():
     assert not has_light_ink(on_paper(np.maximum(ring(width=40), frame)))
 
 
+def test_polarity_is_right_where_strokes_reach_the_edges():
+    assert not has_light_ink(on_paper(ring(128, 100, 115, 45, (256, 200))))
+
+
 def test_polarity_is_right_where_thick_strokes_enclose_paper():
     eight = np.maximum(ring(72, 128, 40, 40), ring(180, 128, 45, 40))
     assert not has_light_ink(on_paper(eight))
@@ -183,8 +187,9 @@ def test_lines_are_removed_and_strokes_that_cross_them_are_mended(transposed, st
     assert label_components(mask, picture)[1][0].area > 0.8 * expected.sum()
 
 
-def test_strokes_that_end_in_the_picture_are_no_lines():
-    seven = np.maximum(bar(60, 63, 40, 216), bar(60, 220, 213, 216))
+@pytest.mark.parametrize(("left", "right"), [(40, 216), (0, 216), (40, SIDE)])
+def test_strokes_that_end_in_the_picture_are_no_lines(left, right):
+    seven = np.maximum(bar(60, 63, left, right), bar(60, 220, right - 3, right))
     seven[100, [0, -1]] = 1  # ink at both ends, as a line has
     np.testing.assert_array_equal(remove_lines(seven > 0, seven, 0.2), seven > 0)
 

@@ -75,7 +75,7 @@ def has_light_ink(gray: np.ndarray) -> bool:
 
     The tails are those of the difference from a wide median, which is the paper's if no more than
     half of the window is ink: the extremes, and the 1st and 99th percentile. The outermost
-    sixteenth is left out, for frames.
+    sixteenth is left out: where strokes reach the edge, the median is theirs.
 
     Of 3,500 pictures in 70 styles, it is wrong for 10, of which 6 are filled with thick strokes up
     to the edges. With a window of 0.8, it is wrong for 8, but more of them are photographs (4 for
