@@ -21,6 +21,7 @@ from training.input_format import InputFormat
 from training.input_stats import InputStats
 from training.preprocessing.preprocess import (
     AS_IT_IS,
+    INK,
     RESIZED,
     check_mode,
     code_version,
@@ -159,8 +160,10 @@ def decode_pictures(
     decoded = np.flatnonzero([not reason for reason in results.reasons])
     notes = [note for note in (results.size_note, results.color_note) if note]
     if results.n_transparent:
+        ground = "the opposite of the ink" if INK in results.rules else "white"
         notes.append(
-            f"transparent pixels are laid on white (pictures with some: {results.n_transparent:,})"
+            f"transparent pixels are laid on {ground} "
+            f"(pictures with some: {results.n_transparent:,})"
         )
     notes += _check_skipped(names, results.reasons)
     if len(decoded) < len(names):
