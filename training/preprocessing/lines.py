@@ -85,7 +85,8 @@ def _on_lines(mask: np.ndarray, strength: np.ndarray, threshold: float) -> tuple
     for top, slope, thickness in lines:
         depth = rows - (top + slope * columns)
         on_line = (depth > -1.5) & (depth < thickness + 0.5)
-        level = np.median(strength[on_line & mask])
+        # The edges of a line are weaker than its middle, of which each column has one pixel.
+        level = np.median(np.where(on_line & mask, strength, 0).max(axis=0))
         on_lines |= on_line & (strength < level + threshold)
     return on_lines, max((thickness for _, _, thickness in lines), default=0)
 
@@ -116,12 +117,14 @@ def find_lines(mask: np.ndarray) -> list[tuple[float, float, int]]:
     thin = bottoms <= max_thickness
     ys, xs, lengths = ys[thin], xs[thin], bottoms[thin]
     margin = int(MAX_SLOPE * w / 2) + 2
-    slopes = np.linspace(-MAX_SLOPE, MAX_SLOPE, N_SLOPES)
+    # Of slopes that explain a line equally well, the first is found: the least.
+    slopes = np.array(sorted(np.linspace(-MAX_SLOPE, MAX_SLOPE, N_SLOPES), key=abs))
     counts = np.empty((N_SLOPES, h + 2 * margin))
     for index, slope in enumerate(slopes):
         offsets = np.rint(ys - slope * (xs - w / 2)).astype(np.intp) + margin
         counts[index] = np.bincount(offsets, minlength=h + 2 * margin)
-    counts[:, 1:-1] = counts[:, :-2] + counts[:, 1:-1] + counts[:, 2:]
+    # Of three rows that are together in equally many columns, the middle one is found.
+    counts[:, 1:-1] = counts[:, :-2] + counts[:, 1:-1] * (1 + 1e-6) + counts[:, 2:]
     while counts.max() >= MIN_COVER * w:
         k, offset = map(int, np.unravel_index(counts.argmax(), counts.shape))
         top, slope = float(offset - margin), float(slopes[k])
