@@ -27,24 +27,26 @@ from bench.common import (
 
 BACKENDS = ("numba", "scipy", "numpy")
 COLORS = {"numba": "#0072b2", "scipy": "#e69f00", "numpy": "#999999"}
+TIE = 0.95  # of the faster time: a smaller difference may be noise
+PLOTTED_BATCH = 16
 STEP = "training step"  # the rows that are not single kernels
-SUMMARY = {"cpu", "system", "python_version", "packages"}  # of the description of a machine
+SUMMARY = {"cpu", "system", "python_version", "packages", "blas"}  # of the description of a machine
 
 
 def summarize(measured: dict[str, Any]) -> dict[str, Any]:
-    """Return a results document: one entry a kernel and shape, with each backend's median.
+    """Return a results document: each backend's median for a kernel, shape and number of images.
 
     Parameters
     ----------
     measured : dict
         The JSON document of pytest-benchmark.
     """
-    rows: dict[tuple[str, str], dict] = {}
+    rows: dict[tuple, dict] = {}
     for entry in measured["benchmarks"]:
         info = entry["extra_info"]
-        kernel, shape, backend = info["kernel"], info["shape"], info["backend"]
-        row = {"kernel": kernel, "shape": shape, "seconds": {}, "largest_error": None}
-        row = rows.setdefault((kernel, shape), row)
+        key = {name: info[name] for name in ("kernel", "shape", "batch")}
+        row = rows.setdefault((*key.values(),), {**key, "seconds": {}, "largest_error": None})
+        backend = info["backend"]
         row["seconds"][backend] = entry["stats"]["median"]
         if backend == "numba":
             row["largest_error"] = info["largest_error"]
@@ -65,12 +67,18 @@ def lowest_ratio(row: dict) -> float:
 
 
 def is_lost(row: dict) -> bool:
-    """Return whether a reference is faster than numba."""
-    return lowest_ratio(row) < 1
+    """Return whether a reference is faster than numba, by more than noise."""
+    return lowest_ratio(row) < TIE
+
+
+def shape_and_images(row: dict) -> str:
+    """Return the shape of a row, and the number of images where it has one."""
+    batch = row.get("batch")
+    return row["shape"] + ("" if batch is None else f", {batch} image{'s' * (batch > 1)}")
 
 
 def table(rows: list[dict]) -> str:
-    """Return a Markdown table of medians. A reference that is faster than numba is bold."""
+    """Return a Markdown table of medians. A reference to which numba loses is bold."""
     lines = [
         "| kernel | shape | numba | scipy | numpy | largest error (numba) |",
         "|---|---|--:|--:|--:|--:|",
@@ -84,17 +92,25 @@ def table(rows: list[dict]) -> str:
             cell, times = duration(row["seconds"][backend]), ratio(row, backend)
             if backend != "numba" and times is not None:
                 cell += f" ({times:.3g}x)"
-                cell = f"**{cell}**" if times < 1 else cell
+                cell = f"**{cell}**" if times < TIE else cell
             cells.append(cell)
         error = row["largest_error"]
         cells.append("" if error is None else f"{error:.0e}")
-        lines.append(f"| {row['kernel']} | {row['shape']} | " + " | ".join(cells) + " |")
+        lines.append(f"| {row['kernel']} | {shape_and_images(row)} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
+def rows_to_plot(rows: list[dict]) -> list[dict]:
+    """Return the training steps, what has no images, and the kernels on one number of images."""
+    batches = {row.get("batch") for row in rows if row["kernel"] != STEP} - {None}
+    shown = PLOTTED_BATCH if PLOTTED_BATCH in batches else max(batches, default=None)
+    return [row for row in rows if row["kernel"] == STEP or row.get("batch") in (None, shown)]
+
+
 def plot(rows: list[dict], machine: str, path: Path) -> None:
-    """Draw every median on a logarithmic axis, one row a kernel and shape."""
+    """Draw medians on a logarithmic axis, one row a kernel and shape, of one batch size."""
     pyplot = import_pyplot()
+    rows = rows_to_plot(rows)
     figure, axes = pyplot.subplots(figsize=(9, 1.2 + 0.22 * len(rows)), layout="constrained")
     for y, row in enumerate(rows):
         medians = {backend: 1e3 * seconds for backend, seconds in row["seconds"].items()}
@@ -103,7 +119,8 @@ def plot(rows: list[dict], machine: str, path: Path) -> None:
             axes.plot(median, y, "o", color=COLORS[backend], markersize=5)
     for backend in BACKENDS:
         axes.plot([], [], "o", color=COLORS[backend], label=backend)
-    axes.set_yticks(range(len(rows)), [f"{row['kernel']}  |  {row['shape']}" for row in rows])
+    labels = [f"{row['kernel']}  |  {shape_and_images(row)}" for row in rows]
+    axes.set_yticks(range(len(rows)), labels)
     axes.tick_params(axis="y", labelsize=7)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xscale("log")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bench.networks import NETWORKS
+from bench.networks import CLASSES, NETWORKS
 from bench.timing import measure
 from kernels import BACKENDS
 from training import Adam
@@ -13,12 +13,12 @@ from training import Adam
 @pytest.mark.parametrize(("network", "batch"), [("small", 10), ("small", 64), ("wide", 16)])
 def test_training_step(benchmark, network, batch, backend):
     rng = np.random.default_rng(0)
-    x = rng.standard_normal((batch, 1, 28, 28), dtype=np.float32)
-    y = rng.integers(0, 10, batch)
+    x = rng.standard_normal((batch, *NETWORKS[network]().input_shape), dtype=np.float32)
+    y = rng.integers(0, CLASSES, batch)
 
     def two_losses(backend, dtype):
         """Return the model and the loss of its second step, which depends on all gradients."""
-        model = NETWORKS[network]((1, 28, 28), 10, backend=backend, dtype=dtype)
+        model = NETWORKS[network](backend=backend, dtype=dtype)
         model.compile(optimizer=Adam())
         model.train_step(x, y)
         return model, model.train_step(x, y)
@@ -28,7 +28,7 @@ def test_training_step(benchmark, network, batch, backend):
     benchmark.group = f"training step | {network}, batch {batch}"
     benchmark.extra_info |= {
         "kernel": "training step",
-        "shape": f"{network}, batch {batch}",
+        "shape": network,
         "backend": backend,
         "batch": batch,
         "largest_error": abs(loss - exact) / exact,

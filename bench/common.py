@@ -11,6 +11,7 @@ from typing import Any
 
 from llvmlite import binding
 from numba import config
+from threadpoolctl import threadpool_info
 
 from training.cli.arguments import positive_int
 
@@ -158,7 +159,19 @@ def machine() -> dict[str, Any]:
         "system": platform.system(),
         "python_version": platform.python_version(),
         "packages": versions,
+        "blas": blas_kernels(),
     }
+
+
+def blas_kernels() -> list[str]:
+    """Return the libraries that compute matrix products, with the kernels that they chose."""
+    return [
+        " ".join(
+            str(info[key]) for key in ("internal_api", "version", "architecture") if key in info
+        )
+        for info in threadpool_info()
+        if info["user_api"] == "blas"
+    ]
 
 
 def microarchitecture() -> dict[str, str]:

@@ -23,15 +23,21 @@ import numpy as np
 from bench import competitors_report
 from bench.common import describe, machine, make_parser, parse_measurement, write_json
 from bench.competitors_report import THIS
-from bench.networks import CLASSES, INPUT_SHAPES, NETWORKS
+from bench.networks import CLASSES, NETWORKS
 from bench.timing import interleave
 from kernels import get_backend
+from layers import walk
 from training import Adam, Model
 from training.cli.arguments import positive_int
 
 BATCHES: dict[str, dict[str, tuple[int, ...]]] = {
-    "training": {"small": (10, 16, 64, 256), "wide": (64, 256), "mobile": (64, 256)},
-    "inference": {"small": (1000, 1), "wide": (1000, 1), "mobile": (1000, 1)},
+    "training": {
+        "small": (10, 16, 64, 256),
+        "wide": (64, 256),
+        "resnet9": (64, 256),
+        "mobile": (64, 256),
+    },
+    "inference": {name: (1000, 1) for name in NETWORKS},
 }
 N_IMAGES = 10_000  # for inference, at least
 # Seconds of untimed calls before each round: the threads of the library timed before may still
@@ -70,15 +76,15 @@ COMPETITORS = {
         Competitor("OpenVINO", "competitors_onnx", "infer_openvino", ("onnx", "openvino")),
     ],
 }
-# SciPy needs 13 s for a step of 64 images through the wide network.
-REFERENCES = {"small": ("scipy", "numpy"), "wide": ("numpy",), "mobile": ("numpy",)}
+# SciPy needs 13 s for a step of 64 images through the wide network, NumPy as long for `resnet9`.
+REFERENCES = {"small": ("scipy", "numpy"), "wide": ("numpy",), "mobile": ("numpy",), "resnet9": ()}
 
 
 def make_batches(network: str, kind: str, batch: int) -> list[tuple[np.ndarray, ...]]:
     """Return the arguments of some calls: batches of images, for training with their labels."""
     rng = np.random.default_rng(0)
     count = 4 * batch if kind == "training" else max(N_IMAGES // batch, 1) * batch
-    x = rng.standard_normal((count, *INPUT_SHAPES[network]), dtype=np.float32)
+    x = rng.standard_normal((count, *NETWORKS[network]().input_shape), dtype=np.float32)
     arrays = (x, rng.integers(0, CLASSES, count)) if kind == "training" else (x,)
     return [
         tuple(array[start : start + batch] for array in arrays) for start in range(0, count, batch)
@@ -87,15 +93,14 @@ def make_batches(network: str, kind: str, batch: int) -> list[tuple[np.ndarray, 
 
 def make_model(network: str, kind: str, backend: str = "numba") -> Model:
     """Return a compiled model; for inference, one that was trained for some steps."""
-    shape = INPUT_SHAPES[network]
-    model = NETWORKS[network](shape, CLASSES, backend=backend, dtype="float32")
+    model = NETWORKS[network](backend=backend, dtype="float32")
     model.compile(optimizer=Adam(learning_rate=2e-3))
     if kind == "inference" and backend == "numba":
         for batch in 5 * make_batches(network, "training", 64):
             model.train_step(*batch)
     elif kind == "inference":
         trained = make_model(network, kind)
-        for layer, trained_layer in zip(model.layers, trained.layers, strict=True):
+        for layer, trained_layer in zip(walk(model.layers), walk(trained.layers), strict=True):
             layer.set_arrays(trained_layer.arrays)
     return model
 

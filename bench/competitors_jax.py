@@ -21,9 +21,30 @@ from layers import (
     Layer,
     LeakyRelu,
     MaxPool,
+    Relu,
+    Residual,
     Softmax,
 )
 from training import Model
+
+
+def tree(layers: list[Layer], kind: str) -> list:
+    """Return the ``params`` or the ``buffers`` of layers; those of a block are a dict of lists."""
+    return [
+        {"body": tree(layer.body, kind), "shortcut": tree(layer.shortcut, kind)}
+        if isinstance(layer, Residual)
+        else jax.tree.map(jnp.array, getattr(layer, kind))
+        for layer in layers
+    ]
+
+
+def forward_path(layers: list[Layer], params: list, x):
+    """Return the output of layers that run one after the other, and a list of their statistics."""
+    statistics = []
+    for layer, layer_params in zip(layers, params, strict=True):
+        x, moments = forward(layer, layer_params, x)
+        statistics.append(moments)
+    return x, statistics
 
 
 def forward(layer: Layer, params: dict, x):
@@ -44,7 +65,7 @@ def forward(layer: Layer, params: dict, x):
                 dimension_numbers=("NHWC", "OIHW", "NHWC"),
                 feature_group_count=layer.groups,
             )
-            return y + params["bias"], {}
+            return y + params.get("bias", 0), {}
         case Dense():
             return x @ params["weights"] + params["bias"], {}
         case BatchNorm():
@@ -55,6 +76,8 @@ def forward(layer: Layer, params: dict, x):
                 "running_mean": mean,
                 "running_variance": variance,
             }
+        case Relu():
+            return jnp.maximum(x, 0), {}
         case LeakyRelu():
             return jnp.where(x > 0, x, layer.negative_slope * x), {}
         case MaxPool():
@@ -65,22 +88,24 @@ def forward(layer: Layer, params: dict, x):
             return x.mean((1, 2)), {}
         case Flatten():
             return x.transpose(0, 3, 1, 2).reshape(len(x), -1), {}
+        case Residual():
+            y, body = forward_path(layer.body, params["body"], x)
+            shortcut, statistics = forward_path(layer.shortcut, params["shortcut"], x)
+            return y + shortcut, {"body": body, "shortcut": statistics}
     raise TypeError(f"layer {layer} has no JAX function")
 
 
 def train(model: Model, threads: int):
     os.environ["NPROC"] = str(threads)  # JAX reads it at its first computation
     layers = [layer for layer in model.layers if not isinstance(layer, Softmax)]
-    first = [jax.tree.map(jnp.array, layer.params) for layer in layers]
+    first = tree(layers, "params")
     zeros = jax.tree.map(jnp.zeros_like, first)
-    averages = [jax.tree.map(jnp.array, layer.buffers) for layer in layers]
+    averages = tree(layers, "buffers")
 
     def loss_of(params, averages, x, y):
         """Return the mean loss and the new running averages."""
-        x, new_averages = x.transpose(0, 2, 3, 1), []
-        for layer, layer_params, running in zip(layers, params, averages, strict=True):
-            x, moments = forward(layer, layer_params, x)
-            new_averages.append({k: 0.9 * running[k] + 0.1 * moments[k] for k in running})
+        x, moments = forward_path(layers, params, x.transpose(0, 2, 3, 1))
+        new_averages = jax.tree.map(lambda old, new: 0.9 * old + 0.1 * new, averages, moments)
         loss = -jnp.take_along_axis(jax.nn.log_softmax(x), y[:, None], 1).mean()
         return loss, new_averages
 

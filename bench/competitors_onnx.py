@@ -19,6 +19,7 @@ from layers import (
     LeakyRelu,
     MaxPool,
     Relu,
+    Residual,
     Softmax,
 )
 from training import Model
@@ -61,27 +62,48 @@ def operation(layer: Layer) -> tuple[str, dict]:
     raise TypeError(f"layer {layer} has no ONNX operator")
 
 
-def graph(model: Model) -> bytes:
-    """Return a trained model as the bytes of an ONNX file, up to the logits."""
-    nodes, weights, current = [], [], "images"
-    for layer in model.layers:
-        if isinstance(layer, Softmax):
-            continue
+class GraphBuilder:
+    """The nodes and weights of an ONNX graph, to which layers are added."""
+
+    def __init__(self) -> None:
+        self.nodes: list = []
+        self.weights: list = []
+
+    def add_path(self, layers: list[Layer], current: str) -> str:
+        """Add layers that run one after the other; return the name of their output."""
+        for layer in layers:
+            current = self.add(layer, current)
+        return current
+
+    def add(self, layer: Layer, current: str) -> str:
+        """Add a layer with this input; return the name of its output."""
+        if isinstance(layer, Residual):
+            paths = [self.add_path(path, current) for path in (layer.body, layer.shortcut)]
+            return self.add_node("Add", paths, f"{layer.name}.output")
         kind, attributes = operation(layer)
         names = [name for name in ARRAYS.get(type(layer), ()) if name in layer.arrays]
         inputs = [f"{layer.name}.{name}" for name in names]
         for name, key in zip(names, inputs, strict=True):
-            weights.append(numpy_helper.from_array(layer.arrays[name], key))
-        output = f"{layer.name}.output"
-        nodes.append(helper.make_node(kind, [current, *inputs], [output], **attributes))
-        current = output
+            self.weights.append(numpy_helper.from_array(layer.arrays[name], key))
+        return self.add_node(kind, [current, *inputs], f"{layer.name}.output", **attributes)
+
+    def add_node(self, kind: str, inputs: list[str], output: str, **attributes) -> str:
+        self.nodes.append(helper.make_node(kind, inputs, [output], **attributes))
+        return output
+
+
+def graph(model: Model) -> bytes:
+    """Return a trained model as the bytes of an ONNX file, up to the logits."""
+    builder = GraphBuilder()
+    layers = [layer for layer in model.layers if not isinstance(layer, Softmax)]
+    output = builder.add_path(layers, "images")
     float32 = TensorProto.FLOAT
     graph_proto = helper.make_graph(
-        nodes,
+        builder.nodes,
         "network",
         [helper.make_tensor_value_info("images", float32, ["N", *model.input_shape])],
-        [helper.make_tensor_value_info(current, float32, ["N", model.classes])],
-        weights,
+        [helper.make_tensor_value_info(output, float32, ["N", model.classes])],
+        builder.weights,
     )
     # Older runtimes support these versions too.
     opset = helper.make_opsetid("", 17)

@@ -24,6 +24,7 @@ from layers import (
     LeakyRelu,
     MaxPool,
     Relu,
+    Residual,
     Softmax,
 )
 from training import Model
@@ -36,6 +37,15 @@ NAMES = {
     "running_mean": "running_mean",
     "running_variance": "running_var",
 }
+
+
+class ResidualModule(nn.Module):
+    def __init__(self, body: nn.Module, shortcut: nn.Module):
+        super().__init__()
+        self.body, self.shortcut = body, shortcut
+
+    def forward(self, x):
+        return self.body(x) + self.shortcut(x)
 
 
 def module(layer: Layer) -> nn.Module:
@@ -68,22 +78,26 @@ def module(layer: Layer) -> nn.Module:
             return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
         case Flatten():
             return nn.Flatten()
+        case Residual():
+            return ResidualModule(sequence(layer.body), sequence(layer.shortcut))
     raise TypeError(f"layer {layer} has no PyTorch module")
+
+
+def sequence(layers: list[Layer]) -> nn.Sequential:
+    """Return the modules of some layers, with their weights. An empty one is the identity."""
+    modules = []
+    for layer in layers:
+        modules.append(module(layer))
+        for name, value in layer.arrays.items():
+            value = value.T if isinstance(layer, Dense) else value
+            target = getattr(modules[-1], NAMES[name]).data
+            target.copy_(torch.from_numpy(np.array(value, order="C")))
+    return nn.Sequential(*modules)
 
 
 def network(model: Model) -> nn.Sequential:
     """Return the same network with the same weights, up to the logits."""
-    modules = []
-    for layer in model.layers:
-        if isinstance(layer, Softmax):
-            continue
-        converted = module(layer)
-        for name, value in layer.arrays.items():
-            value = value.T if isinstance(layer, Dense) else value
-            target = getattr(converted, NAMES[name]).data
-            target.copy_(torch.from_numpy(np.array(value, order="C")))
-        modules.append(converted)
-    return nn.Sequential(*modules)
+    return sequence([layer for layer in model.layers if not isinstance(layer, Softmax)])
 
 
 def train(model: Model, threads: int, memory_format=torch.contiguous_format, transform=lambda f: f):

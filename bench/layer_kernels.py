@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.networks import CLASSES, INPUT_SHAPES, NETWORKS, built_layers, window
+from bench.networks import CLASSES, NETWORKS, built_layers, window
 from kernels import get_backend
 from kernels.geometry import make_window
 from kernels.numba_backend.packed import PackedBatch, convolution
@@ -237,6 +237,6 @@ def kernels_of(name: str, batch: int) -> list[Kernel]:
                 for kernel in make(layer, x, dy):
                     found.setdefault((kernel.name, kernel.shape), kernel)
     if name in NETWORKS:
-        for kernel in boundary(NETWORKS[name](INPUT_SHAPES[name], CLASSES), batch):
+        for kernel in boundary(NETWORKS[name](), batch):
             found[kernel.name, kernel.shape] = kernel
     return list(found.values())

@@ -90,9 +90,7 @@ def conv_block(channels: int, batch: int, side: int = 16) -> Callable[[], object
 
 def by_batch() -> list[Row]:
     small = NETWORKS["small"]
-    return [
-        Row(batch, batch, batch, training_step(small((1, 28, 28), 10), batch)) for batch in BATCHES
-    ]
+    return [Row(batch, batch, batch, training_step(small(), batch)) for batch in BATCHES]
 
 
 def by_side(batch: int = 64) -> list[Row]:
@@ -116,7 +114,7 @@ def on_threads(threads: int, step: Callable[[], object]) -> Callable[[], object]
 def by_threads(network: str, batch: int) -> list[Row]:
     """Return rows for 1, 2, 4, ... threads up to all cores; ``work`` is the work per thread."""
     counts = sorted({*(2**power for power in range(CORES.bit_length())), CORES})
-    step = training_step(NETWORKS[network]((1, 28, 28), 10), batch)
+    step = training_step(NETWORKS[network](), batch)
     return [Row(count, batch, 1 / count, on_threads(count, step)) for count in counts]
 
 

@@ -2,6 +2,9 @@
 
 import importlib.util
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -228,9 +231,38 @@ def test_results_are_in_the_folder_of_their_machine():
 # The results of pytest-benchmark.
 
 
+def run_python(*arguments, **environment):
+    """Run Python in the root of the repository, and return what it printed."""
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=tables.ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_each_kernel_has_a_benchmark_that_runs():
+    one_image = ["-k", "1-numba or None-numba", "--benchmark-disable"]
+    done = run_python("-m", "pytest", "bench/bench_kernels.py", *one_image)
+    assert done.returncode == 0, done.stdout[-2000:]
+
+
+def test_benchmarks_remove_what_slows_numpy():
+    program = "import bench.common, os; print(os.getenv('OPENBLAS_CORETYPE'), os.getenv('HOME'))"
+    done = run_python("-c", program, OPENBLAS_CORETYPE="Prescott", HOME="kept")
+    assert done.stdout.split() == ["None", "kept"], done.stderr
+
+
+def test_a_machine_is_described_with_its_blas_kernels():
+    (numpy_blas, *_) = common.machine()["blas"]
+    assert len(numpy_blas.split()) >= 2  # the library and its version
+
+
 def benchmark_entry(backend, median):
-    info = {"kernel": "dense", "shape": "4 to 2", "backend": backend, "largest_error": 1e-7}
-    return {"extra_info": info, "stats": {"median": median}}
+    info = {"kernel": "dense", "shape": "4 to 2", "batch": 4, "largest_error": 1e-7}
+    return {"extra_info": {**info, "backend": backend}, "stats": {"median": median}}
 
 
 MACHINE = {"cpu": {"brand_raw": "Some CPU", "count": 2}, "system": "Linux", "node": "a-host"}
@@ -244,7 +276,7 @@ def test_backends_writes_medians_and_marks_lost_rows(results, tmp_path, capsys):
     document = json.loads((results / "some-2-cores" / "backends.json").read_text("utf-8"))
     assert (results / "some-2-cores" / "backends.png").exists()
     assert "node" not in document["machine"]  # the host's name is not for publication
-    row = "| dense | 4 to 2 | 2 ms | as numpy | **1 ms (0.5x)** | 1e-07 |"
+    row = "| dense | 4 to 2, 4 images | 2 ms | as numpy | **1 ms (0.5x)** | 1e-07 |"
     assert row in capsys.readouterr().out
     assert tables.lost_kernels(document).endswith(
         "in 1 of 1 benchmarks. In these it reaches 0.50 of NumPy's speed in `dense`. "

@@ -98,7 +98,7 @@ correlate = dispatch_by_layout(
 )
 correlate_grad = dispatch_by_layout(convolution.correlate_grad, packed.correlate_grad)
 dense = dispatch_by_layout(dense_kernels.dense, packed.dense, capturable=True)
-dense_grad = dispatch_by_layout(dense_kernels.dense_grad, packed.dense_grad)
+dense_grad = dispatch_by_layout(numpy_backend.dense_grad, packed.dense_grad)
 dropout = dispatch_by_layout(normalization.dropout, packed.dropout)
 dropout_grad = dispatch_by_layout(normalization.dropout_grad, packed.dropout_grad)
 flatten = dispatch_by_layout(

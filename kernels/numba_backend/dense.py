@@ -1,19 +1,19 @@
-"""Matrix products and the fully connected layer on plain arrays.
+"""The fully connected layer on plain arrays.
 
-No product is left to BLAS. OpenBLAS threads spin after a product and compete with Numba's for the
-cores: on 2 cores the kernel that followed a product took about 1 ms longer. In addition, a call of
-BLAS cannot be captured. On one thread of a Zen 3 processor this product reaches 0.6 to 0.8 of the
-speed of OpenBLAS for 16 to 64 rows, the checks of a call included.
+A call on its own leaves the product to BLAS, through NumPy. In the captured steps of a model it is
+a kernel of this module: a call of BLAS cannot be captured, and OpenBLAS threads spin after a
+product and compete with Numba's for the cores. On 2 cores the kernel that followed a product took
+about 1 ms longer.
 """
 
 import numpy as np
 from numba import prange
 
-from kernels import validation
+from kernels import numpy_backend, validation
 from kernels.numba_backend.packed import checks
 from kernels.numba_backend.packed.layout import simd_width
-from kernels.numba_backend.runtime.buffer_pool import allocate_outputs, empty
-from kernels.numba_backend.runtime.capture import launch
+from kernels.numba_backend.runtime.buffer_pool import empty
+from kernels.numba_backend.runtime.capture import in_step, launch
 from kernels.numba_backend.runtime.compiler import parallel
 from kernels.numba_backend.simd.activation_kernels import activate_row
 from kernels.numba_backend.simd.activations import activation_argument
@@ -133,6 +133,8 @@ def matmul(a, b, out, scale=None, bias=None, activation=None):
 
 
 def dense(x, w, b=None, scale=None, activation=None):
+    if not in_step():
+        return numpy_backend.dense(x, w, b, scale, activation)
     x, checked_w = validation.check_dense(x, w)
     w = checks.check_capturable(checked_w, w)
     scale, b = checks.check_scale_and_bias(scale, b, w.shape[1], x.dtype)
@@ -140,15 +142,3 @@ def dense(x, w, b=None, scale=None, activation=None):
     y = np.empty((len(x), w.shape[1]), x.dtype)
     matmul(x[None], w[None], y[None], scale, b, activation)
     return y
-
-
-def dense_grad(dy, x, w, need_dx=True, out=None):
-    dy, x, w = validation.check_dense_grad(dy, x, w, need_dx, out)
-    dw, db = allocate_outputs(out, (w.shape, w.shape[1:]), w.dtype)
-    matmul(x.T[None], dy[None], dw[None])
-    db[:] = dy.sum(axis=0, dtype=np.float64)
-    if not need_dx:
-        return None, dw, db
-    dx = np.empty_like(x)
-    matmul(dy[None], w.T[None], dx[None])
-    return dx, dw, db

@@ -33,6 +33,7 @@ TRIAL_LIMIT_SECONDS, N_TRIALS = 1.5e-4, 10
 
 class _ThreadState(threading.local):
     graph: "_CallGraph | None" = None  # the graph that this thread captures now, if any
+    in_step = False  # whether this thread runs the function of a CapturedStep
 
 
 _state = _ThreadState()
@@ -52,6 +53,15 @@ def invalidate_capture(reason: str = "values were computed outside the launched 
     graph = _state.graph
     if graph is not None:
         graph.invalidate(reason)
+
+
+def in_step() -> bool:
+    """Return whether this thread runs the function of a `CapturedStep`.
+
+    A function that is not captured in this call may have been captured in another one. A kernel
+    that has an alternative outside of `launch` must compute the same bits in both.
+    """
+    return _state.in_step
 
 
 def _describe(inputs: Sequence[np.ndarray]) -> str:
@@ -188,13 +198,13 @@ class CapturedStep:
 
     def __call__(self, *inputs: np.ndarray) -> Any:
         if not self._lock.acquire(blocking=False):
-            return self._function(*inputs)
+            return self._run(inputs)
         try:
             graph = self._graph
             if graph is None:
                 return self._capture(inputs)
             if graph.invalid_reason is not None:
-                return self._function(*inputs)
+                return self._run(inputs)
             graph.check_inputs(inputs)
             # numba.get_num_threads would take 0.8 us to make sure that the threads are launched.
             if graph.threads != parallel._get_num_threads():  # type: ignore[attr-defined]
@@ -202,6 +212,13 @@ class CapturedStep:
             return graph.replay(inputs)
         finally:
             self._lock.release()
+
+    def _run(self, inputs: tuple[np.ndarray, ...]) -> Any:
+        outer, _state.in_step = _state.in_step, True
+        try:
+            return self._function(*inputs)
+        finally:
+            _state.in_step = outer
 
     def _capture(self, inputs: tuple[np.ndarray, ...]) -> Any:
         # An array given twice is copied: the calls must show which input each argument is.
@@ -213,7 +230,7 @@ class CapturedStep:
         _state.graph = graph
         try:
             with allocate_from(graph.pool):
-                result = self._function(*inputs)
+                result = self._run(inputs)
         finally:
             _state.graph = None
         graph.end_capture(result)

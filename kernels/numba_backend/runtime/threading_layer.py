@@ -23,6 +23,7 @@ import numba
 from numba import config
 
 from kernels import validation
+from kernels.numpy_backend import threads as blas
 
 
 def _load_openmp() -> None:
@@ -63,7 +64,7 @@ if "NUMBA_THREADING_LAYER_PRIORITY" not in os.environ:
 
 
 def set_threads(threads: int) -> None:
-    """Set how many threads the parallel kernels use.
+    """Set how many threads the parallel kernels use, and the products on plain arrays.
 
     Raises
     ------
@@ -72,3 +73,4 @@ def set_threads(threads: int) -> None:
     """
     most = config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
     numba.set_num_threads(validation.check_threads(threads, most))
+    blas.set_threads(threads)
