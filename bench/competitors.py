@@ -27,7 +27,7 @@ from bench.networks import CLASSES, INPUT_SHAPES, NETWORKS
 from bench.timing import interleave
 from kernels import get_backend
 from training import Adam, Model
-from training.cli.arguments import positive_int
+from training.cli.flag_types import positive_int
 
 BATCHES: dict[str, dict[str, tuple[int, ...]]] = {
     "training": {"small": (10, 16, 64, 256), "wide": (64, 256), "mobile": (64, 256)},
