@@ -178,6 +178,7 @@ def test_a_split_folder(tmp_path, names):
     again = load_images(tmp_path, like=data.input_format)
     np.testing.assert_array_equal(again.images, data.test.images)
     assert again.source == str(tmp_path / test)
+    assert levels(load_images(tmp_path, part="test")) == levels(data.test)
 
 
 def test_test_pictures_without_classes_are_not_read(tmp_path):

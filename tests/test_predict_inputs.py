@@ -192,6 +192,8 @@ def test_folder_is_sorted_by_numbers(tmp_path):
             b"8BPS\0\0\0",
             r"a\.psd: is not a CSV file, and its name is not that of a picture \(\.bmp",
         ),
+        ("a.npz", b"PK\3\4", r"a\.npz: is not a CSV file, .* for --test, with --test_data"),
+        ("a.npz", None, r"a\.npz: no such file"),
     ],
 )
 def test_rejects_what_is_not_an_image(tmp_path, name, content, message):
@@ -199,6 +201,15 @@ def test_rejects_what_is_not_an_image(tmp_path, name, content, message):
         (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=message):
         load(tmp_path / name, n_classes=3)
+
+
+def test_a_picture_that_changes_is_named(tmp_path):
+    path = save(tmp_path / "a.png", np.zeros((9, 9), np.uint8))
+    inputs = load_predict_inputs(path, InputFormat(SHAPE, ("a", "b")))
+    path.write_bytes(b"")
+    for read in (inputs.read_original, inputs.read_gray):
+        with pytest.raises(InputError, match=r"a\.png: cannot be read as a picture"):
+            read(0)
 
 
 def test_rejects_empty_folder(tmp_path):

@@ -165,7 +165,10 @@ def invert(image: np.ndarray, stats: InputStats) -> np.ndarray:
     stats : InputStats
         Of the training images, whose smallest and largest pixel are exchanged.
     """
-    return (np.float32(stats.low + stats.high) - image).astype(image.dtype)
+    inverted = np.float32(stats.low + stats.high) - image
+    if image.dtype == np.uint8:  # of a pixel outside the range of the training images
+        inverted = np.clip(inverted, 0, 255)
+    return inverted.astype(image.dtype)
 
 
 def scale_pictures(pixels: np.ndarray, stats: InputStats) -> np.ndarray:
