@@ -166,6 +166,14 @@ def test_damaged_pictures_of_a_folder_are_skipped_and_named(tmp_path):
     assert inputs.notes[0].startswith(f"skipped 1 of 3 pictures: {tmp_path}/b.png cannot be")
 
 
+def test_files_that_are_no_pictures_are_named(tmp_path):
+    save(tmp_path / "a.png", np.zeros((9, 9), np.uint8))
+    (tmp_path / "b.heic").write_bytes(b"")
+    inputs = load_predict_inputs(tmp_path, InputFormat(SHAPE, ("a", "b")))
+    assert inputs.names == ["a.png"]
+    assert inputs.notes == ("ignored files whose names are not those of pictures (1): b.heic",)
+
+
 def test_folder_is_sorted_by_numbers(tmp_path):
     for name in ("10.png", "9.PNG", "1.jpg", "a.bmp", "\u00b2.png"):
         save(tmp_path / name, drawing())

@@ -322,3 +322,9 @@ def test_inverting_a_pixel_outside_the_range_does_not_wrap():
     image = np.array([[[0, 16, 20]]], np.uint8)
     assert invert(image, InputStats(0, 16, 0)).tolist() == [[[16, 0, 0]]]
     assert invert(image.astype(np.float32), InputStats(0, 16, 0)).tolist() == [[[16, 0, -4]]]
+
+
+def test_the_cache_depends_on_the_source_of_reading_and_preprocessing():
+    names = {path.name for path in pictures._code_files() if path.is_file()}
+    assert {"picture_file.py", "resize.py", "input_stats.py", "ink.py", "paper.py"} <= names
+    assert len(names) == len(pictures._code_files())

@@ -145,7 +145,7 @@ def _read_classes(path: Path, options: ReadOptions) -> Dataset:
     identity = "folder", str(path.resolve()), options.for_cache
     state = decoder_version(options), class_names, digest(listing)
     dataset = cached(identity, state, decode)
-    notes = [*dataset.notes, *_describe_ignored(listing.others)]
+    notes = [*dataset.notes, *describe_ignored(listing.others)]
     empty = [printable(name) for name in sorted(set(listings) - set(names))]
     if empty:
         notes.append(f"class folders without pictures: {list_names(empty)}")
@@ -229,11 +229,12 @@ def _decode(
     return Dataset(pictures.images, kept, class_names, str(path), pictures.resize, notes)
 
 
-def _describe_ignored(files: Sequence[str]) -> list[str]:
+def describe_ignored(files: Sequence[str]) -> list[str]:
+    """Return a note on files whose names are not those of pictures, if there are any."""
     if not files:
         return []
     named = ", ".join(map(printable, files[:N_NAMED])) + (", ..." if len(files) > N_NAMED else "")
-    return [f"ignored {len(files):,} files whose names are not those of pictures: {named}"]
+    return [f"ignored files whose names are not those of pictures ({len(files):,}): {named}"]
 
 
 # -- files and folders ----------------------------------------------------------------------------

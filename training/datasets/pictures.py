@@ -1,5 +1,6 @@
 """Decode pictures of common formats, and bring them to one size and number of channels."""
 
+import hashlib
 import os
 import statistics
 import sys
@@ -7,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -24,7 +26,6 @@ from training.preprocessing.preprocess import (
     INK,
     RESIZED,
     check_mode,
-    code_version,
     count_rules,
     preprocess,
 )
@@ -183,6 +184,18 @@ def decoder_version(options: ReadOptions) -> tuple[str, ...]:
     import PIL
 
     return (PIL.__version__, *((code_version(),) if options.preprocess else ()))
+
+
+@cache
+def code_version() -> str:
+    """Return a hash of the source that the pixels of preprocessed pictures depend on."""
+    return hashlib.sha256(b"".join(path.read_bytes() for path in _code_files())).hexdigest()[:16]
+
+
+def _code_files() -> list[Path]:
+    here = Path(__file__).parent
+    others = [here / "picture_file.py", here / "resize.py", here.parent / "input_stats.py"]
+    return [*sorted((here.parent / "preprocessing").glob("*.py")), *others]
 
 
 def _adapted_format(name: str, options: ReadOptions) -> InputFormat | None:

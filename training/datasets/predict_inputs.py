@@ -9,7 +9,7 @@ import numpy as np
 
 from training.datasets.csv_file import read_pixels
 from training.datasets.dataset import ReadOptions
-from training.datasets.folder import list_pictures
+from training.datasets.folder import describe_ignored, list_pictures
 from training.datasets.npz_file import is_npz
 from training.datasets.picture_file import (
     SUFFIXES,
@@ -118,10 +118,12 @@ def load_predict_inputs(
     if scale is not None and (path.is_dir() or path.suffix.lower() in SUFFIXES):
         raise InputError(f"{path}: {PICTURES_HAVE_A_SCALE}")
     if path.is_dir():
-        files = sorted(list_pictures(path).pictures, key=_natural_key)
+        listing = list_pictures(path)
+        files = sorted(listing.pictures, key=_natural_key)
         if not files:
             raise InputError(f"{path}: contains no picture ({', '.join(sorted(SUFFIXES))})")
-        return _load_pictures(path, files, like, mode)
+        inputs = _load_pictures(path, files, like, mode)
+        return inputs._replace(notes=(*inputs.notes, *describe_ignored(listing.others)))
     if path.suffix.lower() in SUFFIXES:
         return _load_pictures(path.parent, [path.name], like, mode)
     _check_csv(path)

@@ -153,7 +153,7 @@ class _Training(NamedTuple):
         )
 
     def are_inverse_of(self, pixels: _Pixels) -> bool:
-        """Return whether images are light on dark, training images dark on light, or reverse."""
+        """Return whether these images and the training images have opposite backgrounds."""
         return (
             self.has_plain_border
             and abs(pixels.border - self.border) > MIN_OPPOSITE_BORDER
