@@ -125,7 +125,7 @@ def resnet(input_shape, classes, **options):
 def mobile(input_shape, classes, **options):
     """Return a network of depthwise separable convolutions, after MobileNet (Howard 2017).
 
-    It has a twelfth of the parameters of `resnet`, and takes a fifth of its time.
+    It has about a twelfth of the parameters of `resnet`.
     """
     model = Model(input_shape, **options)
     for layer in conv_norm_relu(32):

@@ -13,7 +13,7 @@ from llvmlite import binding
 from numba import config
 from threadpoolctl import threadpool_info
 
-from training.cli.arguments import positive_int
+from training.cli.flag_types import positive_int
 
 RESULTS = Path(__file__).parent / "results"  # one folder a machine
 # The colours of Okabe and Ito, which people with a colour vision deficiency can distinguish too.

@@ -28,7 +28,7 @@ from bench.timing import interleave
 from kernels import get_backend
 from layers import walk
 from training import Adam, Model
-from training.cli.arguments import positive_int
+from training.cli.flag_types import positive_int
 
 BATCHES: dict[str, dict[str, tuple[int, ...]]] = {
     "training": {

@@ -27,8 +27,8 @@ from bench.tables import BLOCK
 from tests.handwriting import N_HELD_OUT, ROWS, STYLES, write, write_row
 from training import InputError, Model
 from training.cli.answers import answer_probabilities
-from training.cli.arguments import positive_int
 from training.cli.digit_strings import read_strings, string_rows
+from training.cli.flag_types import positive_int
 from training.datasets import load_dataset, load_predict_inputs
 from training.datasets.predict_inputs import PredictInputs
 from training.preprocessing.preprocess import BLANK, MODES

@@ -27,7 +27,7 @@ from bench.networks import NETWORKS
 from bench.roofline_plot import plot
 from bench.timing import interleave
 from kernels import get_backend
-from training.cli.arguments import positive_int
+from training.cli.flag_types import positive_int
 
 CAPTION = """\
 Times are medians. Each input and output counts once, even when a kernel reads it twice: a sweep

@@ -1,6 +1,7 @@
 """Predicting labels from the command line."""
 
 import csv
+import os
 import subprocess
 
 import numpy as np
@@ -58,6 +59,8 @@ def test_labels_of_a_csv_file_and_of_pictures(cli, tmp_path, trained):
         (["none.png"], "none.png: no such file"),
         (["pictures", "--output", "no/where.csv"], "no/where.csv: the folder no does not exist"),
         (["pictures", "--image_shape", "1,9"], "C,H,W"),
+        (["pictures", "--output", "pictures"], "--output pictures: is a directory"),
+        (["pictures", "--digits", "auto", "--preprocess", "none"], "looks for no ink"),
     ],
 )
 def test_wrong_input(cli, tmp_path, trained, arguments, message):
@@ -225,6 +228,25 @@ def test_a_model_of_an_earlier_version_says_that_it_only_resizes(cli, tmp_path, 
         assert done.stderr.startswith(hint) == is_noted
 
 
+def test_a_model_of_colors_of_an_earlier_version_has_no_hint_on_ink(cli, tmp_path):
+    model = Model((3, 8, 8), backend="numpy").add(Flatten()).add(Dense(2)).add(Softmax())
+    model.save(tmp_path / "old.json")
+    Image.new("RGB", (20, 20), "red").save(tmp_path / "a.png")
+    done = cli("--predict", "a.png", "--from_path", "old.json", "--backend", "numpy")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "resized" in done.stdout
+
+
+def test_no_answer_is_certain(cli, tmp_path, pixels):
+    """A network that is more certain than its smoothed labels asked it to be."""
+    (tmp_path / "x.csv").write_text("99,0,0,0")
+    model = Model.load(tmp_path / "numbers.json", backend="numpy")
+    model.label_smoothing = 0.1
+    model.save(tmp_path / "numbers.json")
+    row = cli(*pixels, "numbers.json").stdout.splitlines()[1]
+    assert row.split()[:5] == ["1", "0", "0.9999", "1", "0.0000"]
+
+
 def test_many_pictures_have_counts_instead_of_rules(cli, tmp_path, ink_model):
     (tmp_path / "in").mkdir()
     _, test = load_dataset("mnist-5k")
@@ -347,14 +369,57 @@ def test_the_sheet_of_a_test_shows_wrong_answers_first(cli, tmp_path, ink_model,
     assert [entry.is_marked for entry in entries] == [True] * len(wrong) + [False] * (
         100 - len(wrong)
     )
-    done = cli("--test", "--dataset", "mnist-5k", *flags, "--show_input", "sheet.png")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--show_input", "sheet.png"], "--show_input is for files of pictures: give a folder"),
+        (["--preprocess", "none"], "--preprocess is for pictures: give a folder or a Parquet file"),
+    ],
+)
+def test_flags_for_the_pictures_of_a_test(cli, tmp_path, ink_model, flags, message):
+    """They are refused for images that are no pictures, and the sheet for Parquet."""
+    write_csv(tmp_path / "x.csv", np.zeros((10, 1, 28, 28), int), range(10))
+    (tmp_path / "shards").mkdir()
+    (tmp_path / "shards" / "test.parquet").write_bytes(b"PAR1")
+    sources = [["--dataset", "mnist-5k"], ["--test_data", "x.csv"]]
+    if "--show_input" in flags:
+        sources.append(["--test_data", "shards"])
+    for source in sources:
+        done = cli("--test", *source, "--from_path", ink_model, "--backend", "numpy", *flags)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert message in done.stderr
+
+
+def test_the_sheet_shows_rows_of_numbers_of_any_number_of_channels(cli, tmp_path):
+    model = Model((2, 4, 4), backend="numpy").add(Flatten()).add(Dense(2)).add(Softmax())
+    model.save(tmp_path / "two.json")
+    (tmp_path / "x.csv").write_text(",".join("9" * 32))
+    flags = ["--from_path", "two.json", "--backend", "numpy", "--show_input", "sheet.png"]
+    done = cli("--predict", "x.csv", *flags)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "sheet.png").exists()
+
+
+def test_a_sheet_that_cannot_be_written_names_what_to_do(cli, tmp_path, ink_model, monkeypatch):
+    draw_pictures(tmp_path / "in")
+
+    def fail(path, content):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", fail)
+    flags = ["--from_path", ink_model, "--backend", "numpy", "--show_input", "sheet.png"]
+    done = cli("--predict", "in", *flags)
     assert done.returncode == 2
-    assert "--show_input is for pictures" in done.stderr
+    end = "No space left on device: free some space, or name another file\n"
+    assert done.stderr.endswith(end)
 
 
 @pytest.mark.parametrize(
     ("path", "message"),
     [
+        ("pipe.png", "pipe.png: is not a sheet of this program"),
         ("photo.png", "photo.png: is not a sheet of this program, and would be overwritten"),
         ("in/sheet.png", "in/sheet.png: is in the folder of the images"),
         ("sheet.jpg", "sheet.jpg: the sheet is a PNG"),
@@ -364,6 +429,7 @@ def test_the_sheet_of_a_test_shows_wrong_answers_first(cli, tmp_path, ink_model,
 def test_the_sheet_replaces_no_picture(cli, tmp_path, ink_model, path, message):
     draw_pictures(tmp_path / "in")
     Image.new("L", (9, 9)).save(tmp_path / "photo.png")
+    os.mkfifo(tmp_path / "pipe.png")
     before = (tmp_path / "photo.png").read_bytes()
     flags = ["--from_path", ink_model, "--backend", "numpy", "--show_input", path]
     done = cli("--predict", "in", *flags)

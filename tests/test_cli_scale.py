@@ -10,6 +10,7 @@ from tests.command_line import write_csv
 from tests.networks import digits
 from training import Model
 from training.cli import arguments
+from training.cli.flag_types import pixel_scale
 from training.datasets import load_dataset, load_images
 
 pytest_plugins = ["tests.command_line_fixtures"]
@@ -112,7 +113,7 @@ def test_a_resumed_run_keeps_the_scale():
     args = arguments.parse(argv, run.ARCHITECTURES)
     assert args.scale == (-1, 1)
     text = arguments.settings(args)["scale"]
-    assert arguments.pixel_scale(text) == (-1, 1)
+    assert pixel_scale(text) == (-1, 1)
     assert json.loads(json.dumps(text)) == text
 
 

@@ -88,7 +88,7 @@ def test_other_files_are_ignored_and_empty_classes_named(tmp_path):
     data = load_images(tmp_path)
     assert data.class_names == ("cat", "dog")
     assert data.notes[1:] == (
-        "ignored 2 files whose names are not those of pictures: cat/b.txt, fish/c.json",
+        "ignored files whose names are not those of pictures (2): cat/b.txt, fish/c.json",
         "class folders without pictures: empty, fish",
     )
 
@@ -178,6 +178,7 @@ def test_a_split_folder(tmp_path, names):
     again = load_images(tmp_path, like=data.input_format)
     np.testing.assert_array_equal(again.images, data.test.images)
     assert again.source == str(tmp_path / test)
+    assert levels(load_images(tmp_path, part="test")) == levels(data.test)
 
 
 def test_test_pictures_without_classes_are_not_read(tmp_path):

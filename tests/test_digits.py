@@ -112,7 +112,7 @@ def test_one_wide_sign_does_not_touch_another(ink):
     assert touching_shapes(shapes) == ()
 
 
-def test_command_line(cli, tmp_path, training_images):
+def test_command_line(cli, tmp_path, training_images, monkeypatch):
     model = Model((1, 28, 28), backend="numpy").add(Flatten()).add(Dense(10)).add(Softmax())
     model.fit_normalization(training_images).save(tmp_path / "digits.json")
     (tmp_path / "rows").mkdir()
@@ -134,6 +134,9 @@ def test_command_line(cli, tmp_path, training_images):
     assert done.stdout.split()[:3] == ["image", "label", "probabilities"]
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.width > 300
+    monkeypatch.setattr("training.reporting.input_sheet.MAX_ENTRIES", 3)
+    done = cli(*arguments, "--backend", "numpy", "--show_input", "sheet.png")
+    assert "sees them, 3 of 4, those with remarks first: sheet.png" in done.stdout
 
 
 def test_rejects_a_model_of_photographs(cli, tmp_path):

@@ -166,6 +166,14 @@ def test_damaged_pictures_of_a_folder_are_skipped_and_named(tmp_path):
     assert inputs.notes[0].startswith(f"skipped 1 of 3 pictures: {tmp_path}/b.png cannot be")
 
 
+def test_files_that_are_no_pictures_are_named(tmp_path):
+    save(tmp_path / "a.png", np.zeros((9, 9), np.uint8))
+    (tmp_path / "b.heic").write_bytes(b"")
+    inputs = load_predict_inputs(tmp_path, InputFormat(SHAPE, ("a", "b")))
+    assert inputs.names == ["a.png"]
+    assert inputs.notes == ("ignored files whose names are not those of pictures (1): b.heic",)
+
+
 def test_folder_is_sorted_by_numbers(tmp_path):
     for name in ("10.png", "9.PNG", "1.jpg", "a.bmp", "\u00b2.png"):
         save(tmp_path / name, drawing())
@@ -192,6 +200,8 @@ def test_folder_is_sorted_by_numbers(tmp_path):
             b"8BPS\0\0\0",
             r"a\.psd: is not a CSV file, and its name is not that of a picture \(\.bmp",
         ),
+        ("a.npz", b"PK\3\4", r"a\.npz: is not a CSV file, .* for --test, with --test_data"),
+        ("a.npz", None, r"a\.npz: no such file"),
     ],
 )
 def test_rejects_what_is_not_an_image(tmp_path, name, content, message):
@@ -199,6 +209,15 @@ def test_rejects_what_is_not_an_image(tmp_path, name, content, message):
         (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=message):
         load(tmp_path / name, n_classes=3)
+
+
+def test_a_picture_that_changes_is_named(tmp_path):
+    path = save(tmp_path / "a.png", np.zeros((9, 9), np.uint8))
+    inputs = load_predict_inputs(path, InputFormat(SHAPE, ("a", "b")))
+    path.write_bytes(b"")
+    for read in (inputs.read_original, inputs.read_gray):
+        with pytest.raises(InputError, match=r"a\.png: cannot be read as a picture"):
+            read(0)
 
 
 def test_rejects_empty_folder(tmp_path):

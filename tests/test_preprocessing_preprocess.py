@@ -83,6 +83,18 @@ def test_ink_on_a_transparent_ground_is_found_by_its_alpha(mnist):
         assert similarity(found.image, digits[0]) > 0.8
 
 
+def test_white_is_noted_only_where_transparent_pixels_are_laid_on_it(mnist, tmp_path):
+    like, digits = mnist
+    for color, n_notes in ((0, 1), (255, 0)):  # inverted; ink, which is laid on black
+        layers = np.full((28, 28, 4), color, np.uint8)
+        layers[..., 3] = digits[0, 0]
+        (tmp_path / "a.png").write_bytes(encode(layers))
+        notes = load_predict_inputs(tmp_path / "a.png", like).notes
+        assert [note.split(" (")[0] for note in notes] == (
+            ["transparent pixels are laid on white"] * n_notes
+        )
+
+
 @pytest.mark.parametrize("divisor", [1, 16])
 def test_sixteen_bits(mnist, divisor):
     like, digits = mnist
@@ -304,3 +316,15 @@ def test_a_changed_program_reads_pictures_again(monkeypatch, mnist):
     other = like._replace(ink=like.ink._replace(ink=200.0))
     assert tested.for_cache != tested._replace(like=other).for_cache
     assert training.for_cache == training._replace(like=other).for_cache
+
+
+def test_inverting_a_pixel_outside_the_range_does_not_wrap():
+    image = np.array([[[0, 16, 20]]], np.uint8)
+    assert invert(image, InputStats(0, 16, 0)).tolist() == [[[16, 0, 0]]]
+    assert invert(image.astype(np.float32), InputStats(0, 16, 0)).tolist() == [[[16, 0, -4]]]
+
+
+def test_the_cache_depends_on_the_source_of_reading_and_preprocessing():
+    names = {path.name for path in pictures._code_files() if path.is_file()}
+    assert {"picture_file.py", "resize.py", "input_stats.py", "ink.py", "paper.py"} <= names
+    assert len(names) == len(pictures._code_files())

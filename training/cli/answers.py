@@ -13,11 +13,18 @@ from training.reporting import input_sheet
 
 UNSURE_BELOW = 0.7  # an answer of less probability is marked
 UNSURE = "unsure"
+REMARKS_FIRST = "those with remarks first"
+MAX_PROBABILITY = 0.9999  # no answer is certain
 
 
 def answer_probabilities(model: Model, images: np.ndarray) -> np.ndarray:
-    """Return the probability (N, classes) of each class, without the smoothing of training."""
-    return remove_smoothing(model.predict_proba(images), model.label_smoothing)
+    """Return the probability (N, classes) of each class, without the smoothing of training.
+
+    It is at most 0.9999: `remove_smoothing` returns 1 where the network is more certain than the
+    smoothed labels, as for 617 of MNIST's 10,000 test images with the default network.
+    """
+    probabilities = remove_smoothing(model.predict_proba(images), model.label_smoothing)
+    return np.minimum(probabilities, MAX_PROBABILITY)
 
 
 def add_unsure(
@@ -65,7 +72,7 @@ def draw_answers(
     str
         A line on what was drawn.
     """
-    first, why, title = [bool(found) for found in remarks], "those with remarks first", ""
+    first, why, title = [bool(found) for found in remarks], REMARKS_FIRST, ""
     if labels is not None:
         first, why = (probabilities.argmax(axis=1) != labels).tolist(), "the wrong answers first"
         title = "red: true class -> answer"
@@ -85,8 +92,12 @@ def draw_answers(
             )
         )
     input_sheet.draw(entries, model.input_stats, path, title)
-    n = len(inputs.names)
-    which = "" if len(chosen) == n else f", {len(chosen)} of {n:,}, {why}"
+    return describe_sheet(path, len(chosen), len(inputs.names), why)
+
+
+def describe_sheet(path: Path, n_drawn: int, n: int, why: str) -> str:
+    """Return a line on a sheet of images: its path, and which are drawn if not all are."""
+    which = "" if n_drawn == n else f", {n_drawn} of {n:,}, {why}"
     return f"images as they came and as the network sees them{which}: {path}"
 
 

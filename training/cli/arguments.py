@@ -1,19 +1,30 @@
-"""The flags of run.py, the values that each accepts, and the settings that a resumed run keeps."""
+"""The flags of run.py, and the settings that a resumed run keeps."""
 
 import argparse
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
-from training.augmentation import make_augmenter
 from training.cli.architectures import find_architecture
+from training.cli.flag_conflicts import check_conflicts
+from training.cli.flag_types import (
+    AUTO,
+    augmentation,
+    fraction,
+    image_shape,
+    image_size,
+    non_negative_float,
+    pixel_scale,
+    positive_float,
+    positive_int,
+    seed,
+    smoothing,
+)
 from training.cli.output_paths import run_path
 from training.datasets import COLORS, DATASET_NAMES
-from training.errors import InputError
 from training.input_format import RESIZE_RULES
-from training.preprocessing.pixel_scale import AS_IT_IS, check_scale
 from training.preprocessing.preprocess import MODES
 from training.saving.training_state import TrainingState
 from training.schedules import SCHEDULES
@@ -21,89 +32,7 @@ from training.schedules import SCHEDULES
 DEFAULT_MODEL = Path("models") / "model.json"
 CLASS_WEIGHTS = {"none": None, "balanced": "balanced"}  # the argument of `Model.train`
 CHECK_ARCHITECTURE = "tiny"  # the network that shows whether images may be mirrored
-AUTO = "auto"
 MAX_MESSAGE = 300  # characters; a longer message repeats what was typed, and is cut
-
-Number = TypeVar("Number", int, float)
-
-
-def number_type(
-    convert: Callable[[str], Number], is_valid: Callable[[Number], bool], description: str
-) -> Callable[[str], Number]:
-    """Return a function for argparse that reads a number and checks it.
-
-    Parameters
-    ----------
-    convert : callable
-        int or float.
-    is_valid : callable
-        Whether a number is allowed.
-    description : str
-        The allowed numbers in words, for the error message.
-    """
-
-    def read(text: str) -> Number:
-        try:
-            number = convert(text)
-        except ValueError:
-            number = None
-        if number is None or not is_valid(number):
-            raise argparse.ArgumentTypeError(f"must be {description}, got {text[:40]!r}")
-        return number
-
-    return read
-
-
-positive_int = number_type(int, lambda n: 1 <= n < 2**31, "a whole number from 1 to 2147483647")
-seed = number_type(int, lambda n: 0 <= n < 2**31, "a whole number from 0 to 2147483647")
-side = number_type(int, lambda n: 1 <= n <= 4096, "a whole number from 1 to 4096")
-positive_float = number_type(float, lambda x: 0 < x <= 10, "a number above 0 and at most 10")
-fraction = number_type(float, lambda x: 0 < x < 1, "a number between 0 and 1")
-non_negative_float = number_type(float, lambda x: 0 <= x <= 10, "a number from 0 to 10")
-smoothing = number_type(float, lambda x: 0 <= x < 1, "a number of at least 0 and below 1")
-
-
-def image_shape(text: str) -> tuple[int, int, int]:
-    """Read the shape of an image, for argparse."""
-    try:
-        C, H, W = (positive_int(size) for size in text.split(","))
-    except (ValueError, argparse.ArgumentTypeError):
-        raise argparse.ArgumentTypeError(
-            f"must be C,H,W such as 3,32,32, got {text[:40]!r}"
-        ) from None
-    return C, H, W
-
-
-def image_size(text: str) -> tuple[int, int]:
-    """Read the size of an image, for argparse: one number for a square, or H,W."""
-    try:
-        sizes = [side(size) for size in text.split(",")]
-        H, W = sizes * 2 if len(sizes) == 1 else sizes
-    except (ValueError, argparse.ArgumentTypeError):
-        raise argparse.ArgumentTypeError(
-            f"must be N or H,W such as 32 or 48,64, at most 4096, got {text[:40]!r}"
-        ) from None
-    return H, W
-
-
-def pixel_scale(text: str) -> tuple[float, float] | str:
-    """Read the scale of pixels, for argparse: two numbers, or none."""
-    try:
-        return check_scale(text if text == AS_IT_IS else [float(part) for part in text.split(",")])
-    except (ValueError, InputError):
-        raise argparse.ArgumentTypeError(
-            f"must be two different numbers such as 0,1 or {AS_IT_IS}, got {text[:40]!r}"
-        ) from None
-
-
-def augmentation(text: str) -> str:
-    """Check the names of augmentations, for argparse."""
-    try:
-        if text != AUTO:
-            make_augmenter(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{error} (or {AUTO} alone)") from None
-    return text
 
 
 class Parser(argparse.ArgumentParser):
@@ -224,7 +153,7 @@ def make_parser(architectures: Iterable[str]) -> Parser:
         metavar="A,B",
         help="for a saved model: the pixels A and B in a CSV, .npz or IDX file are what the "
         "smallest and the largest pixel were in training, such as 0,1 or, of inverted images, 1,0; "
-        "none: the scale is that of training (default: found out by the pixels, and reported if it "
+        "none: the scale is that of training (default: found from the pixels, and reported if it "
         "is another one)",
     )
     data.add_argument(
@@ -261,9 +190,9 @@ def make_parser(architectures: Iterable[str]) -> Parser:
         "--show_input",
         type=Path,
         metavar="FILE",
-        help="with --predict, and with --test on a folder: also draw the images as they came, as "
-        "the network sees them, and the answers to this PNG file (at most 100: those with remarks "
-        "first, or, of --test, the wrong answers)",
+        help="with --predict, and with --test on a folder of pictures: also draw the images as "
+        "they came, as the network sees them, and the answers to this PNG file (at most 100: those "
+        "with remarks first, or, of --test, the wrong answers)",
     )
     data.add_argument(
         "--report",
@@ -455,7 +384,7 @@ def parse(argv: list[str] | None, architectures: Mapping[str, Callable]) -> argp
     defaults = {flag: parser.get_default(flag) for flag in flags}
     typed = _parse_flags(parser, flags, sys.argv[1:] if argv is None else argv)
     args = argparse.Namespace(**defaults | typed)
-    _check_conflicts(parser, args, typed)
+    check_conflicts(parser, args, typed)
     if args.resume:
         saved = TrainingState.open(run_path(args.to_path)).settings
         for flag in IMMUTABLE_FLAGS:
@@ -467,7 +396,7 @@ def parse(argv: list[str] | None, architectures: Mapping[str, Callable]) -> argp
                 )
         saved_argv = [f"--{flag}={saved[flag]}" for flag in RESUMED_FLAGS if flag in saved]
         args = argparse.Namespace(**defaults | _parse_flags(parser, flags, saved_argv) | typed)
-        _check_conflicts(parser, args, typed)
+        check_conflicts(parser, args, typed)
     args.build_check_network = architectures[CHECK_ARCHITECTURE]
     try:
         args.architecture = (
@@ -495,84 +424,6 @@ def _join_scale(argv: list[str]) -> list[str]:
         else:
             joined.append(argument)
     return joined
-
-
-DATA_FLAGS = (
-    *("dataset", "data_dir", "train_data"),
-    *("image_shape", "image_size", "color", "resize", "label_column"),
-)
-# The flags that these actions use. Any other flag is an error, because it would be ignored.
-ALLOWED_FLAGS = {
-    "test": {
-        *("dataset", "data_dir", "test_data", "image_shape", "label_column", "scale"),
-        *("preprocess", "show_input", "no_plots", "report"),
-    },
-    "predict": {
-        *("image_shape", "label_column", "scale", "preprocess", "output", "top", "show_input"),
-        "digits",
-    },
-    "show_data": {*DATA_FLAGS, "test_data", "to_path", "augment", "validation_split", "seed"},
-    "find_lr": {
-        *DATA_FLAGS,
-        *("to_path", "arch", "no_plots"),
-        *("batch_size", "weight_decay", "label_smoothing", "clip_norm", "augment", "class_weight"),
-        *("validation_split", "seed"),
-    },
-}
-for _flags in ALLOWED_FLAGS.values():
-    _flags |= {"from_path", "backend", "dtype", "threads"}
-
-
-def _check_conflicts(parser: Parser, args: argparse.Namespace, typed: Mapping[str, Any]) -> None:
-    if args.dataset and args.train_data:
-        parser.error("--dataset and --train_data both name the training images: give one")
-    if args.from_path and args.seed is not None:
-        parser.error("--seed is for a new model: the model in --from_path keeps its own seed")
-    if args.from_path and args.arch is not None:
-        parser.error("--arch is for a new model: the model in --from_path has its layers already")
-    if args.augment == "none" and args.augmenter_ratio > 1:
-        parser.error("--augmenter_ratio adds augmented copies, and --augment none makes none")
-    if args.test and args.dataset and args.test_data:
-        parser.error("--dataset and --test_data both name the test images: give one")
-    if args.test and args.train_data:
-        parser.error("--test uses the images of --test_data, not of --train_data")
-    if args.predict and (args.train_data or args.test_data or args.dataset):
-        parser.error("--predict cannot be combined with --train_data, --test_data or --dataset")
-    if args.find_lr and args.from_path:
-        parser.error("--find_lr trains a new model, not the one in --from_path")
-    if args.output and not args.predict:
-        parser.error("--output is for the labels of --predict")
-    if "top" in typed and not args.predict:
-        parser.error("--top is for the classes of --predict")
-    if "digits" in typed and not args.predict:
-        parser.error("--digits is for the pictures of --predict")
-    if "top" in typed and args.digits == AUTO:
-        parser.error("--top is for the classes of one digit, and --digits auto reads several")
-    if "preprocess" in typed and not (args.predict or args.test):
-        parser.error("--preprocess is for the images of --predict and --test")
-    if args.show_input and not (args.predict or args.test):
-        parser.error("--show_input is for the images of --predict and --test")
-    if args.report and not args.test:
-        parser.error("--report is for the measures of --test")
-    if args.image_shape and not (args.train_data or args.test_data or args.predict):
-        parser.error("--image_shape is for a CSV file, of --train_data, --test_data or --predict")
-    for flag in ("image_size", "color", "resize"):
-        if getattr(args, flag) and args.from_path:
-            parser.error(f"--{flag} is for a new model: the model in --from_path has its own")
-    if args.label_column and not (args.train_data or args.test_data or args.predict):
-        parser.error("--label_column is for a CSV file: name it with --train_data or --test_data")
-    if args.scale and not (
-        args.predict or args.test or args.from_path or args.resume or args.test_data
-    ):
-        parser.error("--scale is for a saved model: training images have the scale that they have")
-    if args.data_dir and args.dataset == "mnist-5k":
-        parser.error("--data_dir has no effect on mnist-5k, which is part of the program")
-    if args.data_dir and (args.train_data or (args.test and args.test_data)):
-        parser.error("--data_dir is for a --dataset, and your own files are named by their paths")
-    for action, flags in ALLOWED_FLAGS.items():
-        if action in typed and (ignored := sorted(set(typed) - flags - {action})):
-            hint = ": name the model with --from_path" if "to_path" in ignored else ""
-            parser.error(f"--{ignored[0]} is for training, and --{action} does not use it{hint}")
 
 
 # A resumed run reads these flags from its file unless they are typed again. The values are parsed

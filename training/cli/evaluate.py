@@ -9,12 +9,15 @@ import numpy as np
 
 from training.cli.answers import add_unsure, answer_probabilities, draw_answers
 from training.cli.arguments import DEFAULT_MODEL
+from training.cli.flag_types import AUTO
 from training.cli.input_data import check_shape, load_named, match_classes, read_images
 from training.cli.model_setup import set_threads
 from training.cli.output_paths import check_report, check_sheet, write_text
 from training.cli.summary import summarize
 from training.datasets import load_predict_inputs
 from training.datasets.dataset import ReadOptions
+from training.datasets.load import holds_pictures
+from training.datasets.parquet_file import is_parquet_folder
 from training.datasets.resize import fit_scale
 from training.errors import InputError
 from training.model import Model
@@ -28,10 +31,7 @@ def evaluate(args: argparse.Namespace) -> None:
     set_threads(model, args)
     if args.report is not None:
         check_report(args.report)
-    if args.show_input is not None:
-        if args.test_data is None or not args.test_data.is_dir():
-            raise InputError("--show_input is for pictures: give a folder of them with --test_data")
-        check_sheet(args.show_input, args.test_data)
+    _check_pictures(args)
     if args.test_data is not None:
         data = read_images(
             args, args.test_data, model.input_format, part="test", preprocess=args.preprocess
@@ -63,6 +63,21 @@ def evaluate(args: argparse.Namespace) -> None:
         document = report_file.to_document(path, data.source, model.class_names, *summary)
         write_text("--report", args.report, report_file.to_text(document))
         print(f"report: {args.report}")
+
+
+def _check_pictures(args: argparse.Namespace) -> None:
+    """Raise InputError if flags for pictures were given, and the test images are no pictures."""
+    path = args.test_data
+    if args.preprocess != AUTO and (path is None or not holds_pictures(path)):
+        raise InputError(
+            "--preprocess is for pictures: give a folder or a Parquet file of them with --test_data"
+        )
+    if args.show_input is not None:
+        if path is None or not path.is_dir() or is_parquet_folder(path):
+            raise InputError(
+                "--show_input is for files of pictures: give a folder of them with --test_data"
+            )
+        check_sheet(args.show_input, path)
 
 
 def _show_input(args: argparse.Namespace, model: Model, folder: Path) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 from training.augmentation import Augmenter, make_augmenter
 from training.augmentation_choice import choose_augmentation
 from training.cli.architectures import Architecture, Networks, build_model
-from training.cli.arguments import AUTO
+from training.cli.flag_types import AUTO
 from training.cli.input_data import check_shape, match_classes
 from training.cli.output_paths import run_path
 from training.datasets import Dataset

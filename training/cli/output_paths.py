@@ -118,6 +118,8 @@ def check_output(output: Path, inputs: Iterable[Path]) -> None:
         Files that the prediction reads.
     """
     _check_folder("--output", output)
+    if output.is_dir():
+        raise InputError(f"--output {output}: is a directory; name a file in it")
     is_reserved_name = output.name == LOG_NAME or output.suffix.lower() in SUFFIXES
     if is_reserved_name and not output.exists():
         raise InputError(
@@ -143,7 +145,7 @@ def check_sheet(path: Path, source: Path) -> None:
     _check_folder("--show_input", path)
     if path.suffix.lower() != ".png":
         raise InputError(f"--show_input {path}: the sheet is a PNG: name a file that ends in .png")
-    if path.is_dir() or (path.is_file() and not is_sheet(path)):
+    if path.exists() and not (path.is_file() and is_sheet(path)):
         raise InputError(
             f"--show_input {path}: is not a sheet of this program, and would be overwritten; name "
             "another"

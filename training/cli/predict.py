@@ -8,14 +8,17 @@ from pathlib import Path
 import numpy as np
 
 from training.cli.answers import (
+    REMARKS_FIRST,
     UNSURE,
     UNSURE_BELOW,
     add_unsure,
     answer_probabilities,
+    describe_sheet,
     draw_answers,
 )
-from training.cli.arguments import AUTO, DEFAULT_MODEL
+from training.cli.arguments import DEFAULT_MODEL
 from training.cli.digit_strings import format_strings, read_strings, string_entries, string_rows
+from training.cli.flag_types import AUTO
 from training.cli.model_setup import set_threads
 from training.cli.output_paths import check_output, check_sheet, write_table
 from training.cli.summary import MAX_NAME
@@ -49,8 +52,9 @@ def predict(args: argparse.Namespace) -> None:
     )
     for note in inputs.notes:
         print(note, file=sys.stderr)
+    is_gray, is_measured = model.input_shape[0] == 1, model.input_stats.mean is not None
     is_changed = any(rule != AS_IT_IS for rule in inputs.rules)
-    if args.preprocess == AUTO and model.input_stats.mean is None and is_changed:
+    if args.preprocess == AUTO and is_gray and not is_measured and is_changed:
         print(
             f"{path}: is of an earlier version, which did not measure its training images: ink on "
             "paper is not looked for; train it again for that",
@@ -69,8 +73,7 @@ def predict(args: argparse.Namespace) -> None:
         print("\n".join(_format_answers(rows, shown)))
     else:
         rows = answer_rows(inputs, top, probabilities, model.class_names, remarks)
-        write_table(rows, args.output)
-        print(f"{len(inputs.names):,} labels by {path} in {args.output}")
+        _write_answers(rows, path, args.output)
     for line in _describe(inputs, remarks, listed=args.output is None):
         print(line)
     if inputs.labels is not None:
@@ -90,12 +93,17 @@ def _predict_strings(
     if args.output is None:
         print("\n".join(format_strings(rows)))
     else:
-        write_table(rows, args.output)
-        print(f"{len(inputs.names):,} labels by {path} in {args.output}")
+        _write_answers(rows, path, args.output)
     if args.show_input is not None:
         entries = string_entries(inputs, strings, rows)
         input_sheet.draw(entries, model.input_stats, args.show_input)
-        print(f"images as they came and as the network sees them: {args.show_input}")
+        print(describe_sheet(args.show_input, len(entries), len(rows) - 1, REMARKS_FIRST))
+
+
+def _write_answers(rows: list[list[str]], model_path: Path, output: Path) -> None:
+    """Write a head and the rows of images as CSV, and print how many there are."""
+    write_table(rows, output)
+    print(f"{len(rows) - 1:,} labels by {model_path} in {output}")
 
 
 def answer_rows(

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from training.datasets.csv_text import DECIMAL_COMMA, SPACES, is_number
-from training.datasets.dataset import encode_labels, index_labels, list_names
+from training.datasets.dataset import encode_strings, index_labels, list_names
 from training.errors import InputError
 
 MAX_LABEL = 2**53  # whole numbers up to it are exact in float64
@@ -113,8 +113,8 @@ class LabelEncoder:
             if len(present) > MAX_SINGLE_CLASSES and 2 * n_single > len(present):
                 raise self._no_classes(f"has {n_single} labels that occur once")
         names = [texts[-1 - code] if code < 0 else str(code) for code in present.tolist()]
-        places = np.searchsorted(present, codes)
-        return encode_labels(str(self._path), names, places, self._class_names)
+        indices = np.searchsorted(present, codes)
+        return encode_strings(str(self._path), indices, names, self._class_names)
 
     def _cell_error(self, cell: str, line: int, fault: str) -> InputError:
         assert self._column is not None

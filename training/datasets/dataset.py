@@ -163,11 +163,11 @@ def encode_numbers(
                 f"{source}: image {image + 1} has label {numbers[image]}, and there are "
                 f"{len(class_names)} classes: labels must be {list_names(valid)}"
             )
-    return encode_labels(source, names, labels, class_names)
+    return encode_strings(source, labels, names, class_names)
 
 
-def encode_labels(
-    source: str, names: Sequence[str], places: np.ndarray, class_names: Sequence[str] | None
+def encode_strings(
+    source: str, indices: np.ndarray, names: Sequence[str], class_names: Sequence[str] | None
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Return the class of each image and the names of the classes, from labels as text.
 
@@ -175,11 +175,11 @@ def encode_labels(
     ----------
     source : str
         Path of the file, for messages.
+    indices : ndarray of int, shape (N,)
+        The index in `names` of the label of each image.
     names : sequence of str
         The labels that occur, each once; keys of ``index_labels(class_names)`` if the classes are
         known.
-    places : ndarray of int, shape (N,)
-        The place in `names` of the label of each image.
     class_names : sequence of str or None
         As for `encode_numbers`.
 
@@ -201,7 +201,7 @@ def encode_labels(
     classes = sort_class_names(names) if class_names is None else tuple(class_names)
     known = index_labels(classes)
     numbers = np.array([known[name] for name in names], np.int64)
-    return numbers[places].reshape(-1), classes
+    return numbers[indices].reshape(-1), classes
 
 
 def index_labels(class_names: Sequence[str]) -> dict[str, int]:

@@ -62,8 +62,8 @@ def read_folder(path: Path, options: ReadOptions) -> Dataset:
     path : Path
         The folder of the class folders. Or a folder of ``train`` and one or both of ``test`` and
         ``val`` (or ``valid``, ``validation``), each of which has class folders. The classes, size,
-        color and rule for resizing are those of ``train``. Only ``test`` is read if `options` has
-        `like`, and does not ask for the part "train".
+        color and rule for resizing are those of ``train``. Only ``test`` is read if `options` ask
+        for that part, or have `like` and ask for none.
     options : ReadOptions
         Those of `decode_pictures`. A folder must not have classes that `like` has not, by name.
 
@@ -78,7 +78,7 @@ def read_folder(path: Path, options: ReadOptions) -> Dataset:
     parts = _find_parts(path)
     if not parts:
         return _read_classes(path, options)
-    if options.like is not None and options.part != "train":
+    if (options.part or ("train" if options.like is None else "test")) == "test":
         if "test" not in parts:
             raise InputError(f"{path}: has no folder test: give the folder of the test images")
         return _read_classes(path / parts["test"], options)
@@ -145,7 +145,7 @@ def _read_classes(path: Path, options: ReadOptions) -> Dataset:
     identity = "folder", str(path.resolve()), options.for_cache
     state = decoder_version(options), class_names, digest(listing)
     dataset = cached(identity, state, decode)
-    notes = [*dataset.notes, *_describe_ignored(listing.others)]
+    notes = [*dataset.notes, *describe_ignored(listing.others)]
     empty = [printable(name) for name in sorted(set(listings) - set(names))]
     if empty:
         notes.append(f"class folders without pictures: {list_names(empty)}")
@@ -225,15 +225,16 @@ def _decode(
             f"{names[index]}: {pictures.skipped[index]}; nor can any other of the "
             f"{(labels == lost[0]).sum():,} pictures of the class {class_names[lost[0]]} be used"
         )
-    notes = pictures.notes + pictures.count_rules()
+    notes = pictures.notes + pictures.describe_rules()
     return Dataset(pictures.images, kept, class_names, str(path), pictures.resize, notes)
 
 
-def _describe_ignored(files: Sequence[str]) -> list[str]:
+def describe_ignored(files: Sequence[str]) -> list[str]:
+    """Return a note on files whose names are not those of pictures, if there are any."""
     if not files:
         return []
     named = ", ".join(map(printable, files[:N_NAMED])) + (", ..." if len(files) > N_NAMED else "")
-    return [f"ignored {len(files):,} files whose names are not those of pictures: {named}"]
+    return [f"ignored files whose names are not those of pictures ({len(files):,}): {named}"]
 
 
 # -- files and folders ----------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from training.errors import InputError
 from training.input_format import check_class_names
 
 
-def encode_names(
+def encode_indices(
     source: str,
     indices: np.ndarray,
     names: Sequence[str],
@@ -41,7 +41,7 @@ def encode_names(
 
     Examples
     --------
-    >>> encode_names("test.npz", np.array([0, 1, 0]), ["dog", "cat"], ["bird", "cat", "dog"])
+    >>> encode_indices("test.npz", np.array([0, 1, 0]), ["dog", "cat"], ["bird", "cat", "dog"])
     (array([2, 1, 2]), ('bird', 'cat', 'dog'))
     """
     if class_names is None:
@@ -80,7 +80,7 @@ def encode_classes(
         The names of the classes in the source, whose indices or names the labels are. None if it
         has none: text is the names, and numbers are as in `encode_numbers`.
     class_names : sequence of str or None
-        As in `encode_names`.
+        As in `encode_indices`.
 
     Returns
     -------
@@ -91,7 +91,7 @@ def encode_classes(
     ------
     InputError
         A number is negative or not whole, a name is not printable or unknown, or as in
-        `encode_names` and `encode_numbers`.
+        `encode_indices` and `encode_numbers`.
     """
     if labels.dtype.kind in "UO":
         found, indices = np.unique(labels, return_inverse=True)
@@ -99,7 +99,7 @@ def encode_classes(
         names = found.tolist()
         if source_names is None:
             source_names = sort_class_names(names)
-        indices, _ = encode_names(source, indices, names, source_names)
+        indices, _ = encode_indices(source, indices, names, source_names)
     else:
         indices = _check_numbers(source, labels)
         if source_names is None:
@@ -113,7 +113,7 @@ def encode_classes(
         source_names = check_class_names(source_names, len(source_names))
     except ValueError as error:
         raise InputError(f"{source}: {error}: give each class a name of its own") from None
-    return encode_names(source, indices, source_names, class_names)
+    return encode_indices(source, indices, source_names, class_names)
 
 
 def _check_numbers(source: str, labels: np.ndarray) -> np.ndarray:

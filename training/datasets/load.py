@@ -22,6 +22,7 @@ from training.preprocessing.pixel_scale import PICTURES_HAVE_A_SCALE, check_scal
 from training.preprocessing.preprocess import MODES
 
 Reader = Callable[[Path, ReadOptions], Dataset]
+PICTURE_READERS: tuple[Reader, ...] = (read_folder, read_parquet)
 
 
 def load_images(
@@ -74,9 +75,10 @@ def load_images(
     scale : (darkest, lightest) or "none", optional
         With `like`: the pixels of a file of arrays that stand for the smallest and for the largest
         pixel of the model's training images, such as (0, 1), or (1, 0) for inverted images; "none":
-        the file has the scale of the training images. By default, it is found out, and named in the
-        notes if it is another one; see `training.preprocessing.pixel_scale.match_scale`. Pixels of
-        pictures are always from 0 to 255.
+        the file has the scale of the training images. By default, it is found from the pixels, and
+        named in the notes if it is another one; see
+        `training.preprocessing.pixel_scale.match_scale`. Pixels of pictures are always from 0 to
+        255.
 
     Returns
     -------
@@ -103,12 +105,17 @@ def load_images(
         if like is None:
             raise InputError("scale is for images of a saved model: give its format with like")
     read = _choose_reader(path)
-    has_pictures = read in (read_folder, read_parquet)
+    has_pictures = read in PICTURE_READERS
     if scale is not None and has_pictures:
         raise InputError(f"{path}: {PICTURES_HAVE_A_SCALE}")
     mode = None if like is None or not has_pictures else preprocess
     options = ReadOptions(size, color, resize, image_shape, label_column, like, part, mode, scale)
     return read(path, options)
+
+
+def holds_pictures(path: Path) -> bool:
+    """Return whether a source holds pictures: a folder, or Parquet files. Others hold arrays."""
+    return _choose_reader(path) in PICTURE_READERS
 
 
 def _choose_reader(path: Path) -> Reader:

@@ -231,7 +231,7 @@ def _read_part(path: Path, files: Sequence[Path], options: ReadOptions) -> Datas
         class_names,
         str(path),
         pictures.resize,
-        pictures.notes + pictures.count_rules(),
+        pictures.notes + pictures.describe_rules(),
     )
 
 

@@ -1,5 +1,6 @@
 """Decode pictures of common formats, and bring them to one size and number of channels."""
 
+import hashlib
 import os
 import statistics
 import sys
@@ -7,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -24,7 +26,6 @@ from training.preprocessing.preprocess import (
     INK,
     RESIZED,
     check_mode,
-    code_version,
     count_rules,
     preprocess,
 )
@@ -69,7 +70,7 @@ class Pictures(NamedTuple):
     rules: tuple[str, ...]
     remarks: tuple[tuple[str, ...], ...]
 
-    def count_rules(self) -> tuple[str, ...]:
+    def describe_rules(self) -> tuple[str, ...]:
         """Return notes on the rules and the remarks, if any image was changed but in its size."""
         is_changed = any(self.remarks) or not {"", AS_IT_IS, RESIZED}.issuperset(self.rules)
         return tuple(count_rules(self.rules, self.remarks)) if is_changed else ()
@@ -129,8 +130,9 @@ def decode_pictures(
 
     Notes
     -----
-    The EXIF orientation is applied; of an animation, the first frame is taken; transparent pixels
-    are laid on white; 16 bits a pixel become float32 from 0 to 255. `fit_picture` in
+    The EXIF orientation is applied; of an animation, the first frame is taken. Except in pictures
+    that are read as ink, see `picture_file.read_gray`, transparent pixels are laid on white, and 16
+    bits a pixel become float32 from 0 to 255. `fit_picture` in
     training/datasets/resize.py resizes, with antialiasing. The channels of a color picture that
     becomes grey are weighted as in ITU-R BT.601.
 
@@ -160,10 +162,8 @@ def decode_pictures(
     decoded = np.flatnonzero([not reason for reason in results.reasons])
     notes = [note for note in (results.size_note, results.color_note) if note]
     if results.n_transparent:
-        ground = "the opposite of the ink" if INK in results.rules else "white"
         notes.append(
-            f"transparent pixels are laid on {ground} "
-            f"(pictures with some: {results.n_transparent:,})"
+            f"transparent pixels are laid on white (pictures with some: {results.n_transparent:,})"
         )
     notes += _check_skipped(names, results.reasons)
     if len(decoded) < len(names):
@@ -184,6 +184,18 @@ def decoder_version(options: ReadOptions) -> tuple[str, ...]:
     import PIL
 
     return (PIL.__version__, *((code_version(),) if options.preprocess else ()))
+
+
+@cache
+def code_version() -> str:
+    """Return a hash of the source that the pixels of preprocessed pictures depend on."""
+    return hashlib.sha256(b"".join(path.read_bytes() for path in _code_files())).hexdigest()[:16]
+
+
+def _code_files() -> list[Path]:
+    here = Path(__file__).parent
+    others = [here / "picture_file.py", here / "resize.py", here.parent / "input_stats.py"]
+    return [*sorted((here.parent / "preprocessing").glob("*.py")), *others]
 
 
 def _adapted_format(name: str, options: ReadOptions) -> InputFormat | None:
@@ -268,7 +280,8 @@ class _Results:
         pixels = picture.pixels
         if pixels is None:
             return
-        self.n_transparent += picture.was_transparent
+        # Ink on a transparent ground is laid on its opposite, see `picture_file.read_gray`.
+        self.n_transparent += picture.was_transparent and picture.rule != INK
         if self._channels == 1:
             pixels = pixels if len(pixels) == 1 else to_grey(pixels[np.newaxis])[0]
         channels = self._channels or len(pixels)
@@ -286,7 +299,7 @@ class _Results:
         self._images[index] = pixels
 
     def finish(self) -> np.ndarray | None:
-        """Return the images, in one channel if that was to be found out and all are grey."""
+        """Return the images, in one channel if no number of channels was given and all are grey."""
         images = self._images
         if images is None or self._channels is not None or self.color_note:
             return images

@@ -9,8 +9,15 @@ import numpy as np
 
 from training.datasets.csv_file import read_pixels
 from training.datasets.dataset import ReadOptions
-from training.datasets.folder import list_pictures
-from training.datasets.picture_file import SUFFIXES, printable, read_gray, read_thumbnail
+from training.datasets.folder import describe_ignored, list_pictures
+from training.datasets.npz_file import is_npz
+from training.datasets.picture_file import (
+    SUFFIXES,
+    DecodingError,
+    printable,
+    read_gray,
+    read_thumbnail,
+)
 from training.datasets.pictures import decode_pictures, map_in_threads
 from training.datasets.resize import check_pillow, fit_array
 from training.datasets.zip_file import open_maybe_compressed
@@ -111,13 +118,15 @@ def load_predict_inputs(
     if scale is not None and (path.is_dir() or path.suffix.lower() in SUFFIXES):
         raise InputError(f"{path}: {PICTURES_HAVE_A_SCALE}")
     if path.is_dir():
-        files = sorted(list_pictures(path).pictures, key=_natural_key)
+        listing = list_pictures(path)
+        files = sorted(listing.pictures, key=_natural_key)
         if not files:
             raise InputError(f"{path}: contains no picture ({', '.join(sorted(SUFFIXES))})")
-        return _load_pictures(path, files, like, mode)
+        inputs = _load_pictures(path, files, like, mode)
+        return inputs._replace(notes=(*inputs.notes, *describe_ignored(listing.others)))
     if path.suffix.lower() in SUFFIXES:
         return _load_pictures(path.parent, [path.name], like, mode)
-    check_text(path)
+    _check_csv(path)
     options = ReadOptions(None, None, None, image_shape, label_column, like)
     rows, labels = read_pixels(path, options)
     if rows.shape[1] != like.shape[0]:
@@ -141,6 +150,14 @@ def _load_pictures(folder: Path, files: list[str], like: InputFormat, mode: str)
             if _is_opposite(image, like):
                 images[index] = invert(image, like.stats)
                 rules[index] = INVERTED
+
+    def read_again(index: int, read: Callable[[Path], np.ndarray]) -> np.ndarray:
+        number = pictures.decoded[index]
+        try:
+            return read(folder / files[number])
+        except DecodingError as error:  # the file has changed
+            raise InputError(f"{names[number]}: {error}") from None
+
     return PredictInputs(
         [printable(files[index]) for index in pictures.decoded],
         images,
@@ -148,8 +165,8 @@ def _load_pictures(folder: Path, files: list[str], like: InputFormat, mode: str)
         pictures.notes,
         rules,
         list(pictures.remarks),
-        lambda index: read_thumbnail(folder / files[pictures.decoded[index]]),
-        lambda index: read_gray(folder / files[pictures.decoded[index]], ROW_SIDE),
+        lambda index: read_again(index, read_thumbnail),
+        lambda index: read_again(index, lambda file: read_gray(file, ROW_SIDE)),
     )
 
 
@@ -208,8 +225,8 @@ def _load_rows(
     )
 
     def read_original(index: int) -> np.ndarray:
-        pixels = to_brightness(rows[index], like.stats) * 255
-        return pixels.astype(np.uint8).transpose(1, 2, 0).squeeze()
+        pixels = (to_brightness(rows[index], like.stats) * 255).astype(np.uint8)
+        return pixels.transpose(1, 2, 0) if len(pixels) == 3 else pixels[0]
 
     return PredictInputs(
         [str(row) for row in range(1, len(rows) + 1)],
@@ -223,11 +240,15 @@ def _load_rows(
     )
 
 
-def check_text(path: Path) -> None:
+def _check_csv(path: Path) -> None:
     """Raise InputError if a file whose name is not that of a picture is not text."""
-    with open_maybe_compressed(path) as stream:
-        if b"\0" in stream.read(1024):
-            raise InputError(
-                f"{path}: is not a CSV file, and its name is not that of a picture "
-                f"({', '.join(sorted(SUFFIXES))})"
-            )
+    is_csv = not (path.is_file() and is_npz(path))
+    if is_csv:
+        with open_maybe_compressed(path) as stream:
+            is_csv = b"\0" not in stream.read(1024)
+    if not is_csv:
+        raise InputError(
+            f"{path}: is not a CSV file, and its name is not that of a picture "
+            f"({', '.join(sorted(SUFFIXES))}); .npz, IDX and Parquet files of images and labels "
+            "are for --test, with --test_data"
+        )

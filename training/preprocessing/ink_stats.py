@@ -167,8 +167,8 @@ def looks_like(image: np.ndarray, ink: InkStats) -> bool:
     Notes
     -----
     It is true of all 70,000 images of MNIST with the statistics of any 100 training images that
-    were tried. Of test images moved by two pixels, enlarged by a fifth or reduced by a fifth, it is
-    true of none, moved by one pixel, of half.
+    were tried. It is true of half of the test images that were moved by one pixel, and of none that
+    were moved by two, or enlarged or reduced by a fifth.
     """
     measures = _measure(ink.to_strength(image[np.newaxis]))
     side, row, column, width, contrast, plain = (float(values[0]) for values in measures)

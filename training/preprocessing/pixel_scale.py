@@ -14,7 +14,7 @@ from kernels.scalars import check_number
 from training.errors import InputError
 from training.input_stats import InputStats, Spread, border_pixels, sample_images
 
-AS_IT_IS = "none"  # the scale of images that are to be left as they are
+UNSCALED = "none"  # the scale of images that are to be left as they are
 # Why a scale is refused for them; after their name.
 PICTURES_HAVE_A_SCALE = (
     "has pictures, whose pixels are from 0 to 255: --scale is for files of arrays, such as CSV"
@@ -153,7 +153,7 @@ class _Training(NamedTuple):
         )
 
     def are_inverse_of(self, pixels: _Pixels) -> bool:
-        """Return whether images are light on dark and the training images dark on light, or so."""
+        """Return whether these images and the training images have opposite backgrounds."""
         return (
             self.has_plain_border
             and abs(pixels.border - self.border) > MIN_OPPOSITE_BORDER
@@ -182,7 +182,7 @@ def check_scale(scale: Any) -> tuple[float, float] | str:
     >>> check_scale([1, 0]), check_scale("none")
     ((1.0, 0.0), 'none')
     """
-    if isinstance(scale, str) and scale == AS_IT_IS:
+    if isinstance(scale, str) and scale == UNSCALED:
         return scale
     try:
         darkest, lightest = (check_number(number, "scale") for number in scale)
@@ -190,7 +190,7 @@ def check_scale(scale: Any) -> tuple[float, float] | str:
         darkest = lightest = 0.0
     if darkest == lightest:
         raise InputError(
-            f'scale must be two different numbers, such as (0, 1), or "{AS_IT_IS}": '
+            f'scale must be two different numbers, such as (0, 1), or "{UNSCALED}": '
             f"got {reprlib.repr(scale)}"
         )
     return darkest, lightest
@@ -261,7 +261,7 @@ def match_scale(
     >>> notes[0].split(":")[0]
     'mine.csv'
     """
-    if scale == AS_IT_IS or stats.low == stats.high:
+    if scale == UNSCALED or stats.low == stats.high:
         return images, ()
     if scale is not None:
         return _bring_to_scale(images, PixelScale(*scale), stats), ()

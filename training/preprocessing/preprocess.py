@@ -1,10 +1,7 @@
 """Bring one image to the form of a model's training images."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterable
-from functools import cache
-from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -165,7 +162,10 @@ def invert(image: np.ndarray, stats: InputStats) -> np.ndarray:
     stats : InputStats
         Of the training images, whose smallest and largest pixel are exchanged.
     """
-    return (np.float32(stats.low + stats.high) - image).astype(image.dtype)
+    inverted = np.float32(stats.low + stats.high) - image
+    if image.dtype == np.uint8:  # of a pixel outside the range of the training images
+        inverted = np.clip(inverted, 0, 255)
+    return inverted.astype(image.dtype)
 
 
 def scale_pictures(pixels: np.ndarray, stats: InputStats) -> np.ndarray:
@@ -183,13 +183,6 @@ def to_brightness(images: np.ndarray, stats: InputStats) -> np.ndarray:
     """Return images on the scale of the training images as brightness, from 0 to 1, in float32."""
     scale = np.float32(1 / ((stats.high - stats.low) or 1))
     return np.clip((images - np.float32(stats.low)) * scale, 0, 1).astype(np.float32, copy=False)
-
-
-@cache
-def code_version() -> str:
-    """Return a hash of the source of this package, on which the pixels depend."""
-    sources = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))]
-    return hashlib.sha256(b"".join(sources)).hexdigest()[:16]
 
 
 def _remarks(n_shapes: int, fills_picture: bool) -> tuple[str, ...]:

@@ -88,7 +88,7 @@ def draw(entries: Sequence[Entry], stats: InputStats, path: Path, title: str = "
         _draw_entry(axes, entry, stats, 0.15 + column * CELL_WIDTH, 0.45 + row * CELL_HEIGHT)
     # Drawing images changes the limits.
     axes.set(xlim=(0, width), ylim=(height, 0))
-    save_figure(figure, path, {"Title": "Input sheet"})
+    save_figure(figure, path, {"Title": "Input sheet"}, "name another file")
 
 
 def _draw_entry(axes: Any, entry: Entry, stats: InputStats, left: float, top: float) -> None:

@@ -34,8 +34,23 @@ def new_figure(width: float, height: float, layout: Any = "constrained") -> Any:
     return Figure(figsize=(width, height), layout=layout, dpi=110)
 
 
-def save_figure(figure: Any, path: Path, metadata: dict[str, str] | None = None) -> None:
-    """Write a figure as PNG. It is drawn in memory before the file is opened."""
+def save_figure(
+    figure: Any,
+    path: Path,
+    metadata: dict[str, str] | None = None,
+    instead: str = "say --no_plots",
+) -> None:
+    """Write a figure as PNG. It is drawn in memory before the file is opened.
+
+    Parameters
+    ----------
+    figure : matplotlib.figure.Figure
+    path : Path
+    metadata : dict of str to str, optional
+        Texts for the file.
+    instead : str
+        What to do if the file cannot be written and there is space, for the error message.
+    """
     png = io.BytesIO()
     with warnings.catch_warnings():
         # Characters that the font lacks, such as Chinese ones, are drawn as boxes.
@@ -45,7 +60,7 @@ def save_figure(figure: Any, path: Path, metadata: dict[str, str] | None = None)
         path.write_bytes(png.getvalue())
     except OSError as error:
         raise OSError(
-            f"{path}: cannot be drawn: {error.strerror}: free some space, or say --no_plots"
+            f"{path}: cannot be drawn: {error.strerror}: free some space, or {instead}"
         ) from None
 
 
@@ -163,7 +178,7 @@ def examples(
             for row, shown in enumerate((images, augmented)):
                 _show(grid[2 * label + row, column], shown[start + column])
         start += len(indices)
-    save_figure(figure, path)
+    save_figure(figure, path, instead="name another --to_path")
 
 
 def mistakes(
