@@ -56,13 +56,28 @@ def crop_to_sheet(gray: np.ndarray) -> np.ndarray:
 
 def find_sheet(gray: np.ndarray) -> np.ndarray | None:
     """Return where the sheet is in a small picture (h, w), as a mask, or None."""
-    is_light = gray > otsu_threshold(gray)
+    threshold = otsu_threshold(gray)
+    sheet = _find_at(gray, threshold)
+    dark = gray < threshold
+    if sheet is None and _outline(dark).mean() >= MIN_OUTLINE:  # that of a shadow on the sheet
+        sheet = _find_at(gray, otsu_threshold(gray[dark]))
+    return sheet
+
+
+def _find_at(gray: np.ndarray, threshold: float) -> np.ndarray | None:
+    """Return where the sheet is, as a mask, if a threshold separates it from what is around it."""
+    is_light = gray > threshold
     if not 0 < np.count_nonzero(is_light) < gray.size:
         return None
     contrast = float(gray[is_light].mean() - gray[~is_light].mean())
     if contrast < MIN_CONTRAST:
         return None
     for outer in (~is_light, is_light):
+        # These are quick, and true of most pictures: ink covers less of them than a sheet.
+        if _outline(outer).mean() < MIN_OUTLINE:
+            continue
+        if np.count_nonzero(~outer) < (1 - MAX_INK) * MIN_AREA * gray.size:
+            continue
         sheet = _inside(outer)
         if sheet is None or not MIN_AREA * gray.size <= sheet.sum() <= MAX_AREA * gray.size:
             continue
@@ -74,13 +89,16 @@ def find_sheet(gray: np.ndarray) -> np.ndarray | None:
     return None
 
 
+def _outline(image: np.ndarray) -> np.ndarray:
+    """Return the outermost pixels of an image (h, w)."""
+    return np.concatenate([image[0], image[-1], image[1:-1, 0], image[1:-1, -1]])
+
+
 def _inside(outer: np.ndarray) -> np.ndarray | None:
-    """Return the largest part of a mask's complement, filled, if the mask is around it."""
+    """Return the largest part of a picture that a mask is around, with its holes, or None."""
     labels, _ = ndimage.label(outer)
-    outline = np.concatenate([labels[0], labels[-1], labels[1:-1, 0], labels[1:-1, -1]])
-    if np.count_nonzero(outline) < MIN_OUTLINE * outline.size:
-        return None
-    rest, n = ndimage.label(~np.isin(labels, np.unique(outline[outline > 0])))
+    outside = np.unique(_outline(labels))
+    rest, n = ndimage.label(~np.isin(labels, outside[outside > 0]))
     if not n:
         return None
     return rest == 1 + int(np.bincount(rest[rest > 0] - 1).argmax())
