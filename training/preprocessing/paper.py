@@ -27,6 +27,7 @@ RIDGE = 0.1  # weight of small terms in a fit of few pixels
 # Where no tail is so many times the other one, the outermost pixels are of the paper, if so many of
 # them are alike. Dark ones must be black, for lenses and lamps darken the outline of white paper.
 MAX_TAIL_RATIO, MIN_BORDER, MAX_BLACK = 1.65, 0.8, 0.2
+MAX_SHADE = 0.25  # strength: what differs by less from the lightest paper may be paper as well
 MIN_DARK = 0.1  # brightness: darker paper shows more noise than ink
 
 
@@ -68,7 +69,8 @@ def subtract_paper(gray: np.ndarray, paper: np.ndarray) -> InkMap:
     strength = ndimage.gaussian_filter(difference, SMOOTHING, truncate=2)
     # Ink may cover more than half of a picture, whose median is then not that of the paper.
     sample = strength[::2, ::2]
-    is_paper = sample <= (sample.min() + sample.max()) / 2
+    darkest_paper = max((sample.min() + sample.max()) / 2, sample.min() + MAX_SHADE)
+    is_paper = sample <= darkest_paper
     noise = noise_level(difference[::2, ::2][is_paper])
     strength -= np.median(sample[is_paper])  # a closing is as light as the lightest paper
     np.maximum(strength, 0, out=strength)
