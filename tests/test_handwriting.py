@@ -205,6 +205,32 @@ def test_neighbor_touches_the_edge_and_not_the_digit(index, digits):
     assert biggest not in at_edge
 
 
+@pytest.mark.parametrize("name", ["cut out", "photo cut out"])
+def test_ink_that_was_cut_out_comes_near_every_edge(name, digits):
+    """Brightness differs along the edges of a photograph, and hides how near it comes."""
+    ink = 1 - grey(write(name, 1, *digits))
+    top, left, bottom, right = ink_box(ink / ink.max())
+    H, W = ink.shape
+    assert max(bottom - top, right - left) > 0.88 * max(H, W)
+    if name == "cut out":
+        assert (ink > 0.5).mean() > 0.2
+
+
+def test_desk_is_seen_beside_the_sheet(digits):
+    images = [grey(write("sheet on a desk", index, *digits)) for index in range(4)]
+    corners = [min(image[0, 0], image[0, -1], image[-1, 0], image[-1, -1]) for image in images]
+    papers = [np.percentile(image, 90) for image in images]
+    assert np.median(np.divide(corners, papers)) < 0.5
+
+
+def test_page_around_a_canvas_has_another_brightness(digits):
+    image = grey(write("canvas in a window", 0, *digits))
+    page, ground = image[0, 0], np.median(image)
+    assert np.ptp(np.r_[image[0], image[-1], image[:, 0], image[:, -1]]) < 0.01
+    assert abs(page - ground) > 0.04
+    assert ground in (0, 1)
+
+
 def test_labels_are_smaller_than_the_digit(digits):
     ink = 1 - grey(write("labels beside", 0, *digits))
     parts, n = ndimage.label(ink > 0.5, EVERY_PART)

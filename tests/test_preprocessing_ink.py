@@ -94,6 +94,21 @@ def test_polarity_is_right_where_thick_strokes_enclose_paper():
     assert has_light_ink(1 - on_paper(eight))
 
 
+@pytest.mark.parametrize("light", [False, True])
+def test_polarity_is_that_of_the_outline_where_strokes_and_paper_are_equally_wide(light):
+    shape = 204, 124
+    eight = np.maximum(ring(61, 62, 40, 42, shape), ring(143, 62, 40, 42, shape))
+    gray = np.pad(on_paper(eight, 0.95, 0.05), 6, constant_values=0.95)
+    assert has_light_ink(1 - gray if light else gray) == light
+
+
+def test_lamp_in_the_middle_is_no_light_ink():
+    """The outline is dark, but not black."""
+    row, column = np.mgrid[-1 : 1 : SIDE * 1j, -1 : 1 : SIDE * 1j]
+    light = 0.6 + 0.25 * np.exp(-(row**2 + column**2) / 0.3)
+    assert not has_light_ink(np.float32(light * on_paper(ring(radius=50), 1, 0.55)))
+
+
 def test_rough_paper_follows_the_edge_of_a_shadow_and_not_strokes():
     light = np.ones((SIDE, SIDE), np.float32)
     light[:, 100:] = 0.5
@@ -145,6 +160,14 @@ def test_otsu_threshold_separates_two_classes_of_unequal_size():
 
 def test_otsu_threshold_of_one_value():
     assert otsu_threshold(np.full(10, 0.25, np.float32)) == pytest.approx(0.25, abs=1e-6)
+
+
+def test_ink_over_most_of_a_picture_is_found():
+    ink = ring(75, 75, 45, 48, (150, 150))
+    assert (ink > 0.5).mean() > 0.5
+    strength, threshold = map_ink(on_paper(ink))
+    found = strength > threshold
+    assert (found == (ink > 0.5)).mean() > 0.95
 
 
 # -- frames and lines -----------------------------------------------------------------------------
@@ -383,7 +406,8 @@ def test_separate_shapes_of_like_size_are_counted():
 
 
 def test_ink_that_fills_the_picture_is_reported():
-    assert read(on_paper(ring(128, 128, 110, 40))).fills_picture
+    assert read(on_paper(ring(128, 128, 80, 80))).fills_picture
+    assert not read(on_paper(ring(128, 128, 105, 40))).fills_picture  # a thick digit cut out
     assert not read(on_paper(ring())).fills_picture
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+import tests.handwriting.surroundings  # noqa: F401  enters its styles into STYLES
 from tests.handwriting.rows import ROWS, row_text
 from tests.handwriting.strokes import is_line_drawing
 from tests.handwriting.styles import LINE_STYLES, STYLES

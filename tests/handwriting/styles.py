@@ -139,6 +139,14 @@ def by_hand(digit: np.ndarray, rng: Rng) -> np.ndarray:
     return pen(digit, rng.uniform(0.8, 2.2))
 
 
+def felt_pen(digit: np.ndarray, rng: Rng) -> np.ndarray:
+    """Return thick strokes that leave loops open."""
+    wider = rng.uniform(0.4, 0.9)
+    while wider > 0.1 and n_loops(outline(digit, wider)) < n_loops(outline(digit)):
+        wider *= 0.7
+    return outline(digit, wider)
+
+
 def n_loops(strokes: np.ndarray) -> int:
     """Return how many parts of the ground are enclosed by ink."""
     return int(ndimage.label(strokes < 0)[1]) - 1
@@ -198,12 +206,7 @@ def hairline(digits, rng):
 
 @line_style
 def thick(digits, rng):
-    """A felt pen that leaves loops open."""
-    wider = rng.uniform(0.4, 0.9)
-    while wider > 0.1 and n_loops(outline(digits[0], wider)) < n_loops(outline(digits[0])):
-        wider *= 0.7
-    strokes = outline(digits[0], wider)
-    return png(black_on_white(draw(strokes, canvas(rng), rng))), ".png"
+    return png(black_on_white(draw(felt_pen(digits[0], rng), canvas(rng), rng))), ".png"
 
 
 @style

@@ -19,6 +19,7 @@ from training.preprocessing.ink_stats import InkStats
 from training.preprocessing.lines import remove_boxes, remove_lines
 from training.preprocessing.paper import map_ink
 from training.preprocessing.placement import crop_to_ink, place
+from training.preprocessing.sheet import crop_to_sheet
 from training.preprocessing.strokes import (
     MAX_GROWTH,
     fill_strokes,
@@ -28,7 +29,9 @@ from training.preprocessing.strokes import (
 )
 
 MIN_PICTURE_SIDE = 128  # smaller pictures are enlarged
-MAX_COVER = 0.4  # share of a picture that the ink of a character covers at most
+# Share of a picture that the ink of a character covers at most. Of crops around thick digits, with
+# margins up to 5 %, the median is 0.43 and the largest 0.66.
+MAX_COVER = 0.6
 # Strokes are measured and thickened with so many pixels for one of training; 8 read no more.
 FINE = 4
 
@@ -118,6 +121,7 @@ def find_shapes(gray: np.ndarray) -> Ink:
     gray : ndarray of float32, shape (h, w)
         Brightness from 0 to 1.
     """
+    gray = crop_to_sheet(gray)
     side = max(gray.shape)
     if side < MIN_PICTURE_SIDE:
         gray = resize_strokes(gray, side * -(-MIN_PICTURE_SIDE // side))

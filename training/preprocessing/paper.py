@@ -24,6 +24,10 @@ MEDIAN_SIDE = 16  # of the copy of which medians are taken
 MEDIAN_WINDOW = 0.7  # of the longer side
 N_FITS = 3  # of the light, each without the pixels that the last one shows to be dark
 RIDGE = 0.1  # weight of small terms in a fit of few pixels
+# Where no tail is so many times the other one, the outermost pixels are of the paper, if so many of
+# them are alike. Dark ones must be black, for lenses and lamps darken the outline of white paper.
+MAX_TAIL_RATIO, MIN_BORDER, MAX_BLACK = 1.65, 0.8, 0.2
+MAX_SHADE = 0.25  # strength: what differs by less from the lightest paper may be paper as well
 MIN_DARK = 0.1  # brightness: darker paper shows more noise than ink
 
 
@@ -62,9 +66,13 @@ def map_ink(gray: np.ndarray) -> InkMap:
 def subtract_paper(gray: np.ndarray, paper: np.ndarray) -> InkMap:
     """Return the strength of dark ink, of the brightness of the paper, and the threshold."""
     difference = 1 - gray / np.maximum(paper, MIN_DARK)
-    noise = noise_level(difference)
     strength = ndimage.gaussian_filter(difference, SMOOTHING, truncate=2)
-    strength -= np.median(strength[::2, ::2])  # a closing is as light as the lightest paper
+    # Ink may cover more than half of a picture, whose median is then not that of the paper.
+    sample = strength[::2, ::2]
+    darkest_paper = max((sample.min() + sample.max()) / 2, sample.min() + MAX_SHADE)
+    is_paper = sample <= darkest_paper
+    noise = noise_level(difference[::2, ::2][is_paper])
+    strength -= np.median(sample[is_paper])  # a closing is as light as the lightest paper
     np.maximum(strength, 0, out=strength)
     otsu = OTSU_SHARE * otsu_threshold(strength)
     return InkMap(strength, max(otsu, N_NOISE * noise, MIN_CONTRAST))
@@ -89,7 +97,15 @@ def has_light_ink(gray: np.ndarray) -> bool:
     margin = max(1, min(copy.shape) // 16)
     difference = (copy - resize(median, copy.shape))[margin:-margin, margin:-margin]
     low, high = np.percentile(difference, (1, 99))
-    return bool(difference.max() + high > -difference.min() - low)
+    light, dark = float(difference.max() + high), float(-difference.min() - low)
+    if max(light, dark) < MAX_TAIL_RATIO * min(light, dark):
+        outline = np.concatenate([copy[0], copy[-1], copy[1:-1, 0], copy[1:-1, -1]])
+        border = float((outline >= otsu_threshold(copy)).mean())
+        if border >= MIN_BORDER:
+            return False
+        if border <= 1 - MIN_BORDER and outline.mean() < MAX_BLACK:
+            return True
+    return light > dark
 
 
 def rough_paper(gray: np.ndarray) -> np.ndarray:
@@ -170,8 +186,7 @@ def resize(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 def noise_level(difference: np.ndarray) -> float:
     """Return the standard deviation of the paper's noise, from the median absolute deviation."""
-    sample = difference[::2, ::2]
-    return 1.4826 * float(np.median(np.abs(sample - np.median(sample))))
+    return 1.4826 * float(np.median(np.abs(difference - np.median(difference))))
 
 
 def otsu_threshold(values: np.ndarray, n_bins: int = 128) -> float:
