@@ -1,6 +1,7 @@
-"""The numba backend on the packed layout, behind the functions of a backend on plain arrays.
+"""The kernels of a model's steps, behind the functions of a backend on plain arrays.
 
-`LANES` packs the activations among the arguments, calls the backend, and unpacks the results.
+`LANES` packs the activations among the arguments, calls the numba backend, and unpacks the results.
+`CAPTURED` calls its functions as a captured step does, where they run other kernels then.
 """
 
 import inspect
@@ -74,3 +75,11 @@ LANES = SimpleNamespace(
         for name, positions in (ACTIVATIONS | WITH_INDEX).items()
     }
 )
+
+
+def _captured(name):
+    function = getattr(numba_backend, name)
+    return lambda *args, **kwargs: numba_backend.capture(lambda: function(*args, **kwargs))[0]
+
+
+CAPTURED = SimpleNamespace(dense=_captured("dense"))

@@ -17,7 +17,7 @@ from tests.cases import (
     dtypes,
     pools,
 )
-from tests.packed import LANES
+from tests.packed import CAPTURED, LANES
 
 NUMPY = get_backend("numpy")
 BACKEND_MODULES = [pytest.param(get_backend(name), id=name) for name in BACKENDS]
@@ -351,19 +351,31 @@ def test_leaky_relu(backend, shape, dtype, negative_slope):
     assert np.isnan(backend.leaky_relu(np.full((1, 1), np.nan, dtype), negative_slope)).all()
 
 
-@every_layout
-@given(
+dense_sizes = given(
     shape=st.tuples(st.integers(1, 40), st.integers(1, 70)), units=st.integers(1, 300), dtype=dtypes
 )
+
+
+@pytest.mark.parametrize(
+    "backend", [*BACKEND_MODULES, PACKED, pytest.param(CAPTURED, id="numba captured")]
+)
+@dense_sizes
 def test_dense(backend, shape, units, dtype):
     x, w = draw_array(shape, dtype), draw_array((shape[1], units), dtype, 1)
-    b, dy = draw_array(units, dtype, 2), draw_array((shape[0], units), dtype, 3)
+    b = draw_array(units, dtype, 2)
     assert_close(backend.dense(x, w, b), x @ w + b)
     assert_close(backend.dense(x, w), x @ w)
     y = backend.dense(x, w, b)
     for activation in FUSED_ACTIVATIONS:
         got = backend.dense(x, w, b, activation=activation)
         assert_close(got, NUMPY.activate(y, activation))
+
+
+@every_layout
+@dense_sizes
+def test_dense_grad(backend, shape, units, dtype):
+    x, w = draw_array(shape, dtype), draw_array((shape[1], units), dtype, 1)
+    dy = draw_array((shape[0], units), dtype, 3)
     dx, dw, db = backend.dense_grad(dy, x, w)
     assert_close(dx, dy @ w.T)
     assert_close(dw, x.T @ dy)

@@ -399,6 +399,17 @@ def test_blank_paper(noise):
     assert reading.n_shapes == 0
 
 
+def test_edge_of_a_shadow_is_no_ink():
+    way = np.linspace(-1, 1, SIDE)
+    shadow = 1 - 0.4 / (1 + np.exp(-way / 0.06))
+    assert read(0.8 * np.tile(shadow, (SIDE, 1))).blank
+    curved = np.hypot(*np.meshgrid(way, way)) - 0.5
+    light = 1 - 0.4 / (1 + np.exp(-curved / 0.06))
+    assert read(0.8 * light).blank
+    faint = on_paper(ring(), ink=0.75)  # as pale, with a sharp outline
+    assert not read(faint).blank
+
+
 def test_separate_shapes_of_like_size_are_counted():
     strokes = np.maximum(ring(128, 60, 30), ring(128, 180, 35))
     assert read(on_paper(strokes)).n_shapes == 2

@@ -24,9 +24,10 @@ MEDIAN_SIDE = 16  # of the copy of which medians are taken
 MEDIAN_WINDOW = 0.7  # of the longer side
 N_FITS = 3  # of the light, each without the pixels that the last one shows to be dark
 RIDGE = 0.1  # weight of small terms in a fit of few pixels
-# Where no tail is so many times the other one, the outermost pixels are of the paper, if so many of
-# them are alike. Dark ones must be black, for lenses and lamps darken the outline of white paper.
-MAX_TAIL_RATIO, MIN_BORDER, MAX_BLACK = 1.65, 0.8, 0.2
+# Where no tail is so many times the other one, ink is light if the outline of the picture is dark.
+# At most this share of it may be light, and its mean must be black, for lenses and lamps darken the
+# outline of white paper.
+MAX_TAIL_RATIO, MAX_LIGHT_OUTLINE, MAX_BLACK = 1.65, 0.2, 0.2
 MAX_SHADE = 0.25  # strength: what differs by less from the lightest paper may be paper as well
 MIN_DARK = 0.1  # brightness: darker paper shows more noise than ink
 
@@ -100,10 +101,9 @@ def has_light_ink(gray: np.ndarray) -> bool:
     light, dark = float(difference.max() + high), float(-difference.min() - low)
     if max(light, dark) < MAX_TAIL_RATIO * min(light, dark):
         outline = np.concatenate([copy[0], copy[-1], copy[1:-1, 0], copy[1:-1, -1]])
-        border = float((outline >= otsu_threshold(copy)).mean())
-        if border >= MIN_BORDER:
+        if (outline >= otsu_threshold(copy)).mean() > MAX_LIGHT_OUTLINE:
             return False
-        if border <= 1 - MIN_BORDER and outline.mean() < MAX_BLACK:
+        if outline.mean() < MAX_BLACK:
             return True
     return light > dark
 
