@@ -3,6 +3,7 @@
 import struct
 import zlib
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -250,3 +251,14 @@ def test_thumbnails_show_transparent_parts_as_a_checkerboard():
     assert sorted(np.unique(shown[25:, 25:])) == [112, 144]
     large = read_thumbnail(encode(np.dstack([page(300, 500)] * 3)), 96)
     assert large.shape == (58, 96, 3)
+
+
+def test_file_without_the_right_to_read_is_named_once(monkeypatch, tmp_path):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    path = tmp_path / "a.png"
+    path.write_bytes(encode(page()))
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(DecodingError, match=r"^cannot be read as a picture: Permission denied$"):
+        read_gray(path)

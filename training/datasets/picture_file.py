@@ -79,7 +79,8 @@ def open_picture(content: bytes | Path) -> Iterator[Any]:
             f"cannot be read as a picture: it is none of {', '.join(FORMATS)}, or is damaged"
         ) from None
     except Exception as error:  # decoders raise many types for a damaged file
-        raise DecodingError(f"cannot be read as a picture: {printable(str(error))}") from None
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise DecodingError(f"cannot be read as a picture: {printable(reason)}") from None
 
 
 def _read_file(path: Path) -> BytesIO | Path:

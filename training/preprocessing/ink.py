@@ -59,11 +59,6 @@ class InkReading(NamedTuple):
     n_shapes: int
     fills_picture: bool
 
-    @property
-    def blank(self) -> bool:
-        """Whether there is no ink."""
-        return self.image is None
-
 
 class Ink(NamedTuple):
     """The characters that were found in a picture, from left to right.
