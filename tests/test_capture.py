@@ -20,6 +20,11 @@ MAX_THREADS = numba.config.NUMBA_NUM_THREADS
 several_cores = pytest.mark.skipif(MAX_THREADS < 2, reason="this machine has one core")
 
 
+@pytest.fixture(autouse=True, params=[1, 10**6], ids=["compiled", "called from Python"])
+def replays(request, monkeypatch):
+    monkeypatch.setattr(capture_module, "COMPILE_AFTER", request.param)
+
+
 @pytest.fixture
 def restore_threads():
     yield
@@ -201,6 +206,7 @@ def test_a_short_step_is_replayed_on_the_number_of_threads_that_is_faster(monkey
             super().kernel(x, out)
 
     monkeypatch.setattr(capture_module, "TRIAL_LIMIT_SECONDS", 1.0)
+    monkeypatch.setattr(capture_module, "COMPILE_AFTER", 1)
     _, step = BACKEND.capture(SlowOnThreads(), np.ones((2, 3)))
     used.clear()
     for value in range(2 * capture_module.N_TRIALS + 3):

@@ -5,7 +5,8 @@ Python looks up layers, checks shapes and allocates outputs. This takes about as
 themselves, because the numbers of a kernel displace Python's own data from the processor's caches.
 The outcome is the same in every step on a batch of the same shape. `capture` therefore records
 which kernels a step launches with which arrays, and `CapturedStep` repeats only these launches,
-in the same buffers. CUDA graphs and tinygrad's JIT do the same for a GPU.
+in the same buffers. After some repetitions it compiles them into one function (`native_calls`).
+CUDA graphs and tinygrad's JIT do the same for a GPU.
 
 A replay sees new inputs, and numbers that were changed in place in the arrays that the kernels
 use, such as parameters. It does not repeat anything else that the function did. A function whose
@@ -13,10 +14,13 @@ result depends on other work than its kernels is therefore never replayed. Value
 in a replay: the caller must check them, such as the range of labels.
 """
 
+import contextlib
 import math
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import groupby
 from typing import Any
 
 import numba
@@ -24,11 +28,23 @@ import numpy as np
 from numba.np.ufunc import parallel
 
 from kernels.numba_backend.runtime.buffer_pool import BufferPool, allocate_from
+from kernels.numba_backend.runtime.native_calls import (
+    Input,
+    KernelError,
+    NativeCalls,
+    UnsupportedCallError,
+    is_compiled,
+)
 
 # A replay that takes less than this many seconds may be faster on one thread than on all. That is
 # tried in the first N_TRIALS replays of each kind. A wrong choice, made while other processes
 # used the cores, costs little where a step is so short.
 TRIAL_LIMIT_SECONDS, N_TRIALS = 1.5e-4, 10
+
+
+# The replays after which the calls are compiled, which takes 20 ms for a prediction of the small
+# network and 50 ms for a training step. Calls from Python take a tenth of a millisecond longer.
+COMPILE_AFTER = 8
 
 
 class _ThreadState(threading.local):
@@ -86,8 +102,9 @@ class _CallGraph:
         self._inputs = inputs  # until the capture ends
         self._launched_inputs: set[int] = set()
         self._signature = [(x.shape, x.dtype) for x in inputs]
-        self._calls: list[tuple[Callable, list[Any]]] = []
-        self._slots: list[tuple[list[Any], int, int]] = []  # call's arguments, position, input
+        self._calls: list[tuple[Callable, list[Any]]] = []  # an `Input` stands for an input
+        self._replays = 0
+        self._runs: list[Callable] = []  # compiled calls, and those of functions between them
         self._output: np.ndarray | None = None
         self._last_value: Any = None
         self._value_call = -1  # the last call that returned a value
@@ -98,14 +115,13 @@ class _CallGraph:
         self.invalid_reason = self.invalid_reason or reason
 
     def add(self, kernel: Callable, args: tuple[Any, ...], result: Any) -> None:
-        """Add a call; its arguments that are inputs become slots for the inputs of a replay."""
+        """Add a call; an `Input` takes the place of an argument that is an input."""
         arguments: list[Any] = []
-        for position, argument in enumerate(args):
+        for argument in args:
             index = next((i for i, x in enumerate(self._inputs) if argument is x), None)
             if index is not None:
-                self._slots.append((arguments, position, index))
                 self._launched_inputs.add(index)
-                argument = None
+                argument = Input(index)
             elif isinstance(argument, np.ndarray):
                 argument = self.pool.unowned_view(argument)
             arguments.append(argument)
@@ -132,40 +148,75 @@ class _CallGraph:
 
     def replay(self, inputs: tuple[np.ndarray, ...]) -> Any:
         """Repeat the calls on other inputs, and return what the function would return."""
-        try:
-            for arguments, position, index in self._slots:
-                arguments[position] = inputs[index]
-            values = self._launch_all()
-        finally:
-            for arguments, position, _ in self._slots:  # keep no array of the caller alive
-                arguments[position] = None
-        return values[self._value_call] if self._output is None else self._output.copy()
+        self._replays += 1
+        if self._replays == COMPILE_AFTER:
+            self._compile(inputs)
+        value = self._launch_all(inputs)
+        return value if self._output is None else self._output.copy()
 
-    def _launch_all(self) -> list[Any]:
+    def _compile(self, inputs: tuple[np.ndarray, ...]) -> None:
+        """Compile all calls of kernels that follow each other into one function."""
+        if not NativeCalls.fits(inputs):
+            return
+        runs: list[Callable] = []
+        start = 0
+        with contextlib.suppress(UnsupportedCallError):
+            for is_kernel, group in groupby(self._calls, lambda call: is_compiled(call[0])):
+                calls = list(group)
+                value_call = self._value_call - start if self._output is None else -1
+                is_here = 0 <= value_call < len(calls)
+                runs.append(
+                    NativeCalls(calls, inputs, value_call if is_here else -1)
+                    if is_kernel
+                    else partial(_call, calls)
+                )
+                start += len(calls)
+            self._runs = runs
+
+    def _launch_all(self, inputs: tuple[np.ndarray, ...]) -> Any:
         """Repeat the calls on all threads or on one, whichever was faster in the trials.
 
         Threads take 1 to 5 us to begin and end a kernel, longer if there are many. One image of
         the small network takes 59 us on 2 threads and 48 us on one.
         """
         if not self._trials:
-            return self._launch_on(min(self._seconds, key=self._seconds.__getitem__))
+            return self._launch_on(min(self._seconds, key=self._seconds.__getitem__), inputs)
+        if self._replays < COMPILE_AFTER:
+            return self._launch_on(self.threads, inputs)
         threads = self._trials.pop()
         begin = time.perf_counter()
-        values = self._launch_on(threads)
+        value = self._launch_on(threads, inputs)
         seconds = time.perf_counter() - begin
         self._seconds[threads] = min(self._seconds[threads], seconds)
         if threads > 1 and seconds > TRIAL_LIMIT_SECONDS:
             self._trials.clear()
-        return values
+        return value
 
-    def _launch_on(self, threads: int) -> list[Any]:
+    def _launch_on(self, threads: int, inputs: tuple[np.ndarray, ...]) -> Any:
         if threads == self.threads:
-            return [kernel(*arguments) for kernel, arguments in self._calls]
+            return self._launch(inputs)
         numba.set_num_threads(threads)
         try:
-            return [kernel(*arguments) for kernel, arguments in self._calls]
+            return self._launch(inputs)
         finally:
             numba.set_num_threads(self.threads)
+
+    def _launch(self, inputs: tuple[np.ndarray, ...]) -> Any:
+        """Repeat the calls, and return the value of the last call that has one."""
+        if self._runs and NativeCalls.fits(inputs):
+            with contextlib.suppress(KernelError):  # the calls below raise the exception itself
+                values = [run(inputs) for run in self._runs]
+                return next((value for value in reversed(values) if value is not None), None)
+        return _call(self._calls, inputs)
+
+
+def _call(calls: Sequence[tuple[Callable, list[Any]]], inputs: Sequence[np.ndarray]) -> Any:
+    """Make calls from Python, and return the value of the last one that has one."""
+    last = None
+    for kernel, arguments in calls:
+        value = kernel(*[inputs[each] if type(each) is Input else each for each in arguments])
+        last = last if value is None else value
+    return last
 
 
 class CapturedStep:
