@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from training.cli.answers import UNSURE, UNSURE_BELOW, answer_probabilities
-from training.datasets.pictures import map_in_threads
+from training.datasets.parallel_map import map_in_threads
 from training.datasets.predict_inputs import PredictInputs
 from training.errors import InputError
 from training.input_format import InputFormat

@@ -1,21 +1,18 @@
 """Decode pictures of common formats, and bring them to one size and number of channels."""
 
 import hashlib
-import os
 import statistics
-import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from training.datasets.dataset import ReadOptions
+from training.datasets.parallel_map import map_in_processes, map_in_threads
 from training.datasets.picture_file import DecodingError, PictureSource, decode, open_picture
 from training.datasets.resize import check_pillow, to_grey
 from training.errors import InputError
@@ -37,8 +34,7 @@ MAX_CHOSEN_SIDE = 64  # the largest size that is chosen for pictures of differen
 MAX_GREY_SPREAD = 4
 MAX_SKIPPED, MAX_SKIPPED_SHARE = 10, 0.01  # more pictures than both of these are not skipped
 N_NAMED = 5  # skipped pictures that a note names
-TASK_PICTURES = 64  # pictures that a thread decodes before it reports
-Result = TypeVar("Result")
+READING = "reading pictures"
 
 
 class Pictures(NamedTuple):
@@ -154,8 +150,12 @@ def decode_pictures(
             channels = {None: None, "grey": 1, "rgb": 3}[options.color]
             results = _decode_training(names, read, options.image_size, channels, resize)
         else:
-            read_one = _preprocessor(read, like, resize, options.preprocess or "none")
-            results = _decode_all(names, read_one, like.shape[0])
+            mode = options.preprocess or "none"
+            read_one = partial(_preprocess_one, like=like, rule=resize, mode=mode)
+            results = _Results(names, like.shape[0])
+            read_or_skip = partial(_or_skip, read_one)
+            for picture in map_in_processes(read_or_skip, read, len(names), READING):
+                results.add(picture)
     images = results.finish()
     if images is None:
         raise _nothing_decoded(names, results.reasons)
@@ -226,17 +226,22 @@ def _adapted_format(name: str, options: ReadOptions) -> InputFormat | None:
     return like
 
 
-def _preprocessor(
-    read: Callable[[int], bytes | Path], like: InputFormat, rule: str, mode: str
-) -> Callable[[int], _Result]:
-    """Return a function that brings the picture of an index to the form of training images."""
+def _preprocess_one(content: bytes | Path, like: InputFormat, rule: str, mode: str) -> "_Result":
+    """Bring a picture to the form of training images.
 
-    def read_one(index: int) -> _Result:
-        source = PictureSource(read(index), like, rule)
-        image, applied, remarks = preprocess(source, like, mode)
-        return _Result(image, source.was_transparent, applied, remarks)
+    Reading ink is many short calls of SciPy, of which two threads together do hardly more than one.
+    """
+    source = PictureSource(content, like, rule)
+    image, applied, remarks = preprocess(source, like, mode)
+    return _Result(image, source.was_transparent, applied, remarks)
 
-    return read_one
+
+def _or_skip(read_one: Callable[[Any], "_Result"], item: Any) -> "_Result":
+    """Return what a function reads of a picture, or why it cannot be read."""
+    try:
+        return read_one(item)
+    except DecodingError as error:
+        return _Result(None, reason=str(error))
 
 
 @contextmanager
@@ -355,13 +360,7 @@ def _decode_all(
     results = _Results(names, channels)
     first: tuple[int, ...] | None = None
 
-    def read_or_skip(index: int) -> _Result:
-        try:
-            return read_one(index)
-        except DecodingError as error:
-            return _Result(None, reason=str(error))
-
-    for picture in map_in_threads(read_or_skip, len(names), "reading pictures"):
+    for picture in map_in_threads(partial(_or_skip, read_one), len(names), READING):
         if alike and picture.pixels is not None:
             shape = picture.pixels.shape[1:]
             first = first or shape
@@ -386,29 +385,6 @@ def _choose_size(names: Sequence[str], read: Callable[[int], bytes | Path]) -> t
     sides = [s for s in map_in_threads(longer_side, len(names), "measuring pictures") if s]
     side = min(MAX_CHOSEN_SIDE, int(statistics.median_high(sides)))
     return side, side
-
-
-def map_in_threads(function: Callable[[int], Result], n: int, description: str) -> Iterator[Result]:
-    """Yield function(0), ..., function(n - 1), computed on all cores."""
-    n_threads = min(os.cpu_count() or 1, 32)
-    step = max(1, min(TASK_PICTURES, n // (4 * n_threads)))
-    tasks = [range(start, min(start + step, n)) for start in range(0, n, step)]
-    executor = ThreadPoolExecutor(n_threads)
-    bar = tqdm(
-        total=n,
-        desc=description,
-        unit=" pictures",
-        leave=False,
-        file=sys.stdout,
-        disable=not sys.stdout.isatty(),
-    )
-    try:
-        for results in executor.map(lambda task: [function(index) for index in task], tasks):
-            yield from results
-            bar.update(len(results))
-    finally:
-        executor.shutdown(cancel_futures=True)
-        bar.close()
 
 
 def _check_skipped(names: Sequence[str], reasons: list[str]) -> list[str]:

@@ -11,6 +11,7 @@ from training.datasets.csv_file import read_pixels
 from training.datasets.dataset import ReadOptions
 from training.datasets.folder import describe_ignored, list_pictures
 from training.datasets.npz_file import is_npz
+from training.datasets.parallel_map import map_in_threads
 from training.datasets.picture_file import (
     SUFFIXES,
     DecodingError,
@@ -18,7 +19,7 @@ from training.datasets.picture_file import (
     read_gray,
     read_thumbnail,
 )
-from training.datasets.pictures import decode_pictures, map_in_threads
+from training.datasets.pictures import decode_pictures
 from training.datasets.resize import check_pillow, fit_array
 from training.datasets.zip_file import open_maybe_compressed
 from training.errors import InputError
