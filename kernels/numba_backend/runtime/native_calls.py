@@ -58,7 +58,8 @@ class NativeCalls:
     Raises
     ------
     UnsupportedCallError
-        If a kernel is an ordinary function, or an argument has a type that is unknown here.
+        If a kernel is an ordinary function, an argument has a type that is unknown here, or
+        pointers do not have 64 bits.
     """
 
     def __init__(
@@ -67,6 +68,8 @@ class NativeCalls:
         inputs: Sequence[np.ndarray],
         value_call: int = -1,
     ):
+        if ctypes.sizeof(ctypes.c_void_p) != 8:
+            raise UnsupportedCallError("pointers do not have 64 bits")
         self._calls = calls  # keeps the arrays alive
         self._addresses = (ctypes.c_int64 * max(1, len(inputs)))()
         self._result = ctypes.create_string_buffer(RESULT_BYTES)
