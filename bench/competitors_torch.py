@@ -39,6 +39,14 @@ NAMES = {
 }
 
 
+def symmetric_padding(layer: Conv | MaxPool) -> tuple[int, int]:
+    """Return the rows and columns of padding at each side; PyTorch has no other padding."""
+    (top, bottom), (left, right) = window(layer).padding
+    if top != bottom or left != right:
+        raise TypeError(f"layer {layer} pads one side more than the other")
+    return top, left
+
+
 class ResidualModule(nn.Module):
     def __init__(self, body: nn.Module, shortcut: nn.Module):
         super().__init__()
@@ -52,13 +60,12 @@ def module(layer: Layer) -> nn.Module:
     """Return the PyTorch module of a built layer."""
     match layer:
         case Conv():
-            (top, _), (left, _) = window(layer).padding
             return nn.Conv2d(
                 layer.input_shape[0],
                 layer.filters,
                 layer.kernel_size,
                 layer.stride,
-                (top, left),
+                symmetric_padding(layer),
                 layer.dilation,
                 layer.groups,
                 layer.use_bias,
@@ -73,7 +80,7 @@ def module(layer: Layer) -> nn.Module:
         case LeakyRelu():
             return nn.LeakyReLU(layer.negative_slope)
         case MaxPool():
-            return nn.MaxPool2d(layer.pool_size, layer.stride, window(layer).pad_begin)
+            return nn.MaxPool2d(layer.pool_size, layer.stride, symmetric_padding(layer))
         case GlobalAvgPool():
             return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
         case Flatten():

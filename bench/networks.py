@@ -37,7 +37,9 @@ def sequential(layers: list[Layer], input_shape: tuple[int, int, int], options: 
 
 def block(filters: int, kernel_size: int = 3, **options) -> list[Layer]:
     """Return the layers of a convolution without a bias, batch normalization and a ReLU."""
-    conv = Conv(filters, kernel_size, padding="same", use_bias=False, **options)
+    # As "same" at a stride of 1. At a stride of 2, "same" is not symmetric, as PyTorch's is.
+    padding = kernel_size // 2
+    conv = Conv(filters, kernel_size, padding=padding, use_bias=False, **options)
     return [conv, BatchNorm(), Relu()]
 
 

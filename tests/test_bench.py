@@ -18,6 +18,7 @@ from bench import (
     scaling,
     tables,
 )
+from layers import Conv
 
 FAST = ["--rounds", "2", "--seconds", "0.001"]
 PROGRAMS = [competitors, roofline, scaling]
@@ -349,3 +350,12 @@ def test_pages_of_several_machines_have_a_section_for_each(results):
     assert text.count("| small | 10 |") == 2
     assert "**One, 2 cores" in text
     assert "(Two/competitors.png)" in text
+
+
+def test_pytorch_has_no_module_for_padding_that_is_not_symmetric():
+    pytest.importorskip("torch")
+    from bench.competitors_torch import module
+
+    layer = Conv(2, kernel_size=3, stride=2, padding="same").build((1, 8, 8))
+    with pytest.raises(TypeError, match="pads one side more"):
+        module(layer)
