@@ -34,12 +34,8 @@ def read_row(gray: np.ndarray, ink: InkStats, size: tuple[int, int]) -> RowReadi
 
     Parameters
     ----------
-    gray : ndarray of float32, shape (h, w)
-        Brightness from 0 to 1.
-    ink : InkStats
-        What the ink in the training images looks like.
-    size : (H, W)
-        Of the training images.
+    gray, ink, size
+        As in `read_ink`.
     """
     found = find_shapes(gray)
     row = choose_row(found.shapes)

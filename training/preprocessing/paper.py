@@ -86,9 +86,13 @@ def has_light_ink(gray: np.ndarray) -> bool:
     half of the window is ink: the extremes, and the 1st and 99th percentile. The outermost
     sixteenth is left out: where strokes reach the edge, the median is theirs.
 
-    Of 3,500 pictures in 70 styles, it is wrong for 10, of which 6 are filled with thick strokes up
-    to the edges. With a window of 0.8, it is wrong for 8, but more of them are photographs (4 for
-    1); of 0.6, for 51. The third moment of the difference from the mean is wrong for 73.
+    Where neither tail is much the stronger one, the outline of the picture decides if it is mostly
+    light, or black.
+
+    Of 3,500 pictures in 70 styles, the tails alone are wrong for 10, of which 6 are filled with
+    thick strokes up to the edges. With a window of 0.8, they are wrong for 8, but more of them are
+    photographs (4 for 1); of 0.6, for 51. The third moment of the difference from the mean is wrong
+    for 73.
     """
     copy = resize(gray, _copy_shape(gray.shape, TAIL_SIDE))
     small = resize(copy, _copy_shape(copy.shape, MEDIAN_SIDE))
