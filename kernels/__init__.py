@@ -1,12 +1,16 @@
 """The arithmetic of convolutional networks, implemented by three backends with the same functions.
 
 The numpy backend is the reference, the scipy backend a second one that uses SciPy's
-`correlate2d`, and the numba backend the fast one. `kernels.interface` documents the functions.
+`correlate2d`, and the numba backend the fast one. `kernels.interface` documents the functions, and
+`kernels.mixed_precision` what is rounded in mixed precision.
 """
 
 from importlib import import_module
+from typing import Any, cast
 
-from kernels.interface import Backend
+from kernels.interface import Backend, MixedBackend
+from kernels.mixed_precision import in_mixed_precision
+from kernels.validation import BFLOAT16, standardize_precision
 
 BACKENDS = {
     "numba": "kernels.numba_backend",
@@ -15,7 +19,7 @@ BACKENDS = {
 }
 
 
-def get_backend(name: str) -> Backend:
+def get_backend(name: str, dtype: Any = "float32") -> Backend:
     """Return the backend called ``name``.
 
     Only this backend is imported, so the reference backends work without Numba.
@@ -23,16 +27,22 @@ def get_backend(name: str) -> Backend:
     Parameters
     ----------
     name : "numba", "scipy" or "numpy"
+    dtype : "float32", "float64" or "bfloat16"
+        "bfloat16": the backend in mixed precision (`kernels.mixed_precision`). The same backend
+        computes in float32 and float64.
 
     Returns
     -------
-    module
-        A module with the functions of `kernels.interface.Backend`.
+    module or object
+        It has the functions of `kernels.interface.Backend`, and in mixed precision those of
+        `kernels.interface.MixedBackend`.
 
     Raises
     ------
     ValueError
         If there is no such backend.
+    TypeError
+        If the dtype is another one.
     ImportError
         If a package that the backend needs is not installed, or does not load.
 
@@ -46,8 +56,13 @@ def get_backend(name: str) -> Backend:
     """
     if not isinstance(name, str) or name not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {name!r}")
+    _, precision = standardize_precision(dtype)
     try:
-        return import_module(BACKENDS[name])
+        if precision != BFLOAT16:
+            return import_module(BACKENDS[name])
+        if name == "numba":  # with kernels of its own
+            return import_module("kernels.numba_backend.mixed_precision").BACKEND
+        return cast(MixedBackend, in_mixed_precision(import_module(BACKENDS[name])))
     except ModuleNotFoundError as error:
         raise ImportError(
             f"backend {name!r} needs the package {error.name!r}: pip install {error.name}"
@@ -58,4 +73,4 @@ def get_backend(name: str) -> Backend:
         raise ImportError(f"backend {name!r} cannot be loaded: {error}") from error
 
 
-__all__ = ["BACKENDS", "Backend", "get_backend"]
+__all__ = ["BACKENDS", "BFLOAT16", "Backend", "MixedBackend", "get_backend"]

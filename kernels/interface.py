@@ -21,6 +21,16 @@ A gradient dy of such activations must be the result of `from_array`, of `softma
 a function whose name ends in ``_grad``, or of `add` of two of these. The output of another function
 may hold other values in its padding, which a gradient function would add to its sums.
 
+Mixed precision
+---------------
+``get_backend(name, "bfloat16")`` returns a backend with the same functions, and those of
+`MixedBackend`, whose activations and their gradients are rounded to bfloat16: each x, y, dy and dx
+below. Weights are float32 and are rounded where `correlate` and `dense` multiply them. All sums,
+the gradients dw and db, biases, the parameters and statistics of `batch_norm`, and the optimizers
+stay in float32. So do the logits and gradient of `softmax_cross_entropy`. Plain arrays that are
+passed in and returned are float32; float64 is a TypeError. `kernels.mixed_precision` lists what
+each function rounds.
+
 Examples
 --------
 >>> import numpy as np
@@ -1014,6 +1024,28 @@ class Backend(Protocol):
         ----------
         Kingma, Ba: Adam (2015). Loshchilov, Hutter: Decoupled weight decay regularization (2019).
         """
+
+
+class MixedBackend(Backend, Protocol):
+    """A backend in mixed precision: the functions of `Backend` with activations in bfloat16.
+
+    Examples
+    --------
+    >>> from kernels import get_backend
+    >>> mixed = get_backend("numpy", "bfloat16")
+    >>> mixed.narrow(np.array([[1.001, 2.0]], np.float32))
+    array([[1., 2.]], dtype=float32)
+    """
+
+    @property
+    def full(self) -> Backend:
+        """The backend that computes in float32, for the end of a network."""
+
+    def widen(self, x: Array) -> Array:
+        """Return activations in bfloat16 as activations of `full`."""
+
+    def narrow(self, x: Array) -> Array:
+        """Return activations of `full`, or a gradient of them, rounded to bfloat16."""
 
 
 # The names that every backend exports.

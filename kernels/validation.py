@@ -18,6 +18,7 @@ from kernels.geometry import Window, make_window
 from kernels.scalars import check_bool, check_int, check_number
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+BFLOAT16 = "bfloat16"
 # Positions in an image may be computed in float32. This limit is a float64, so that a comparison
 # with an array of float16 does not convert it to float16.
 MAX_MATRIX_ENTRY = np.float64(np.finfo(np.float32).max)
@@ -38,6 +39,34 @@ def standardize_dtype(value: Any) -> np.dtype:
         raise TypeError(f"dtype must be float32 or float64, got {dtype}")
     # Always the same object: for an equal one, `array.astype(dtype, copy=False)` makes a view.
     return FLOATS[FLOATS.index(dtype)]
+
+
+def standardize_precision(value: Any) -> tuple[np.dtype, str]:
+    """Return the dtype of plain arrays and the name of the precision that is computed in.
+
+    Parameters
+    ----------
+    value : "float32", "float64" or "bfloat16", or one of these dtypes
+        bfloat16 stands for mixed precision, in which plain arrays are float32.
+
+    Raises
+    ------
+    TypeError
+        If ``value`` is none of them.
+
+    Examples
+    --------
+    >>> standardize_precision("bfloat16")
+    (dtype('float32'), 'bfloat16')
+    """
+    # NumPy has no bfloat16; the dtype of that name is one of another package.
+    if (value if isinstance(value, str) else getattr(value, "name", None)) == BFLOAT16:
+        return FLOATS[0], BFLOAT16
+    try:
+        dtype = standardize_dtype(value)
+    except TypeError:
+        raise TypeError(f"dtype must be float32, float64 or bfloat16, got {value!r}") from None
+    return dtype, dtype.name
 
 
 class Correlation(NamedTuple):
