@@ -7,6 +7,7 @@ from layers.dense import Dense, Flatten
 from layers.fusion import fold, fuse
 from layers.normalization import BatchNorm, Dropout
 from layers.pooling import AvgPool, GlobalAvgPool, GlobalMaxPool, MaxPool
+from layers.precision import end_in_full_precision, in_full_precision
 from layers.residual import Residual
 
 LAYER_TYPES: dict[str, type[Layer]] = {
@@ -54,7 +55,9 @@ __all__ = [
     "Silu",
     "Softmax",
     "Tanh",
+    "end_in_full_precision",
     "fold",
     "fuse",
+    "in_full_precision",
     "walk",
 ]

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from kernels import Backend, get_backend
+from kernels import BFLOAT16, Backend, get_backend
 from kernels.scalars import check_int
-from kernels.validation import standardize_dtype
+from kernels.validation import standardize_precision
 
 Shape = tuple[int, ...]
 
@@ -40,6 +40,10 @@ class Layer(ABC):
         Gradient of each parameter, as computed by the last `backward`.
     buffers : dict of str to array
         Arrays that are saved with the parameters but not learned, such as running statistics.
+    dtype : dtype
+        That of its parameters, and of arrays outside of a backend: float32 or float64.
+    compute_dtype : str
+        The name of the dtype, or "bfloat16" in mixed precision (`kernels.mixed_precision`).
     built : bool
         Whether the layer has its shapes and parameters.
     in_model : bool
@@ -99,7 +103,8 @@ class Layer(ABC):
         ----------
         input_shape : (C, H, W) or (features,)
         backend : "numba", "scipy" or "numpy", or the backend itself
-        dtype : float32 or float64
+        dtype : "float32", "float64" or "bfloat16"
+            "bfloat16" is mixed precision: the parameters are float32.
         rng : numpy.random.Generator or seed, optional
             For the initial parameters and dropout. None: a random seed.
         load_array : callable, optional
@@ -118,12 +123,20 @@ class Layer(ABC):
         ShapeError
             If the layer does not accept the shape. The message names the layer and the shape.
         ValueError
-            If the layer belongs to a model, whose optimizer would keep the old parameters.
+            If the layer belongs to a model, whose optimizer would keep the old parameters, or if
+            the backend itself is given and computes in another dtype.
         """
         if self.in_model:
             raise ValueError(f"layer {self} is in a model already; make a new one")
-        self.backend: Backend = get_backend(backend) if isinstance(backend, str) else backend
-        self.dtype = standardize_dtype(dtype)
+        self.dtype, self.compute_dtype = standardize_precision(dtype)
+        if isinstance(backend, str):
+            backend = get_backend(backend, self.compute_dtype)
+        elif hasattr(backend, "full") != (self.compute_dtype == BFLOAT16):
+            raise ValueError(
+                f"dtype is {self.compute_dtype}, but {backend.__name__} computes in another one: "
+                f"get the backend by get_backend(name, {self.compute_dtype!r})"
+            )
+        self.backend: Backend = backend
         self.rng = np.random.default_rng(rng)
         self.params, self.grads, self.buffers = {}, {}, {}
         self._load_array = load_array

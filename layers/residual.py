@@ -89,7 +89,7 @@ class Residual(Layer):
         for layer in path:
             # Its random numbers depend on its position alone.
             rng = np.random.default_rng(self.rng.integers(2**63))
-            layer.build(shape, self.backend, self.dtype, rng, self._load_array)
+            layer.build(shape, self.backend, self.compute_dtype, rng, self._load_array)
             shape = layer.output_shape
         return shape
 

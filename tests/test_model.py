@@ -253,7 +253,7 @@ def test_rejects_wrong_arguments():
         model.compile(optimizer="adam")
     with pytest.raises(RuntimeError, match="compile"):
         Model((1, 8, 8), backend="numpy").add(Flatten()).add(Dense(4)).train_step(images, labels)
-    with pytest.raises(TypeError, match="float32 or float64"):
+    with pytest.raises(TypeError, match="float32, float64 or bfloat16, got 'int32'"):
         Model((1, 8, 8), dtype="int32")
     with pytest.raises(ValueError, match=r"\(C, H, W\)"):
         Model((8, 8))

@@ -644,8 +644,8 @@ def test_rejects_a_missing_file_and_a_directory(tmp_path):
     ("options", "error", "message"),
     [
         ({"backend": "torch"}, ValueError, "^backend must be one of .*, got 'torch'"),
-        ({"dtype": "int8"}, TypeError, "^dtype must be float32 or float64, got int8"),
-        ({"dtype": np.dtype("float16")}, TypeError, "^dtype must be float32 or float64"),
+        ({"dtype": "int8"}, TypeError, "^dtype must be float32, float64 or bfloat16, got 'int8'"),
+        ({"dtype": np.dtype("float16")}, TypeError, "^dtype must be float32, float64 or bf"),
     ],
 )
 def test_wrong_arguments_of_load_are_not_blamed_on_the_file(tmp_path, options, error, message):

@@ -20,8 +20,11 @@ class Model(Network):
     input_shape : (C, H, W)
         Channels, rows and columns of an image.
     backend : "numba", "scipy" or "numpy"
-    dtype : "float32" or "float64"
-        The dtype of all arithmetic and parameters.
+    dtype : "float32", "float64" or "bfloat16"
+        The dtype of all arithmetic and parameters. "bfloat16" is mixed precision: activations and
+        their gradients are rounded to bfloat16, and parameters, sums, the logits, the loss and the
+        optimizer are float32 (`kernels.mixed_precision`). It pays for networks of many filters on
+        processors with instructions for bfloat16.
     seed : int
         Seed of the initial weights, dropout, shuffling and augmentation.
     fused : bool
@@ -31,6 +34,10 @@ class Model(Network):
     Attributes
     ----------
     layers : list of Layer
+    dtype : dtype
+        That of the parameters and of returned arrays: float32 or float64.
+    compute_dtype : str
+        The precision of the arithmetic: "float32", "float64" or "bfloat16".
     parameters : Parameters or None
         All parameters in one vector, and their gradients; None until `compile`.
     history : dict of str to list
@@ -85,8 +92,8 @@ class Model(Network):
         ----------
         path : path
         backend : "numba", "scipy" or "numpy"
-        dtype : "float32" or "float64", optional
-            None: the dtype that it was saved with.
+        dtype : "float32", "float64" or "bfloat16", optional
+            None: the one that it was saved with. A model may be loaded with another one.
 
         Raises
         ------

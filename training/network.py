@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from kernels import get_backend
+from kernels import Backend, get_backend
 from kernels.scalars import check_bool, check_int
 from kernels.validation import (
     check_channel_numbers,
@@ -14,15 +14,16 @@ from kernels.validation import (
     check_real_images,
     check_smoothing,
     check_weights,
-    standardize_dtype,
+    standardize_precision,
 )
-from layers import LAYER_TYPES, BatchNorm, Layer, LoadArray, Softmax, fold, fuse, walk
+from layers import BatchNorm, Layer, LoadArray, Softmax, walk
 from training.class_weights import ClassWeight, image_weights
 from training.errors import DivergedError, InputError
 from training.input_format import InputFormat, check_class_names, default_class_names
 from training.input_stats import InputStats, check_finite_pixels
 from training.optimizers import Optimizer
 from training.parameters import Parameters
+from training.plans import make_plans
 from training.preprocessing.ink_stats import InkStats, measure_ink
 from training.rwlock import RWLock, exclusive, shared
 
@@ -51,8 +52,10 @@ class Network:
             raise ValueError(f"input_shape must be (C, H, W), got {input_shape!r}")
         C, H, W = (check_int(size, "input_shape", 1) for size in input_shape)
         self.input_shape = C, H, W
-        self.backend = get_backend(backend)
-        self.dtype = standardize_dtype(dtype)
+        self.dtype, self._compute_dtype = standardize_precision(dtype)
+        self.backend = get_backend(backend, self._compute_dtype)
+        # The backend of the logits and the loss.
+        self._full_backend: Backend = getattr(self.backend, "full", self.backend)
         self.seed = check_int(seed, "seed", 0)
         self.rng = np.random.default_rng(self.seed)
         self.fused = check_bool(fused, "fused")
@@ -104,7 +107,7 @@ class Network:
         # Each layer has its own generator: its random numbers depend on its position alone.
         rng = np.random.default_rng([self.seed, len(self.layers)])
         try:
-            layer.build(self.output_shape, self.backend, self.dtype, rng, load_array)
+            layer.build(self.output_shape, self.backend, self._compute_dtype, rng, load_array)
         except ValueError:
             for each, name in zip(inside, original_names, strict=True):
                 each.name = name
@@ -114,24 +117,15 @@ class Network:
         layer.need_dx = bool(self.layers)
         self.layers.append(layer)
         self.optimizer = self.parameters = self._class_names = None
-        self._plan()
+        plans = make_plans(self.layers, self.fused)
+        self._training_plan, self._inference_plan, self._head, self._capturable = plans
+        self._captured.clear()
         return self
 
-    def _plan(self) -> None:
-        """Split the layers into those that compute the logits and the softmax behind them."""
-        last = self.layers[-1]
-        if isinstance(last, Softmax):
-            body, self._head = self.layers[:-1], last
-        else:
-            body, self._head = self.layers, Softmax()
-            if len(self.output_shape) == 1:
-                self._head.build(self.output_shape, self.backend, self.dtype)
-        self._training_plan = fuse(body) if self.fused else list(body)
-        self._inference_plan = fold(body) if self.fused else list(body)
-        # A user's own layer may do more than call the backend, which a capture would miss.
-        only_known_layers = all(type(layer) in LAYER_TYPES.values() for layer in walk(self.layers))
-        self._capturable = self.fused and only_known_layers
-        self._captured.clear()
+    @property
+    def compute_dtype(self) -> str:
+        """The precision of the arithmetic: "float32", "float64", or "bfloat16"."""
+        return self._compute_dtype
 
     @property
     def output_shape(self) -> tuple[int, ...]:
@@ -440,7 +434,7 @@ class Network:
         activations = self.backend.normalize_images(images, mean, std, self.dtype, predict=True)
         for layer in self._inference_plan:
             activations = layer.forward(activations, training=False)
-        return self.backend.to_array(activations, output=True)
+        return self._full_backend.to_array(activations, output=True)
 
     def predict_proba(self, x: np.ndarray) -> np.ndarray:
         """Return the probability (N, classes) of each class for each image (N, C, H, W)."""

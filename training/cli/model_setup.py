@@ -105,7 +105,7 @@ def get_augmenter(
 
         def build(shape):
             backend = "numpy" if args.backend == "scipy" else args.backend  # faster
-            options = {"backend": backend, "dtype": model.dtype.name, "seed": model.seed}
+            options = {"backend": backend, "dtype": model.compute_dtype, "seed": model.seed}
             return args.build_check_network(shape, model.classes, **options)
 
         print_line("choosing the augmentation by a small network")

@@ -82,7 +82,7 @@ def _train_locked(args: argparse.Namespace, networks: Networks) -> None:
         print(model)
         reporter.line(
             f"training on {len(training[0]):,} images of {data.source}, validating on "
-            f"{len(validation[0]):,}; {args.backend} backend, {model.dtype.name}"
+            f"{len(validation[0]):,}; {args.backend} backend, {model.compute_dtype}"
         )
         try:
             model.train(

@@ -12,7 +12,7 @@ import numpy as np
 
 from kernels import get_backend
 from kernels.scalars import check_bool, check_int, check_number
-from kernels.validation import standardize_dtype
+from kernels.validation import standardize_precision
 from layers import LAYER_TYPES, Layer, Residual, walk
 from training.errors import InputError
 from training.input_format import check_resize
@@ -152,7 +152,7 @@ def to_document(model: Network, encoded: list[dict[str, Any]] | None = None) -> 
         "resize": model.resize,
         "averages_mirrored": model.averages_mirrored,
         "label_smoothing": model.label_smoothing,
-        "dtype": model.dtype.name,
+        "dtype": model.compute_dtype,
         "seed": model.seed,
         "normalization": {
             "mean": model.mean.tolist(),
@@ -270,7 +270,7 @@ def load(cls: type[AnyModel], path: str | Path, backend: str, dtype: Any) -> Any
     document = read(path)
     get_backend(backend)  # a wrong argument must not be reported as a damaged file
     if dtype is not None:
-        dtype = standardize_dtype(dtype)
+        _, dtype = standardize_precision(dtype)
     try:
         return _from_document(cls, document, backend, dtype)
     except KeyError as error:
@@ -280,19 +280,19 @@ def load(cls: type[AnyModel], path: str | Path, backend: str, dtype: Any) -> Any
 
 
 def _from_document(
-    cls: type[AnyModel], document: dict[str, Any], backend: str, dtype: Any
+    cls: type[AnyModel], document: dict[str, Any], backend: str, dtype: str | None
 ) -> AnyModel:
-    if document["dtype"] not in ("float32", "float64"):
-        raise ValueError(f"its dtype is {document['dtype']!r}, not float32 or float64")
+    if document["dtype"] not in ("float32", "float64", "bfloat16"):
+        raise ValueError(f"its dtype is {document['dtype']!r}, not float32, float64 or bfloat16")
     shape = document["input_shape"]
     if not isinstance(shape, list) or len(shape) != 3:
         raise ValueError(f"its input_shape must be [C, H, W], got {shape!r}")
-    dtype = document["dtype"] if dtype is None else dtype
+    array_dtype, dtype = standardize_precision(document["dtype"] if dtype is None else dtype)
     normalization = {}
     for name in ("mean", "std"):
         entries = [check_number(entry, name) for entry in document["normalization"][name]]
         with np.errstate(over="ignore"):
-            numbers = np.array(entries, np.float64).astype(dtype)
+            numbers = np.array(entries, np.float64).astype(array_dtype)
         if numbers.shape != (shape[0],) or not np.isfinite(numbers).all():
             raise ValueError(f"normalization {name} must be {shape[0]} finite numbers")
         normalization[name] = numbers
