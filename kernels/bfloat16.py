@@ -44,7 +44,7 @@ def round_to_bfloat16(x: np.ndarray) -> np.ndarray:
     >>> round_to_bfloat16(x)
     array([1.      , 1.      , 1.015625, 3.140625], dtype=float32)
     """
-    if not isinstance(x, np.ndarray) or x.dtype != np.float32:
+    if not isinstance(x, np.ndarray) or x.dtype.newbyteorder("=") != np.float32:
         raise TypeError(
             f"bfloat16 is rounded from arrays of float32, got {getattr(x, 'dtype', type(x))}"
         )

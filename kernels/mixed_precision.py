@@ -153,6 +153,7 @@ def _round(value: Any, name: str) -> Any:
     """
     if not isinstance(value, np.ndarray) or isinstance(value, np.ma.MaskedArray):
         return value
-    if value.dtype == np.float64:
+    native = value.dtype.newbyteorder("=")
+    if native == np.float64:
         raise TypeError(f"{name} must be float32 in mixed precision, got float64")
-    return round_to_bfloat16(value) if value.dtype == np.float32 else value
+    return round_to_bfloat16(value) if native == np.float32 else value

@@ -11,6 +11,8 @@ from kernels.geometry import Window, make_window
 # Largest difference that is allowed, divided by the largest value.
 TOLERANCE = {np.dtype(np.float64): 1e-10, np.dtype(np.float32): 1e-4}
 
+# The backends that compute in mixed precision.
+MIXED_BACKENDS = ["numpy", "scipy"]
 
 ACTIVATIONS = [
     LeakyRelu(0.0),
