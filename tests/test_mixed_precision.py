@@ -1,5 +1,6 @@
 """Mixed precision: rounding to bfloat16, kernels, layers, models, files and the command line."""
 
+import argparse
 import doctest
 import inspect
 import json
@@ -37,6 +38,7 @@ from tests.test_interface import arguments
 from tests.test_layers import IDS, LAYERS, forward
 from tests.test_training_state import StopAfter
 from training import SGD, Adam, InputError, Model, TrainingState
+from training.cli import model_setup
 from training.datasets import load_dataset
 
 pytest_plugins = ["tests.command_line_fixtures"]
@@ -577,6 +579,17 @@ def test_command_line(cli, csv_files, tmp_path, backend):
     assert predicted.returncode == 0, predicted.stderr
     found = cli("--find_lr", *train_data, *arithmetic, "--arch", "tiny")
     assert found.returncode == 0, found.stderr
+
+
+def test_the_network_that_chooses_the_augmentation_has_the_precision_of_the_model(monkeypatch):
+    def choose(training, validation, build):
+        return "none", build((1, 8, 8)).compute_dtype
+
+    monkeypatch.setattr(model_setup, "choose_augmentation", choose)
+    args = argparse.Namespace(augment="auto", backend="numpy", build_check_network=run.tiny)
+    lines = []
+    model_setup.get_augmenter(args, small_network("numpy", "bfloat16"), None, None, lines.append)
+    assert lines[-1] == "--augment none: bfloat16"
 
 
 def test_command_line_resumes_a_run_in_its_precision(cli, csv_files, tmp_path, monkeypatch):

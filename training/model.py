@@ -29,7 +29,8 @@ class Model(Network):
         Seed of the initial weights, dropout, shuffling and augmentation.
     fused : bool
         Whether neighboring layers run as one kernel where there is one for both, and the kernel
-        calls of a step are captured once and replayed. The numbers are the same.
+        calls of a step are captured once and replayed. The numbers are the same; in mixed
+        precision, those between two layers of one kernel are not rounded.
 
     Attributes
     ----------
