@@ -6,7 +6,7 @@ Each number is that of a new process, which imports the library, builds a networ
 "Cached" is a start with the kernels that an earlier process compiled, "not cached" one with an
 empty folder of kernels. The memory is the largest resident memory over all steps, with the kernels
 cached. PyTorch runs eagerly, in its default layout and with channels last, not with torch.compile,
-which compiles at each start.
+whose compiler takes time and memory of its own.
 """
 
 import argparse
