@@ -51,7 +51,13 @@ def summarize(measured: dict[str, Any]) -> dict[str, Any]:
         if backend == "numba":
             row["largest_error"] = info["largest_error"]
     machine = {key: value for key, value in measured["machine_info"].items() if key in SUMMARY}
-    return {"machine": machine, "kernels": list(rows.values())}
+    commit = measured.get("commit_info", {})
+    return {
+        "machine": machine,
+        "date": measured.get("datetime", ""),
+        "commit": (commit.get("id") or "")[:12] + ("-dirty" if commit.get("dirty") else ""),
+        "kernels": list(rows.values()),
+    }
 
 
 def ratio(row: dict, backend: str = "numpy") -> float | None:

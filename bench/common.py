@@ -6,6 +6,8 @@ import importlib.util
 import json
 import platform
 import re
+import subprocess
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,27 @@ RESULTS = Path(__file__).parent / "results"  # one folder a machine
 # The colours of Okabe and Ito, which people with a colour vision deficiency can distinguish too.
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")
 CORES: int = config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
-PACKAGES = ("numpy", "scipy", "numba", "llvmlite", "torch", "jax", "onnxruntime", "openvino")
+CPUINFO = Path("/proc/cpuinfo")  # on Linux
+PACKAGES = (
+    *("numpy", "scipy", "numba", "llvmlite", "torch", "jax", "jaxlib"),
+    *("onnx", "onnxruntime", "openvino"),
+)
+VENDORS = {"AuthenticAMD": "AMD", "GenuineIntel": "Intel"}
+# Of AMD's processors, the generation by family and ranges of model numbers, after Linux,
+# arch/x86/kernel/cpu/amd.c. Virtual machines often call all of them "AMD EPYC".
+AMD_GENERATIONS: dict[int, tuple[tuple[str, tuple[tuple[int, int], ...]], ...]] = {
+    23: (
+        ("Zen", ((0x00, 0x2F), (0x50, 0x5F))),
+        ("Zen 2", ((0x30, 0x4F), (0x60, 0x7F), (0x90, 0x91), (0xA0, 0xAF))),
+    ),
+    25: (("Zen 3", ((0x00, 0x0F), (0x20, 0x5F))), ("Zen 4", ((0x10, 0x1F), (0x60, 0xAF)))),
+    26: (
+        ("Zen 5", ((0x00, 0x2F), (0x40, 0x4F), (0x60, 0x7F))),
+        ("Zen 6", ((0x50, 0x5F), (0x80, 0xAF), (0xC0, 0xCF))),
+    ),
+}
+# The flags by which Linux and LLVM name arithmetic on bfloat16 vectors.
+BFLOAT16_FLAGS = {"avx512_bf16", "avx512bf16", "bf16"}
 INSTRUCTIONS = (("avx512f", "AVX-512"), ("avx2", "AVX2"), ("avx", "AVX"), ("neon", "NEON"))
 OUTPUTS = {"output", "json", "plot"}
 
@@ -63,13 +85,18 @@ def has_matplotlib() -> bool:
     return importlib.util.find_spec("matplotlib") is not None
 
 
-def make_parser(doc: str, rounds: int, seconds: float) -> argparse.ArgumentParser:
-    """Return a parser of the arguments that all measuring programs take, with these defaults."""
+def make_parser(
+    doc: str, rounds: int, seconds: float | None, has_plot: bool = True
+) -> argparse.ArgumentParser:
+    """Return a parser of the arguments that all measuring programs take, with these defaults.
+
+    ``seconds`` is None for a program whose rounds are of one call.
+    """
     parser = argparse.ArgumentParser(
         description=doc.partition("\n")[0],
         epilog="Without arguments, the results of this machine in bench/results are replaced. A "
-        "run with other settings only prints its results, unless --output, --json or --plot says "
-        "where to write them.",
+        "run with other settings only prints its results, unless an output argument says where to "
+        "write them.",
     )
     add = parser.add_argument
     add("--threads", type=thread_count, default=CORES, metavar="N", help=f"default: all, {CORES}")
@@ -80,22 +107,27 @@ def make_parser(doc: str, rounds: int, seconds: float) -> argparse.ArgumentParse
         metavar="N",
         help=f"how often each function is timed (default: {rounds})",
     )
-    add(
-        "--seconds",
-        type=positive_seconds,
-        default=seconds,
-        metavar="S",
-        help=f"approximate time of one round of one function (default: {seconds})",
-    )
-    add_output_arguments(parser)
+    if seconds is not None:
+        add(
+            "--seconds",
+            type=positive_seconds,
+            default=seconds,
+            metavar="S",
+            help=f"approximate time of one round of one function (default: {seconds})",
+        )
+    add_output_arguments(parser, has_plot)
     return parser
 
 
-def add_output_arguments(parser: argparse.ArgumentParser) -> None:
+def add_output_arguments(parser: argparse.ArgumentParser, has_plot: bool = True) -> None:
     add = parser.add_argument
-    add("--output", type=output_folder, metavar="DIR", help="folder of the JSON file and the plot")
+    files = "the JSON file and the plot" if has_plot else "the JSON file"
+    add("--output", type=output_folder, metavar="DIR", help=f"folder of {files}")
     add("--json", type=new_file, metavar="FILE", help="the JSON file of the results")
-    add("--plot", type=new_plot, metavar="PNG", help="the plot of the results")
+    if has_plot:
+        add("--plot", type=new_plot, metavar="PNG", help="the plot of the results")
+    else:
+        parser.set_defaults(plot=None)
 
 
 def has_default_settings(parser: argparse.ArgumentParser, args: argparse.Namespace) -> bool:
@@ -138,14 +170,22 @@ def parse_measurement(
     return args
 
 
-def processor() -> str:
-    """Return the processor's name."""
-    if Path("/proc/cpuinfo").exists():
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            name, _, value = line.partition(":")
-            if name.strip() == "model name":
-                return value.strip()
-    return platform.processor() or platform.machine()
+def read_cpuinfo(path: Path | None = None) -> dict[str, str]:
+    """Return what Linux says of the first processor; empty on other systems."""
+    try:
+        text = (path or CPUINFO).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return {}
+    first, _, _ = text.partition("\n\n")
+    pairs = (line.partition(":") for line in first.splitlines())
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def processor(cpuinfo: dict[str, str]) -> str:
+    """Return the processor's name, with its vendor's."""
+    name = cpuinfo.get("model name") or platform.processor() or platform.machine()
+    vendor = VENDORS.get(cpuinfo.get("vendor_id", ""), "")
+    return name if vendor.lower() in name.lower() else f"{vendor} {name}"
 
 
 def machine() -> dict[str, Any]:
@@ -155,7 +195,7 @@ def machine() -> dict[str, Any]:
         if importlib.util.find_spec(package) is not None:
             versions[package] = importlib.metadata.version(package)
     return {
-        "cpu": {"brand_raw": processor(), "count": CORES, **microarchitecture()},
+        "cpu": cpu(),
         "system": platform.system(),
         "python_version": platform.python_version(),
         "packages": versions,
@@ -174,13 +214,42 @@ def blas_kernels() -> list[str]:
     ]
 
 
-def microarchitecture() -> dict[str, str]:
-    """Return the name by which LLVM knows the processor, and its widest vector instructions."""
-    features = binding.get_host_cpu_features()
-    widest = next((name for flag, name in INSTRUCTIONS if features.get(flag)), "")
-    # LLVM says znver3 where everybody else says Zen 3.
-    name = re.sub(r"^znver(\d)$", r"Zen \1", binding.get_host_cpu_name())
-    return {"microarchitecture": name, "instructions": widest}
+def cpu() -> dict[str, Any]:
+    """Describe the processor: what the name of its folder of results is made from."""
+    cpuinfo = read_cpuinfo()
+    features = {name for name, present in binding.get_host_cpu_features().items() if present}
+    # Intel's and AMD's flags; ARM's features.
+    flags = set(f"{cpuinfo.get('flags', '')} {cpuinfo.get('Features', '')}".split())
+    description: dict[str, Any] = {
+        "brand_raw": processor(cpuinfo),
+        "count": CORES,
+        "microarchitecture": microarchitecture(cpuinfo),
+        # LLVM's features are those that the system lets programs use.
+        "instructions": next((name for flag, name in INSTRUCTIONS if flag in features), ""),
+        "bfloat16": bool(BFLOAT16_FLAGS & (features | flags)),
+    }
+    for key, name in (("family", "cpu family"), ("model", "model")):
+        if cpuinfo.get(name, "").isdigit():
+            description[key] = int(cpuinfo[name])
+    return description
+
+
+def microarchitecture(cpuinfo: dict[str, str]) -> str:
+    """Return the processor's generation, such as Zen 4 or sapphirerapids.
+
+    Where neither the family and the model nor LLVM name it, it is such as "family 6 model 143".
+    """
+    family, model = cpuinfo.get("cpu family", ""), cpuinfo.get("model", "")
+    known = family.isdigit() and model.isdigit()
+    if known and cpuinfo.get("vendor_id") == "AuthenticAMD":
+        for name, ranges in AMD_GENERATIONS.get(int(family), ()):
+            if any(first <= int(model) <= last for first, last in ranges):
+                return name
+    name = binding.get_host_cpu_name()
+    if name and name not in ("generic", "x86-64"):
+        # LLVM says znver3 where everybody else says Zen 3.
+        return re.sub(r"^znver(\d)$", r"Zen \1", name)
+    return f"family {family} model {model}" if known else ""
 
 
 def describe(machine: dict[str, Any]) -> str:
@@ -191,6 +260,7 @@ def describe(machine: dict[str, Any]) -> str:
         name += f" ({cpu['microarchitecture']})"
     if cpu.get("instructions"):
         name += f" with {cpu['instructions']}"
+        name += " and bfloat16" if cpu.get("bfloat16") else ""
     return f"{name}, {cpu.get('count', '?')} cores, Python {machine.get('python_version', '?')}"
 
 
@@ -203,9 +273,19 @@ def short_name(machine: dict[str, Any]) -> str:
 
 
 def slug(machine: dict[str, Any]) -> str:
-    """Return the name of a machine's folder of results, such as amd-epyc-zen3-2-cores."""
-    name = re.sub(r"(?<=Zen) |(?<=AVX)-", "", short_name(machine))
-    return re.sub(r"[^a-z0-9]+", "-", f"{name} {machine['cpu']['count']} cores".lower()).strip("-")
+    """Return the name of a machine's folder of results, such as amd-epyc-zen4-avx512-bf16-2-cores.
+
+    Machines that differ in the generation of the processor, its widest vector instructions,
+    bfloat16 or the number of cores have different names.
+    """
+    cpu = machine["cpu"]
+    parts = [short_name(machine)]
+    if cpu.get("instructions", "") not in parts[0]:
+        parts.append(cpu["instructions"])
+    if cpu.get("bfloat16"):
+        parts.append("bf16")
+    name = re.sub(r"(?<=Zen) |(?<=AVX)-", "", " ".join(parts))
+    return re.sub(r"[^a-z0-9]+", "-", f"{name} {cpu['count']} cores".lower()).strip("-")
 
 
 def results_folder() -> Path:
@@ -213,10 +293,32 @@ def results_folder() -> Path:
     return RESULTS / slug(machine())
 
 
+def git(*arguments: str) -> str:
+    """Return what git prints about this checkout, "" where there is no git or no checkout."""
+    try:
+        done = subprocess.run(
+            ["git", *arguments], cwd=RESULTS.parent, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return done.stdout.strip()
+
+
+def provenance() -> dict[str, str]:
+    """Return the date, and the commit of the code; "-dirty" says that code was changed."""
+    commit = git("rev-parse", "--short=12", "HEAD")
+    if commit and git("status", "--porcelain", "--untracked-files=no", "--", ":/*.py"):
+        commit += "-dirty"
+    date = datetime.now(timezone.utc).isoformat(timespec="minutes")
+    return {"date": date, "commit": commit}
+
+
 def write_json(path: Path, args: argparse.Namespace, **results: Any) -> None:
-    """Write the machine, the settings and the results."""
-    settings = {"threads": args.threads, "rounds": args.rounds, "seconds": args.seconds}
-    write_document(path, {"machine": machine(), "settings": settings, **results})
+    """Write the machine, the date and the commit, the settings and the results."""
+    names = ("threads", "rounds", "seconds")
+    settings = {name: getattr(args, name) for name in names if hasattr(args, name)}
+    document = {"machine": machine(), **provenance(), "settings": settings, **results}
+    write_document(path, document)
 
 
 def write_document(path: Path, document: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """The benchmark's networks in JAX, with the weights of this library's models.
 
-Imported only where JAX is installed. The builder takes a model and the number of threads.
+Imported only where JAX is installed. The builder takes a model, the number of threads
+and the dtype, which is float32.
 """
 
 import os
@@ -95,7 +96,9 @@ def forward(layer: Layer, params: dict, x):
     raise TypeError(f"layer {layer} has no JAX function")
 
 
-def train(model: Model, threads: int):
+def train(model: Model, threads: int, dtype: str):
+    if dtype != "float32":
+        raise ValueError(f"dtype must be float32, got {dtype!r}")
     os.environ["NPROC"] = str(threads)  # JAX reads it at its first computation
     layers = [layer for layer in model.layers if not isinstance(layer, Softmax)]
     first = tree(layers, "params")

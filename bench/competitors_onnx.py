@@ -1,6 +1,7 @@
 """The benchmark's networks in the ONNX format, run by ONNX Runtime and by OpenVINO.
 
-Imported only where ONNX is installed. Each builder takes a model and the number of threads.
+Imported only where ONNX is installed. Each builder takes a model, the number of threads and the
+size of the batches: with a fixed shape the runtimes plan their memory and kernels once.
 """
 
 import sys
@@ -92,8 +93,8 @@ class GraphBuilder:
         return output
 
 
-def graph(model: Model) -> bytes:
-    """Return a trained model as the bytes of an ONNX file, up to the logits."""
+def graph(model: Model, batch: int) -> bytes:
+    """Return a trained model, up to the logits, as an ONNX file for batches of this size."""
     builder = GraphBuilder()
     layers = [layer for layer in model.layers if not isinstance(layer, Softmax)]
     output = builder.add_path(layers, "images")
@@ -101,8 +102,8 @@ def graph(model: Model) -> bytes:
     graph_proto = helper.make_graph(
         builder.nodes,
         "network",
-        [helper.make_tensor_value_info("images", float32, ["N", *model.input_shape])],
-        [helper.make_tensor_value_info(output, float32, ["N", model.classes])],
+        [helper.make_tensor_value_info("images", float32, [batch, *model.input_shape])],
+        [helper.make_tensor_value_info(output, float32, [batch, model.classes])],
         builder.weights,
     )
     # Older runtimes support these versions too.
@@ -110,12 +111,12 @@ def graph(model: Model) -> bytes:
     return helper.make_model(graph_proto, opset_imports=[opset], ir_version=8).SerializeToString()
 
 
-def infer_onnxruntime(model: Model, threads: int):
+def infer_onnxruntime(model: Model, threads: int, batch: int):
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(graph(model), options, ["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(graph(model, batch), options, ["CPUExecutionProvider"])
 
     def logits(x: np.ndarray) -> np.ndarray:
         return session.run(None, {"images": x})[0]
@@ -123,7 +124,7 @@ def infer_onnxruntime(model: Model, threads: int):
     return logits
 
 
-def infer_openvino(model: Model, threads: int):
+def infer_openvino(model: Model, threads: int, batch: int):
     # OpenVINO's telemetry forks, which is unsafe with JAX's threads.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     import openvino
@@ -131,13 +132,28 @@ def infer_openvino(model: Model, threads: int):
     settings = {
         "INFERENCE_NUM_THREADS": threads,
         "PERFORMANCE_HINT": "LATENCY",  # all threads on one batch
-        "INFERENCE_PRECISION_HINT": "f32",  # as the others; the default may be bfloat16
+        # As the others. The default is bfloat16 on processors that have it.
+        "INFERENCE_PRECISION_HINT": "f32",
     }
     core = openvino.Core()
-    request = core.compile_model(core.read_model(graph(model)), "CPU", settings)
-    request = request.create_infer_request()
+    compiled = core.compile_model(core.read_model(graph(model, batch)), "CPU", settings)
+    check_float32(precisions(compiled))
+    request = compiled.create_infer_request()
 
     def logits(x: np.ndarray) -> np.ndarray:
         return request.infer([x], share_inputs=True)[0]
 
     return logits
+
+
+def precisions(compiled) -> set[str]:
+    """Return the names of the precisions in which OpenVINO runs the operations of a model."""
+    infos = [operation.get_rt_info() for operation in compiled.get_runtime_model().get_ops()]
+    return {info["runtimePrecision"].value for info in infos if "runtimePrecision" in info}
+
+
+def check_float32(names: set[str]) -> None:
+    """Raise a RuntimeError when operations run in another floating-point precision."""
+    others = {name for name in names if name.startswith(("f", "bf"))} - {"f32"}
+    if others:
+        raise RuntimeError(f"runs in {', '.join(sorted(others))} instead of float32")

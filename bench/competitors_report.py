@@ -4,16 +4,18 @@ from pathlib import Path
 
 import numpy as np
 
+from bench import bars
+from bench.bars import INFERENCE, LABELS, TRAINING, Measured, Row
 from bench.common import COLORS, duration, import_pyplot, use_plain_log_ticks
 
 THIS = "this"  # the key of this library in the results
 # Each kind of table has a column that compares with the fastest of these.
 MAIN_RIVALS = {
-    "training": (
+    TRAINING: (
         "the fastest PyTorch mode",
         ("PyTorch", "PyTorch, channels last", "torch.compile"),
     ),
-    "inference": ("ONNX Runtime", ("ONNX Runtime",)),
+    INFERENCE: ("the faster of ONNX Runtime and OpenVINO", ("ONNX Runtime", "OpenVINO")),
 }
 MARKERS = "osD^vP*X"
 
@@ -28,6 +30,23 @@ def ratio(rates: Rates, name: str) -> tuple[float, float, float]:
     this, other = np.array(rates[THIS]), np.array(rates[name])
     ratios = this / (other if len(other) == len(this) else np.median(other))
     return float(np.median(this) / np.median(other)), float(ratios.min()), float(ratios.max())
+
+
+def row_of(kind: str, result: dict) -> Row:
+    """Return what a result is of. Earlier versions measured float32 and did not write it."""
+    return Row(kind, result["network"], result.get("dtype", "float32"), result["batch"])
+
+
+def measured(document: dict) -> dict[Row, Measured]:
+    """Return the ratio of each row to the fastest other library."""
+    found = {}
+    for kind in (TRAINING, INFERENCE):
+        for result in document.get(kind, []):
+            rates = result["images_per_second"]
+            best = fastest(rates, others(result))
+            if best is not None:
+                found[row_of(kind, result)] = Measured(*ratio(rates, best), best)
+    return found
 
 
 def fastest(rates: Rates, names: tuple[str, ...] | list[str]) -> str | None:
@@ -68,17 +87,20 @@ def head(kind: str, names: list[str]) -> str:
     """Return the first lines of a table with a column for each of the names."""
     columns = ["this library" if name == THIS else name for name in names]
     columns += [f"ratio to {MAIN_RIVALS[kind][0]}", "ratio to the fastest of all others"]
-    columns = ["network", "batch", *columns]
-    return f"| {' | '.join(columns)} |\n|---|" + "--:|" * (len(columns) - 1)
+    columns = ["network", "dtype", "batch", *columns, "bar (aim)", "verdict"]
+    return f"| {' | '.join(columns)} |\n|---|---|" + "--:|" * (len(columns) - 4) + "---|---|"
 
 
 def row(kind: str, result: dict, names: list[str]) -> str:
     """Return a line of the table; a cell is empty where a library was left out."""
-    rates, batch = result["images_per_second"], result["batch"]
-    cells = [result["network"], f"{batch:,}", *(speed(rates, name, batch) for name in names)]
+    rates, key = result["images_per_second"], row_of(kind, result)
+    _, network, dtype, batch = key
+    cells = [network, dtype, f"{batch:,}", *(speed(rates, name, batch) for name in names)]
     cells.append(ratio_with_spread(rates, fastest(rates, MAIN_RIVALS[kind][1])))
     best = fastest(rates, others(result))
     cells.append(ratio_with_spread(rates, best) + (f", {best}" if best else ""))
+    ours = measured({kind: [result]})
+    cells += [bars.bar_text(key), bars.verdict(key, ours[key]) if key in ours else ""]
     return f"| {' | '.join(cells)} |"
 
 
@@ -98,6 +120,10 @@ def draw_row(axes, y: int, result: dict, names: list[str]) -> None:
         axes.plot(middle, height, MARKERS[style], color=COLORS[style], markersize=6)
 
 
+def plot_label(row: Row) -> str:
+    return f"{row.network}, {row.dtype}, batch {row.batch:,}"
+
+
 def plot(results: dict[str, list[dict]], machine: str, path: Path) -> None:
     """Draw how many times faster this library is than each of the others, a panel a kind."""
     pyplot = import_pyplot()
@@ -114,17 +140,17 @@ def plot(results: dict[str, list[dict]], machine: str, path: Path) -> None:
     for (kind, rows), axes in zip(results.items(), panels[:, 0], strict=True):
         for y, result in enumerate(rows):
             draw_row(axes, y, result, names)
-        labels = [f"{result['network']}, batch {result['batch']:,}" for result in rows]
+        labels = [plot_label(row_of(kind, result)) for result in rows]
         axes.set_yticks(range(len(rows)), labels)
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.axvline(1, color="#000000", linewidth=1)
         axes.set_xscale("log")
         use_plain_log_ticks(axes.xaxis)
         axes.grid(axis="x", color="#e5e5e5")
-        axes.set_title(kind, fontsize=10)
+        axes.set_title(LABELS.get(kind, kind), fontsize=10)
     for place, name in enumerate(names):
         panels[0, 0].plot([], [], MARKERS[place], color=COLORS[place], label=name)
-    figure.suptitle(f"Compared with other libraries, float32\n{machine}", fontsize=10)
+    figure.suptitle(f"Compared with other libraries\n{machine}", fontsize=10)
     figure.legend(loc="outside lower center", ncols=4, fontsize=8)
     panels[-1, 0].set_xlabel(
         "how many times faster this library is (right of 1: faster; left of 1: slower)"

@@ -1,19 +1,15 @@
 """The benchmark's networks in PyTorch, with the weights of this library's models.
 
-Imported only where PyTorch is installed. Each builder takes a model and the number of threads.
+Imported only where PyTorch is installed. Each builder takes a model, the number of threads, and for
+training the dtype, for prediction the size of the batches.
 """
 
-import os
+from functools import partial
 
 import numpy as np
 
-# With more compile threads torch.compile forks, which is unsafe with JAX's threads.
-os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
-
-import torch
-from torch import nn
-
 from bench.networks import window
+from bench.torch_steps import ResidualModule, make_prediction, make_step, nn, torch
 from layers import (
     BatchNorm,
     Conv,
@@ -45,15 +41,6 @@ def symmetric_padding(layer: Conv | MaxPool) -> tuple[int, int]:
     if top != bottom or left != right:
         raise TypeError(f"layer {layer} pads one side more than the other")
     return top, left
-
-
-class ResidualModule(nn.Module):
-    def __init__(self, body: nn.Module, shortcut: nn.Module):
-        super().__init__()
-        self.body, self.shortcut = body, shortcut
-
-    def forward(self, x):
-        return self.body(x) + self.shortcut(x)
 
 
 def module(layer: Layer) -> nn.Module:
@@ -107,43 +94,23 @@ def network(model: Model) -> nn.Sequential:
     return sequence([layer for layer in model.layers if not isinstance(layer, Softmax)])
 
 
-def train(model: Model, threads: int, memory_format=torch.contiguous_format, transform=lambda f: f):
-    torch.set_num_threads(threads)
-    net = network(model).to(memory_format=memory_format)
-    # fused=True, which is not the default, is a quarter faster at batch 64.
-    optimizer = torch.optim.Adam(net.parameters(), 2e-3, fused=True)
-    loss_of = transform(lambda x, y: nn.functional.cross_entropy(net(x), y))
-
-    def step(x: np.ndarray, y: np.ndarray) -> float:
-        images = torch.from_numpy(x).contiguous(memory_format=memory_format)
-        optimizer.zero_grad(set_to_none=True)
-        loss = loss_of(images, torch.from_numpy(y))
-        loss.backward()
-        optimizer.step()
-        return loss.item()
-
-    return step
+def train(model: Model, threads: int, dtype: str):
+    return make_step(network(model), threads, dtype)
 
 
-def train_channels_last(model: Model, threads: int):
-    return train(model, threads, torch.channels_last)
+def train_channels_last(model: Model, threads: int, dtype: str):
+    return make_step(network(model), threads, dtype, torch.channels_last)
 
 
-def train_compiled(model: Model, threads: int):
+def train_compiled(model: Model, threads: int, dtype: str):
     torch.compiler.reset()  # torch.compile gives up on a function after some recompilations
-    return train(model, threads, transform=lambda f: torch.compile(f, dynamic=False))
+    compiled = partial(torch.compile, dynamic=False)
+    return make_step(network(model), threads, dtype, transform=compiled)
 
 
-def infer(model: Model, threads: int, memory_format=torch.contiguous_format):
-    torch.set_num_threads(threads)
-    net = network(model).to(memory_format=memory_format).eval()
-
-    @torch.inference_mode()
-    def logits(x: np.ndarray) -> np.ndarray:
-        return net(torch.from_numpy(x).contiguous(memory_format=memory_format)).numpy()
-
-    return logits
+def infer(model: Model, threads: int, batch: int):
+    return make_prediction(network(model), threads)
 
 
-def infer_channels_last(model: Model, threads: int):
-    return infer(model, threads, torch.channels_last)
+def infer_channels_last(model: Model, threads: int, batch: int):
+    return make_prediction(network(model), threads, torch.channels_last)

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
+from bench import bars
+from bench.bars import BATCH_64, LARGE_IMAGES, TWO_THREADS, WHOLE_LANES, Measured
 from bench.common import (
     COLORS,
     CORES,
@@ -29,12 +31,14 @@ from bench.common import (
 from bench.networks import NETWORKS
 from bench.timing import interleave
 from kernels import get_backend
+from kernels.numba_backend.packed.layout import simd_width
 from layers import BatchNorm, Conv, Dense, GlobalAvgPool, MaxPool, Relu, fuse
 from training import Adam, Model
 
 BATCHES = (64, 128, 256, 512, 1024)
 SIDES = (28, 32, 64, 128)
 CHANNELS = (16, 32, 64, 128, 256)
+PARTLY_FILLED = (10, 50)  # batches that leave SIMD lanes of their last block empty
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,21 @@ def by_batch() -> list[Row]:
     return [Row(batch, batch, batch, training_step(small(), batch)) for batch in BATCHES]
 
 
+def whole_lanes(batch: int) -> int:
+    """Return the next number of images that fills whole blocks of SIMD lanes."""
+    lanes = simd_width(np.dtype(np.float32))
+    return -(-batch // lanes) * lanes
+
+
+def by_lanes() -> list[Row]:
+    """Return each batch that fills its blocks in part, and the next one that fills them."""
+    small = NETWORKS["small"]
+    batches = [size for batch in PARTLY_FILLED for size in (batch, whole_lanes(batch))]
+    return [
+        Row(batch, batch, whole_lanes(batch), training_step(small(), batch)) for batch in batches
+    ]
+
+
 def by_side(batch: int = 64) -> list[Row]:
     return [
         Row(side, batch, side * side, training_step(conv_network(side), batch)) for side in SIDES
@@ -121,6 +140,7 @@ def by_threads(network: str, batch: int) -> list[Row]:
 # The quantity that grows: a function that makes its rows, and the title of its table.
 CURVES: dict[str, tuple[Callable[[], list[Row]], str]] = {
     "batch": (by_batch, "images a batch, small network"),
+    "lanes": (by_lanes, "images a batch, small network, work in whole blocks of SIMD lanes"),
     "side": (by_side, "pixels along a side, two convolutions, batch 64"),
     "channels": (by_channels, "channels and as many 3x3 filters, 16x16 pixels, batch 32"),
     "threads": (lambda: by_threads("small", 256), "threads, small network, batch 256"),
@@ -143,6 +163,7 @@ def measure(rows: list[Row], rounds: int, seconds: float) -> list[dict]:
                 "seconds": time,
                 "lowest": min(times[row.value]),
                 "highest": max(times[row.value]),
+                "rounds": times[row.value],
                 "images": row.images,
                 "images_per_second": row.images / time,
                 "seconds_per_unit_of_work": time / row.work,
@@ -152,6 +173,46 @@ def measure(rows: list[Row], rounds: int, seconds: float) -> list[dict]:
         first = results[0]["seconds_per_unit_of_work"]
         result["relative"] = result["seconds_per_unit_of_work"] / first
     return results
+
+
+def times_of(rows: list[dict], value: int) -> dict | None:
+    return next((row for row in rows if row["value"] == value), None)
+
+
+def share(row: dict | None, other: dict | None, factor: float = 1.0) -> Measured | None:
+    """Return how many times the time of ``other`` that of ``row`` is, times a factor.
+
+    The spread is over the rounds; results of earlier versions do not have them.
+    """
+    if row is None or other is None:
+        return None
+    middle = factor * row["seconds"] / other["seconds"]
+    if "rounds" not in row or "rounds" not in other:
+        return Measured(middle)
+    ratios = factor * np.array(row["rounds"]) / np.array(other["rounds"])
+    return Measured(middle, float(ratios.min()), float(ratios.max()))
+
+
+def measured(document: dict) -> dict[bars.Row, Measured]:
+    """Return the numbers that have a bar, as far as a results document has their curves."""
+    curves = {name: document["curves"].get(name, []) for name in CURVES}
+    batches, sides, threads = (curves[name] for name in ("batch", "side", "threads"))
+    found = {
+        bars.Row(TWO_THREADS, "small", "float32", 256): share(
+            times_of(threads, 1), times_of(threads, 2)
+        ),
+        # The time an image at batch 256 as a share of that at batch 64.
+        bars.Row(BATCH_64, "small", "float32"): share(
+            times_of(batches, 256), times_of(batches, 64), 64 / 256
+        ),
+        bars.Row(LARGE_IMAGES, "two convolutions", "float32", 64): share(
+            times_of(sides, 128), times_of(sides, 28), 28**2 / 128**2
+        ),
+    }
+    lanes = curves["lanes"]
+    for part, whole in zip(lanes[::2], lanes[1::2], strict=True):
+        found[bars.Row(WHOLE_LANES, "small", "float32", part["value"])] = share(whole, part)
+    return {row: value for row, value in found.items() if value is not None}
 
 
 def table(title: str, rows: list[dict]) -> str:
@@ -176,6 +237,10 @@ def draw_curve(axes, name: str, rows: list[dict]) -> None:
     ratios = values / values[0]
     if name.startswith("threads"):
         shown, expected, label = rates / rates[0], ratios, "times as fast as on one thread"
+    elif name == "lanes":
+        steps = np.array([row["seconds"] for row in rows])
+        work = np.array([row["seconds"] / row["seconds_per_unit_of_work"] for row in rows])
+        shown, expected, label = 1e6 * steps, 1e6 * steps[-1] * work / work[-1], "us a step"
     elif name == "batch":
         shown, expected, label = rates, np.full_like(rates, rates[0]), "images/s"
     else:
@@ -243,6 +308,7 @@ def main(argv: list[str] | None = None) -> int:
         make, heading = CURVES[name]
         results[name] = measure(make(), args.rounds, args.seconds)
         print(f"\n{table(heading, results[name])}", flush=True)
+    print(f"\n{bars.summary(measured({'curves': results}))}")
     if args.json is not None:
         write_json(args.json, args, curves=results)
     if args.plot is not None:

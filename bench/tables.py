@@ -15,14 +15,29 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import backends, competitors_report, roofline, roofline_plot, scaling
+from bench import (
+    backends,
+    bars,
+    competitors_report,
+    footprint,
+    roofline,
+    roofline_plot,
+    scaling,
+)
+from bench.bars import INFERENCE, TRAINING, Measured, Row
 from bench.common import RESULTS, describe, short_name
 from bench.competitors_report import THIS
 
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", ROOT / "docs" / "performance.md", ROOT / "docs" / "benchmarks.md")
 BLOCK = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end of generated text -->)", re.S)
-TASKS = {"training": "training", "inference": "prediction"}
+TASKS = {TRAINING: "training", INFERENCE: "prediction"}
+# The results that have bars: each program's numbers by row.
+MEASURED: dict[str, Callable[[dict], dict[Row, Measured]]] = {
+    "competitors": competitors_report.measured,
+    "scaling": scaling.measured,
+    "footprint": footprint.measured,
+}
 
 Documents = dict[Path, dict]  # a JSON file of results, and its content
 
@@ -49,11 +64,11 @@ def folded(summary: str, parts: list[str]) -> list[str]:
 def speed_block(page: Path) -> str:
     """Compare this library with the fastest other library, all machines side by side."""
     documents = list(read_results("competitors").values())
-    cells: dict[tuple, list[str]] = {}
+    cells: dict[Row, list[str]] = {}
     for place, document in enumerate(documents):
         for kind in TASKS:
             for result in document.get(kind, []):
-                key = (kind, result["network"], result["batch"])
+                key = competitors_report.row_of(kind, result)
                 row = cells.setdefault(key, ["", ""] * len(documents))
                 row[2 * place : 2 * place + 2] = speed_cells(result)
     heads = [
@@ -61,16 +76,9 @@ def speed_block(page: Path) -> str:
         for document in documents
     ]
     lines = [f"| task | {' | '.join(heads)} |", "|---|" + "--:|--:|" * len(documents)]
-    for (kind, network, batch), row in sorted(cells.items(), key=speed_order):
-        unit = "one image" if batch == 1 else f"batch {batch:,}"
-        lines.append(f"| {TASKS[kind]}, `{network}`, {unit} | {' | '.join(row)} |")
+    lines += [f"| {key} | {' | '.join(cells[key])} |" for key in bars.in_order(list(cells))]
     lost = [f"- {lost_kernels(document)}" for document in read_results("backends").values()]
     return "\n".join([*lines, "", *lost]).strip()
-
-
-def speed_order(item: tuple[tuple, list[str]]) -> tuple:
-    kind, network, batch = item[0]
-    return list(TASKS).index(kind), network, batch
 
 
 def speed_cells(result: dict) -> list[str]:
@@ -107,6 +115,25 @@ def lost_kernels(document: dict) -> str:
         f"{len(rows)} benchmarks. In these it reaches {reached}. Training calls the kernels on the "
         "packed layout instead."
     )
+
+
+def bars_block(page: Path) -> str:
+    """Compare all measurements that have a bar with it, all machines side by side."""
+    machines: dict[str, dict[Row, Measured]] = {}
+    for name, measured in MEASURED.items():
+        for document in read_results(name).values():
+            machine = document["machine"]
+            heading = f"{short_name(machine)}, {machine['cpu']['count']} cores"
+            machines.setdefault(heading, {}).update(measured(document))
+    return bars.side_by_side(machines)
+
+
+def footprint_block(page: Path) -> str:
+    parts = []
+    for document in read_results("footprint").values():
+        parts.append(f"**{describe(document['machine'])}**")
+        parts.append(footprint.table(document["processes"]))
+    return "\n\n".join(parts) or "Not measured yet."
 
 
 def competitors_block(page: Path) -> str:
@@ -155,6 +182,8 @@ def scaling_block(page: Path) -> str:
 
 BLOCKS: dict[str, Callable[[Path], str]] = {
     "speed": speed_block,
+    "bars": bars_block,
+    "footprint": footprint_block,
     "competitors": competitors_block,
     "backends": backends_block,
     "roofline": roofline_block,

@@ -6,19 +6,26 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from bench import (
     backends,
+    bars,
     common,
     competitors,
     competitors_report,
+    first_step,
+    footprint,
     machine_peak,
     roofline,
     scaling,
     tables,
 )
+from bench.bars import INFERENCE, MEMORY, TRAINING, Measured, Row
+from bench.networks import NETWORKS
 from layers import Conv
+from training import Adam
 
 FAST = ["--rounds", "2", "--seconds", "0.001"]
 PROGRAMS = [competitors, roofline, scaling]
@@ -74,12 +81,124 @@ def test_competitor_computes_the_same(kind, competitor, tmp_path):
     assert len(result["images_per_second"][competitor.name]) == 2
 
 
-def test_pytorch_trains_the_same_mobile_network(tmp_path):
+every_network = pytest.mark.parametrize("network", list(NETWORKS))
+MODES = ["train", "train_channels_last"]
+
+
+def reference_model(network):
+    """Return a model on the numpy backend, which needs no compiling, and two batches for it."""
+    model = NETWORKS[network](backend="numpy")
+    model.compile(optimizer=Adam(learning_rate=2e-3))
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((2, 4, *model.input_shape), dtype=np.float32)
+    return model, list(zip(x, rng.integers(0, 10, (2, 4)), strict=True))
+
+
+@every_network
+@pytest.mark.parametrize(("dtype", "tolerance"), competitors.TOLERANCES.items())
+@pytest.mark.parametrize("mode", MODES)
+def test_pytorch_trains_the_same_network(network, dtype, tolerance, mode):
+    torch = pytest.importorskip("torch")
+    from bench import competitors_torch
+
+    model, batches = reference_model(network)
+    threads = torch.get_num_threads()
+    step = getattr(competitors_torch, mode)(model, 1, dtype)
+    try:
+        for x, y in batches:  # the second loss depends on the gradients of the first
+            loss, expected = step(x, y), model.train_step(x, y)
+            assert isinstance(loss, float)
+            assert abs(loss - expected) <= tolerance * expected
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_pytorch_computes_in_bfloat16_and_the_loss_in_float32():
+    torch = pytest.importorskip("torch")
+    from bench.torch_steps import make_loss
+
+    net = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.Flatten(), torch.nn.Linear(8, 3))
+    x, y = torch.ones(2, 1, 4, 4), torch.tensor([0, 2])
+    seen = []
+    for layer in (net[0], net[2]):
+        layer.register_forward_hook(lambda layer, inputs, output: seen.append(output))
+    for dtype in ("float32", "bfloat16"):
+        loss = make_loss(net, dtype)(x, y)
+        exact = torch.nn.functional.cross_entropy(seen[-1].double(), y)
+        assert abs(loss - exact) <= 1e-6 * exact
+        loss.backward()
+        assert {parameter.grad.dtype for parameter in net.parameters()} == {torch.float32}
+    dtypes = [output.dtype for output in seen]
+    assert dtypes == 2 * [torch.float32] + 2 * [torch.bfloat16]
+    with pytest.raises(ValueError, match="dtype must be float32 or bfloat16, got 'float16'"):
+        make_loss(net, "float16")
+
+
+@every_network
+@pytest.mark.parametrize("build", ["infer_onnxruntime", "infer_openvino"])
+def test_onnx_predicts_the_same_network(network, build):
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime" if "onnx" in build else "openvino")
+    from bench import competitors_onnx
+
+    model, batches = reference_model(network)
+    model.train_step(*batches[0])  # moves the running statistics
+    (x, _) = batches[1]
+    expected = model.logits(x)
+    logits = getattr(competitors_onnx, build)(model, 1, len(x))(x)
+    assert np.abs(logits - expected).max() <= 1e-3 * np.abs(expected).max()
+
+
+def test_openvino_runs_in_float32():
+    pytest.importorskip("onnx")
+    openvino = pytest.importorskip("openvino")
+    from bench import competitors_onnx
+
+    model, _ = reference_model("small")
+    core = openvino.Core()
+    graph = core.read_model(competitors_onnx.graph(model, 1))
+    found = competitors_onnx.precisions(
+        core.compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    )
+    assert "f32" in found
+    competitors_onnx.check_float32(found)
+    with pytest.raises(RuntimeError, match="runs in bf16 instead of float32"):
+        competitors_onnx.check_float32({*found, "bf16"})
+
+
+def stand_in(network, kind, backend="numba", dtype="float32", make=competitors.make_model):
+    """Make a model in float32 whatever the precision: for tests of the rows, not of the model."""
+    return make(network, kind, backend, "float32")
+
+
+def test_bfloat16_row_compares_with_pytorchs_autocast_alone(tmp_path, capsys, monkeypatch):
     pytest.importorskip("torch")
-    settings = ["--only", "training", "--network", "mobile", "--batch", "4", *ONE_THREAD]
-    document = run(competitors, tmp_path, *settings, *without_others("training", "PyTorch"))
+    monkeypatch.setattr(competitors, "make_model", stand_in)
+    rows = {("small", "float32"): (4,), ("small", "bfloat16"): (4,)}
+    monkeypatch.setitem(competitors.BATCHES, TRAINING, rows)
+    settings = ["--only", "training", "--dtype", "bfloat16", *ONE_THREAD]
+    others = ["--without", "torch.compile"]
+    document = run(competitors, tmp_path, *settings, *others)
     (result,) = document["training"]
-    assert set(result["images_per_second"]) == {"this", "PyTorch", "numpy"}
+    assert result["dtype"] == "bfloat16"
+    assert list(result["images_per_second"]) == ["this", "PyTorch", "PyTorch, channels last"]
+    captured = capsys.readouterr()
+    assert "| small | bfloat16 | 4 |" in captured.out
+    assert "The ratios do not count what was not measured: torch.compile.\n" in captured.out
+    assert captured.err == ""  # JAX is not left out: the row is not for it
+
+
+def test_rows_are_chosen_by_network_dtype_and_batch():
+    args = competitors.parse(["--network", "wide", "mobile", "--batch", "8", "--dtype", "bfloat16"])
+    assert competitors.rows_to_measure(TRAINING, args) == [Row(TRAINING, "wide", "bfloat16", 8)]
+    assert competitors.rows_to_measure(INFERENCE, args) == []
+
+
+def test_rows_that_no_table_has_are_rejected(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        competitors.main(["--network", "mobile", "--dtype", "bfloat16"])
+    assert stopped.value.code == 2
+    assert "error: no row of the tables is of this network and dtype" in capsys.readouterr().err
 
 
 def test_competitors_that_are_not_installed_are_reported(tmp_path, capsys, monkeypatch):
@@ -95,7 +214,7 @@ def test_competitors_that_are_not_installed_are_reported(tmp_path, capsys, monke
 
 
 def test_competitor_that_computes_another_function_is_left_out(tmp_path, capsys, monkeypatch):
-    def build(competitor, network, kind, threads):
+    def build(competitor, row, threads):
         return lambda *batch: 1e9
 
     monkeypatch.setattr(competitors, "build", build)
@@ -137,6 +256,99 @@ def test_scaling(tmp_path, monkeypatch):
     curves = run(scaling, tmp_path)["curves"]
     assert set(curves) == set(scaling.CURVES)
     assert all(rows[0]["relative"] == 1 for rows in curves.values())
+    assert all(len(row["rounds"]) == 2 for rows in curves.values() for row in rows)
+
+
+def curve(*seconds, **values):
+    """Return the rows of a curve from their times in two rounds, in microseconds."""
+    return [
+        {"value": value, "seconds": sum(rounds) / 2, "rounds": rounds}
+        for value, rounds in zip(values["values"], seconds, strict=True)
+    ]
+
+
+def test_scaling_compares_with_the_bars():
+    curves = {
+        "batch": curve([60, 68], [240, 240], values=[64, 256]),
+        "lanes": curve([20, 20], [18, 22], values=[10, 16]),
+        "side": curve([49, 49], [1280, 1536], values=[28, 128]),
+        "threads": curve([18, 20], [10, 10], values=[1, 2]),
+    }
+    found = scaling.measured({"curves": curves})
+    assert {row: pytest.approx(tuple(each)[:3]) for row, each in found.items()} == {
+        Row(bars.TWO_THREADS, "small", "float32", 256): (1.9, 1.8, 2.0),
+        Row(bars.BATCH_64, "small", "float32"): (0.9375, 240 / 272, 1.0),
+        Row(bars.LARGE_IMAGES, "two convolutions", "float32", 64): (1.375, 1.25, 1.5),
+        Row(bars.WHOLE_LANES, "small", "float32", 10): (1.0, 0.9, 1.1),
+    }
+    assert {bars.verdict(row, each) for row, each in found.items()} == {"reached", "missed"}
+    assert scaling.measured({"curves": {}}) == {}
+
+
+# Starts and memory.
+
+
+def test_first_step_of_this_library(capsys):
+    assert first_step.main(["this", "small", "float32", "4", "2", "1"]) == 0
+    first, peak = capsys.readouterr().out.splitlines()
+    assert first == "first step"
+    assert int(peak) > 1e6
+
+
+def test_footprint(tmp_path, monkeypatch):
+    pytest.importorskip("torch")
+    monkeypatch.setattr(footprint, "STEPS", 2)
+    path = tmp_path / "footprint.json"
+    settings = ["--network", "small", "--batch", "4", "--rounds", "1", "--cold", "0", *ONE_THREAD]
+    assert footprint.main([*settings, "--json", str(path)]) == 0
+    document = json.loads(path.read_text("utf-8"))
+    (result,) = document["processes"]
+    assert set(result["cached"]) == {"this", *footprint.TORCH_MODES}
+    assert all(peak > 10e6 for (peak,) in result["peak_bytes"].values())
+    assert result["not_cached"] == []
+    assert set(footprint.measured(document)) == {
+        Row(bars.START_WARM, "small", "float32", 4),
+        Row(MEMORY, "small", "float32", 4),
+    }
+
+
+def test_pytorchs_process_has_nothing_of_this_library():
+    pytest.importorskip("torch")
+    program = (
+        "import bench.first_step, bench.torch_steps, sys;"
+        "print({name.partition('.')[0] for name in sys.modules}"
+        " & {'kernels', 'layers', 'training', 'numba', 'torch'})"
+    )
+    assert run_python("-c", program).stdout.strip() == "{'torch'}"
+
+
+def test_a_process_that_fails_is_named():
+    with pytest.raises(
+        RuntimeError, match=r"first_step this unknown .* failed: KeyError: 'unknown'"
+    ):
+        footprint.run_process(["this", "unknown"], ["float32", "4", "1", "1"])
+
+
+def test_footprint_compares_with_the_least_memory_of_pytorch():
+    result = {
+        **{"network": "wide", "dtype": "bfloat16", "batch": 256},
+        "cached": {"this": [0.5, 0.7, 0.9], "PyTorch": [2.0, 2.0, 2.0]},
+        "not_cached": [21.0, 25.0],
+        "peak_bytes": {
+            "this": [100_000_000, 125_000_000, 100_000_000],
+            "PyTorch": [200_000_000, 200_000_000, 200_000_000],
+            "PyTorch, channels last": [50_000_000, 50_000_000, 50_000_000],
+        },
+    }
+    assert footprint.measured({"processes": [result]}) == {
+        Row(bars.START_WARM, "wide", "bfloat16", 256): Measured(0.7, 0.5, 0.9),
+        Row(bars.START_COLD, "wide", "bfloat16", 256): Measured(23.0, 21.0, 25.0),
+        Row(MEMORY, "wide", "bfloat16", 256): Measured(0.5, 0.4, 0.5, "PyTorch, channels last"),
+    }
+    assert footprint.table([result]).splitlines()[-1] == (
+        "| wide | bfloat16 | 256 | 700 ms (500 ms to 900 ms) | 2 s (2 s to 2 s) "
+        "| 23 s (21 s to 25 s) | 100 | 200 |"
+    )
 
 
 @every_program
@@ -203,8 +415,13 @@ def test_named_file_is_the_only_one_written(results, tmp_path):
         ("AMD EPYC", {"microarchitecture": "Zen 3"}, "amd-epyc-zen3-2-cores"),
         (
             "AMD EPYC 7763 64-Core Processor",
-            {"microarchitecture": "Zen 3", "instructions": "AVX2"},
-            "amd-epyc-7763-zen3-2-cores",
+            {"microarchitecture": "Zen 3", "instructions": "AVX2", "bfloat16": False},
+            "amd-epyc-7763-zen3-avx2-2-cores",
+        ),
+        (
+            "AMD EPYC",
+            {"microarchitecture": "Zen 5", "instructions": "AVX-512", "bfloat16": True},
+            "amd-epyc-zen5-avx512-bf16-2-cores",
         ),
         (
             "Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz",
@@ -220,6 +437,82 @@ def test_named_file_is_the_only_one_written(results, tmp_path):
 )
 def test_slug(brand, kind, expected):
     assert common.slug({"cpu": {"brand_raw": brand, "count": 2, **kind}}) == expected
+
+
+def cpuinfo(vendor, family, model, name, flags=""):
+    """Return what Linux writes of a machine with two cores."""
+    lines = {"vendor_id": vendor, "cpu family": family, "model": model, "model name": name}
+    core = "".join(f"{key}\t: {value}\n" for key, value in {**lines, "flags": flags}.items())
+    return f"processor\t: 0\n{core}\nprocessor\t: 1\n{core}\n"
+
+
+@pytest.fixture
+def slug_of(tmp_path, monkeypatch):
+    """Return a function from a cpuinfo and LLVM's features to the slug of such a machine."""
+    monkeypatch.setattr(common, "CORES", 2)
+
+    def slug(text, *features, name="generic"):
+        path = tmp_path / "cpuinfo"
+        path.write_text(text)
+        monkeypatch.setattr(common, "CPUINFO", path)
+        monkeypatch.setattr(
+            common.binding, "get_host_cpu_features", lambda: dict.fromkeys(features, True)
+        )
+        monkeypatch.setattr(common.binding, "get_host_cpu_name", lambda: name)
+        return common.slug(common.machine())
+
+    return slug
+
+
+@pytest.mark.parametrize(
+    ("family", "model", "features", "expected"),
+    [
+        (23, 49, ["avx2"], "amd-epyc-zen2-avx2-2-cores"),
+        (25, 1, ["avx2"], "amd-epyc-zen3-avx2-2-cores"),
+        (25, 17, ["avx2", "avx512f", "avx512bf16"], "amd-epyc-zen4-avx512-bf16-2-cores"),
+        (25, 160, ["avx2", "avx512f", "avx512bf16"], "amd-epyc-zen4-avx512-bf16-2-cores"),
+        (26, 2, ["avx2", "avx512f", "avx512bf16"], "amd-epyc-zen5-avx512-bf16-2-cores"),
+        (99, 3, ["avx2"], "amd-epyc-family-99-model-3-avx2-2-cores"),
+    ],
+)
+def test_amds_generations_have_different_slugs(slug_of, family, model, features, expected):
+    assert slug_of(cpuinfo("AuthenticAMD", family, model, "AMD EPYC"), *features) == expected
+
+
+def test_slug_of_other_processors(slug_of):
+    xeon = cpuinfo("GenuineIntel", 6, 143, "Intel(R) Xeon(R) Processor", "avx512_bf16 amx_bf16")
+    expected = "intel-xeon-sapphirerapids-avx512-bf16-2-cores"
+    assert slug_of(xeon, "avx512f", name="sapphirerapids") == expected
+    virtual = cpuinfo("AuthenticAMD", 25, 17, "QEMU Virtual CPU")
+    assert slug_of(virtual, "avx2") == "amd-qemu-virtual-zen4-avx2-2-cores"
+    arm = "processor\t: 0\nFeatures\t: asimd bf16\n\n"
+    assert slug_of(arm, "neon", name="neoverse-v2").endswith("neoverse-v2-neon-bf16-2-cores")
+
+
+def test_a_machine_without_cpuinfo_has_a_slug(tmp_path, monkeypatch):
+    monkeypatch.setattr(common, "CPUINFO", tmp_path / "missing")
+    assert common.read_cpuinfo() == {}
+    assert common.slug(common.machine()).endswith(f"{common.CORES}-cores")
+
+
+def test_results_say_when_and_from_which_commit(tmp_path, monkeypatch):
+    args = common.make_parser("A program.", rounds=7, seconds=None).parse_args(["--rounds", "3"])
+    common.write_json(tmp_path / "a.json", args, rows=[])
+    document = json.loads((tmp_path / "a.json").read_text())
+    assert document["settings"] == {"threads": common.CORES, "rounds": 3}
+    assert {"torch", "onnxruntime", "openvino"} <= set(common.PACKAGES)
+    assert document["date"].startswith("20")
+    assert document["date"].endswith("+00:00")
+    answers = {"rev-parse": "0123abc", "status": " M bench/bars.py"}
+    monkeypatch.setattr(common, "git", lambda command, *_: answers[command])
+    assert common.provenance()["commit"] == "0123abc-dirty"
+    monkeypatch.setattr(common, "git", lambda command, *_: "")
+    assert common.provenance()["commit"] == ""
+
+
+def test_git_is_not_needed(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert common.git("status") == ""
 
 
 def test_results_are_in_the_folder_of_their_machine():
@@ -325,8 +618,8 @@ def test_speed_table_shows_machines_side_by_side_and_lost_rows_in_bold(results):
     assert tables.speed_block(tables.PAGES[0]).splitlines() == [
         "| task | One, 2 threads | ratio | Two, 2 threads | ratio |",
         "|---|--:|--:|--:|--:|",
-        "| training, `small`, batch 10 | 110 images/s | **0.50 (PyTorch)** |  |  |",
-        "| training, `small`, batch 16 | 110 images/s | **0.50 (PyTorch)** "
+        "| training, `small`, float32, batch 10 | 110 images/s | **0.50 (PyTorch)** |  |  |",
+        "| training, `small`, float32, batch 16 | 110 images/s | **0.50 (PyTorch)** "
         "| 110 images/s | **0.50 (PyTorch)** |",
     ]
 
@@ -335,9 +628,83 @@ def test_ratio_is_to_the_fastest_of_all_other_libraries():
     (row,) = competitor_results("One", [10])["training"]
     row["images_per_second"]["JAX"] = [440.0] * 3
     assert competitors_report.row("training", row, ["this", "PyTorch", "JAX", "numpy"]) == (
-        "| small | 10 | 110 | 220 | 440 | 10 | **0.50 (0.45 to 0.55)** "
-        "| **0.25 (0.23 to 0.27)**, JAX |"
+        "| small | float32 | 10 | 110 | 220 | 440 | 10 | **0.50 (0.45 to 0.55)** "
+        "| **0.25 (0.23 to 0.27)**, JAX | at least 5.5 (8) | lost |"
     )
+
+
+def test_a_table_has_as_many_cells_in_each_line():
+    (row,) = competitor_results("One", [7])["training"]
+    for rates in (row["images_per_second"], {"this": [1.0]}):
+        lines = competitors_report.table(TRAINING, [{**row, "images_per_second": rates}])
+        assert len({line.count("|") for line in lines.splitlines()}) == 1
+
+
+# The bars.
+
+
+def test_every_bar_of_a_comparison_has_a_row_that_is_measured():
+    args = competitors.parse(["--rounds", "1"])
+    for kind in competitors.BATCHES:
+        rows = competitors.rows_to_measure(kind, args)
+        assert {row for row in bars.BARS if row.task == kind} <= set(rows)
+    memory = {(row.network, row.dtype) for row in bars.BARS if row.task == MEMORY}
+    assert memory == set(footprint.NETWORKS_AND_DTYPES)
+    part_filled = {row.batch for row in bars.BARS if row.task == bars.WHOLE_LANES}
+    assert part_filled == set(scaling.PARTLY_FILLED)
+
+
+WIDE = Row(TRAINING, "wide", "bfloat16", 64)
+
+
+@pytest.mark.parametrize(
+    ("row", "value", "expected"),
+    [
+        (WIDE, 1.8, "aim reached"),
+        (WIDE, 1.4, "reached"),
+        (WIDE, 1.39, "missed"),
+        (WIDE, 0.99, "lost"),
+        (Row(INFERENCE, "resnet9", "float32", 1), 0.99, "lost"),
+        (Row(INFERENCE, "resnet9", "float32", 1), 1.01, ""),
+        (Row(bars.START_WARM, "small", "float32", 256), 0.99, "reached"),
+        (Row(bars.START_WARM, "small", "float32", 256), 1.01, "missed"),
+        (Row(bars.BATCH_64, "small", "float32"), 0.84, "missed"),
+    ],
+)
+def test_verdict(row, value, expected):
+    assert bars.verdict(row, Measured(value)) == expected
+
+
+def test_report_shows_the_bars_of_all_machines_side_by_side(results):
+    rates = {"this": [150.0, 160.0], "PyTorch": [100.0, 100.0], "torch.compile": [50.0, 50.0]}
+    row = {"network": "wide", "dtype": "bfloat16", "batch": 64, "images_per_second": rates}
+    curves = {"threads": curve([18, 20], [10, 10], values=[1, 2])}
+    for brand, content in {
+        "One": {"competitors": {"training": [row]}, "scaling": {"curves": curves}},
+        "Two": {"competitors": competitor_results("Two", [10])},
+    }.items():
+        (results / brand).mkdir(parents=True)
+        for name, document in content.items():
+            document |= {"machine": {"cpu": {"brand_raw": brand, "count": 2}}}
+            (results / brand / f"{name}.json").write_text(json.dumps(document))
+    lines = tables.bars_block(tables.PAGES[0]).splitlines()
+    assert lines[0] == "| row | bar (aim) | One, 2 cores | Two, 2 cores |"
+    assert (
+        "| training, `small`, float32, batch 10 | at least 5.5 (8) |  "
+        "| **0.50 (0.45 to 0.55)**, PyTorch: lost |"
+    ) in lines
+    assert (
+        "| training, `wide`, bfloat16, batch 64 | at least 1.4 (1.7) "
+        "| 1.55 (1.50 to 1.60), PyTorch: reached |  |"
+    ) in lines
+    assert (
+        "| start to first step, kernels cached, `small`, float32, batch 256 | at most 1 s |  |  |"
+        in lines
+    )
+    assert "One, 2 cores: 2 of 2 bars reached." in lines
+    assert "Two, 2 cores: 0 of 1 bars reached." in lines
+    lost = "- Lost: training, `small`, float32, batch 10: 0.50 (at least 5.5 (8))."
+    assert lines[-2:] == [lost, "- Missed: none."]
 
 
 def test_pages_of_several_machines_have_a_section_for_each(results):
@@ -347,7 +714,7 @@ def test_pages_of_several_machines_have_a_section_for_each(results):
         (folder / "competitors.json").write_text(json.dumps(competitor_results(brand, [10])))
         (folder / "competitors.png").touch()
     text = tables.competitors_block(results / "page.md")
-    assert text.count("| small | 10 |") == 2
+    assert text.count("| small | float32 | 10 |") == 2
     assert "**One, 2 cores" in text
     assert "(Two/competitors.png)" in text
 
