@@ -121,6 +121,12 @@ class MixedPrecision:
 in_mixed_precision = cache(MixedPrecision)
 
 
+def check_float32(dtype: Any, name: str) -> None:
+    """Raise TypeError for float64; the functions of the backend check other dtypes."""
+    if standardize_dtype(dtype) == np.float64:
+        raise TypeError(f"{name} must be float32 in mixed precision, got float64")
+
+
 def _round_at(function: Callable, rounded: str) -> Callable:
     """Return a function that rounds the arguments and the result which an entry of `ROUNDED` names.
 
@@ -135,8 +141,8 @@ def _round_at(function: Callable, rounded: str) -> Callable:
         bound = signature.bind(*args, **kwargs)
         for name in names:
             bound.arguments[name] = _round(bound.arguments[name], name)
-        if "dtype" in bound.arguments and standardize_dtype(bound.arguments["dtype"]) != np.float32:
-            raise TypeError("dtype must be float32 in mixed precision, got float64")
+        if "dtype" in bound.arguments:
+            check_float32(bound.arguments["dtype"], "dtype")
         result = function(*bound.args, **bound.kwargs)
         if isinstance(result, tuple):
             return _round(result[0], result_name), *result[1:]
@@ -153,7 +159,7 @@ def _round(value: Any, name: str) -> Any:
     """
     if not isinstance(value, np.ndarray) or isinstance(value, np.ma.MaskedArray):
         return value
-    native = value.dtype.newbyteorder("=")
-    if native == np.float64:
-        raise TypeError(f"{name} must be float32 in mixed precision, got float64")
-    return round_to_bfloat16(value) if native == np.float32 else value
+    if value.dtype.kind == "f" and value.dtype.itemsize > 4:
+        check_float32(value.dtype, name)
+    is_float32 = value.dtype.newbyteorder("=") == np.float32
+    return round_to_bfloat16(value) if is_float32 else value

@@ -12,7 +12,7 @@ from kernels.geometry import Window, make_window
 TOLERANCE = {np.dtype(np.float64): 1e-10, np.dtype(np.float32): 1e-4}
 
 # The backends that compute in mixed precision.
-MIXED_BACKENDS = ["numpy", "scipy"]
+MIXED_BACKENDS = ("numba", "scipy", "numpy")
 
 ACTIVATIONS = [
     LeakyRelu(0.0),

@@ -297,9 +297,11 @@ def test_get_backend_rejects_other_dtypes(dtype):
 
 
 # -- layers ------------------------------------------------------------------------------------
+@pytest.mark.parametrize("in_model", [False, True], ids=["plain", "in_model"])
 @every_mixed_backend
 @pytest.mark.parametrize(("make", "shape"), LAYERS, ids=IDS)
-def test_each_layer_alone(backend, make, shape):
+def test_each_layer_alone(backend, make, shape, in_model):
+    """On plain arrays, and on the activations that a model passes from layer to layer."""
     rng = np.random.default_rng(0)
     layer = make().build(shape, backend=backend, dtype="bfloat16", rng=1)
     exact = make().build(shape, backend="numpy", dtype="float64", rng=1)
@@ -315,10 +317,11 @@ def test_each_layer_alone(backend, make, shape):
             value += rng.standard_normal(value.shape)
             assert each.params[name].dtype == np.float32
             each.params[name][...] = value
-    y = forward(layer, x)
+    enter = layer.backend.from_array if in_model else (lambda array: array)
+    y = forward(layer, enter(x))
     assert is_bfloat16(y)
     assert relative_error(y, forward(exact, x.astype(float))) < 0.02
-    dx = layer.backend.to_array(layer.backward(layer.backend.from_array(dy)))
+    dx = layer.backend.to_array(layer.backward(enter(dy)))
     assert is_bfloat16(dx)
     assert relative_error(dx, exact.backward(dy.astype(float))) < 0.03
     grads = [flat_grads(each) for each in (layer, exact)]

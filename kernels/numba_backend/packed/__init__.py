@@ -3,33 +3,66 @@
 Each function checks its arguments once, as the functions on plain arrays do, and launches the
 kernels of one of the modules here. Activations are `PackedBatch` objects; parameters, statistics
 and their gradients are plain arrays.
+
+Activations in bfloat16 take the same functions. Where there is no kernel for them, they are widened
+to float32, and the result is rounded.
 """
 
 import math
+from functools import wraps
 
 from kernels import validation
 from kernels.geometry import Window, make_window
-from kernels.numba_backend.packed import checks, convolution, normalization, pooling
+from kernels.numba_backend.packed import activations as activation_kernels
+from kernels.numba_backend.packed import checks, convolution, layout, normalization, pooling
 from kernels.numba_backend.packed import dense as dense_kernels
 from kernels.numba_backend.packed.activations import (
     activate,
     activate_grad,
     add,
-    dropout,
-    dropout_grad,
-    softmax,
     softmax_cross_entropy,
-    softmax_grad,
 )
 from kernels.numba_backend.packed.layout import (
     PackedBatch,
+    narrow,
     pack,
     pack_normalized,
+    rounded,
     simd_width,
     unpack,
+    widen,
 )
 from kernels.numba_backend.simd.activations import activation_argument
 from kernels.scalars import check_bool
+
+
+def _in_float32(function):
+    """Return a function that also takes activations in bfloat16, and rounds its first result."""
+
+    @wraps(function)
+    def call(*args, **kwargs):
+        batches = [value for value in (*args, *kwargs.values()) if isinstance(value, PackedBatch)]
+        if not any(batch.is_bfloat16 for batch in batches):
+            return function(*args, **kwargs)
+        args = tuple(widen(value) if isinstance(value, PackedBatch) else value for value in args)
+        kwargs = {
+            name: widen(value) if isinstance(value, PackedBatch) else value
+            for name, value in kwargs.items()
+        }
+        result = function(*args, **kwargs)
+        if isinstance(result, tuple):
+            return None if result[0] is None else narrow(result[0]), *result[1:]
+        return narrow(result)
+
+    return call
+
+
+dropout = _in_float32(activation_kernels.dropout)
+dropout_grad = _in_float32(activation_kernels.dropout_grad)
+softmax = _in_float32(activation_kernels.softmax)
+softmax_grad = _in_float32(activation_kernels.softmax_grad)
+_dense = _in_float32(dense_kernels.dense)
+_dense_grad = _in_float32(dense_kernels.dense_grad)
 
 
 def correlate(x, w, b=None, stride=1, padding=0, dilation=1, groups=1, scale=None, activation=None):
@@ -141,7 +174,8 @@ def dense(x, w, b=None, scale=None, activation=None):
     w = checks.check_weights(w, x.shape[1], x.dtype)
     scale, b = checks.check_scale_and_bias(scale, b, w.shape[1], x.dtype)
     activation = activation_argument(activation, x.dtype)
-    return dense_kernels.dense(x, w, b, scale, activation)
+    w = rounded(w) if x.is_bfloat16 else w
+    return _dense(x, w, b, scale, activation)
 
 
 def dense_grad(dy, x, w, need_dx=True, out=None):
@@ -151,15 +185,16 @@ def dense_grad(dy, x, w, need_dx=True, out=None):
     validation.check_shape(dy, "dy", (x.shape[0], w.shape[1]))
     need_dx = check_bool(need_dx, "need_dx")
     out = validation.check_out(out, (w.shape, w.shape[1:]), (w,))
-    return dense_kernels.dense_grad(dy, x, w, need_dx, out)
+    w = rounded(w) if x.is_bfloat16 and need_dx else w
+    return _dense_grad(dy, x, w, need_dx, out)
 
 
 def flatten(x):
     checks.check_images(x)
-    return x.reshape(math.prod(x.shape[1:]))
+    return layout.flatten(x)
 
 
 def flatten_grad(dy, image_shape):
     image_shape = validation.check_chw_shape(image_shape)
     validation.check_shape(dy, "dy", (dy.shape[0], math.prod(image_shape)))
-    return dy.reshape(*image_shape)
+    return layout.unflatten(dy, image_shape)

@@ -11,7 +11,7 @@ import numpy as np
 from kernels import validation
 from kernels.geometry import Window
 from kernels.numba_backend.packed.layout import PackedBatch
-from kernels.numba_backend.packed.pooling import index_dtype
+from kernels.numba_backend.packed.pooling import index_dtype, index_shape
 from kernels.numba_backend.runtime.capture import invalidate_capture
 from kernels.numba_backend.simd.activations import activation_argument
 
@@ -26,8 +26,8 @@ def check_compatible(**activations: Any) -> None:
         if not isinstance(value, PackedBatch):
             raise TypeError(f"{name} must be a PackedBatch, got {type(value).__name__}")
     for name, value in others:
-        if value.dtype != first.dtype:
-            raise TypeError(f"{name} is {value.dtype} and {first_name} is {first.dtype}")
+        if value.data.dtype != first.data.dtype:
+            raise TypeError(f"{name} is {value.precision} and {first_name} is {first.precision}")
         if value.shape[0] != first.shape[0]:
             raise ValueError(
                 f"{name} has {value.shape[0]} images and {first_name} has {first.shape[0]}"
@@ -99,7 +99,7 @@ def check_scalars(epsilon: Any, activation: Any, dtype: np.dtype):
 
 def check_argmax_taps(index: Any, y: PackedBatch, window: Window) -> np.ndarray:
     """Return the checked index that max pooling returned with y."""
-    dtype, shape = index_dtype(window), y.images.shape
+    dtype, shape = index_dtype(window), index_shape(y)
     if not isinstance(index, np.ndarray) or index.dtype != dtype or index.shape != shape:
         raise TypeError("index must be what max_pool returned for these activations")
     return np.require(index, dtype, ["C", "A"])

@@ -17,7 +17,7 @@ from numba import prange
 
 from kernels.geometry import Window
 from kernels.numba_backend.packed import depthwise, panels, winograd
-from kernels.numba_backend.packed.layout import PackedBatch
+from kernels.numba_backend.packed.layout import PackedBatch, narrow, rounded, widen
 from kernels.numba_backend.runtime.buffer_pool import allocate_outputs, empty
 from kernels.numba_backend.runtime.capture import launch
 from kernels.numba_backend.runtime.compiler import parallel, serial
@@ -254,7 +254,16 @@ def _use_winograd(window: Window, groups: int, w_shape: tuple) -> bool:
     return is_plain and window.size == (3, 3) and min(F, channels) > 16
 
 
+def _takes_pairs(w_shape: tuple, groups: int) -> bool:
+    """Return whether no pair of channels, and none of filters, belongs to two groups."""
+    return groups == 1 or w_shape[1] % 2 == w_shape[0] // groups % 2 == 0
+
+
 def correlate(x: PackedBatch, w, b, window: Window, groups: int, scale, activation) -> PackedBatch:
+    if x.is_bfloat16:
+        if _takes_pairs(w.shape, groups):
+            return panels.correlate(x, w, b, window, groups, scale, activation)
+        return narrow(correlate(widen(x), rounded(w), b, window, groups, scale, activation))
     if depthwise.is_supported(window, groups, w.shape):
         return depthwise.correlate(x, w, b, window, scale, activation)
     if _use_winograd(window, groups, w.shape):
@@ -268,6 +277,10 @@ def correlate(x: PackedBatch, w, b, window: Window, groups: int, scale, activati
 
 def input_gradient(dy: PackedBatch, w, window: Window, groups: int) -> PackedBatch:
     """Return dx."""
+    if dy.is_bfloat16:
+        if _takes_pairs(w.shape, groups):
+            return panels.input_gradient(dy, w, window, groups)
+        return narrow(input_gradient(widen(dy), rounded(w), window, groups))
     if depthwise.is_supported(window, groups, w.shape):
         return depthwise.input_gradient(dy, w, window)
     if _use_winograd(window, groups, w.shape):
@@ -286,9 +299,13 @@ def weight_gradient(
     dy: PackedBatch, x: PackedBatch, w_shape, window: Window, groups: int, out=None
 ):
     """Return dw and db."""
+    channels_fill_vectors = w_shape[1] % x.lanes == 0
+    if x.is_bfloat16:
+        if channels_fill_vectors and _takes_pairs(w_shape, groups):
+            return panels.weight_gradient(dy, x, w_shape, window, groups, out)
+        return weight_gradient(widen(dy), widen(x), w_shape, window, groups, out)
     if depthwise.is_supported(window, groups, w_shape):
         return depthwise.weight_gradient(dy, x, w_shape, window, out)
-    channels_fill_vectors = w_shape[1] % x.lanes == 0
     if channels_fill_vectors and _use_winograd(window, groups, w_shape):
         return winograd.weight_gradient(dy, x, w_shape, window, out)
     if channels_fill_vectors and w_shape[1] >= MIN_PANEL_CHANNELS:

@@ -32,7 +32,7 @@ from kernels.numba_backend.simd.micro_kernels import (
     sliding_dots,
     sliding_sums,
 )
-from kernels.numba_backend.simd.tiled_matmul import scale_and_bias, sum_vectors
+from kernels.numba_backend.simd.tiled_matmul import add_pixel_sums, scale_and_bias
 from kernels.numba_backend.simd.vectors import load, reduce_sum, splat, store
 from kernels.numpy_backend.dense import MAX_SUM_TERMS
 
@@ -102,7 +102,8 @@ def _sum_products(x, dy, bands, size, row_dilation, row_buffers, sum_buffers, pa
     OW, (n_parts, F, taps) = dy.shape[2], parts.shape
     KH, KW = size
     top, left, width, extent, row_step, column_step, band_rows, n_rows = bands
-    x_flat, dy_flat, zero = x.reshape(-1), dy.reshape(-1), splat(x.dtype.type(0))
+    x_flat, dy_flat, dy_sums_flat = x.reshape(-1), dy.reshape(-1), dy_parts.reshape(-1)
+    zero = splat(x.dtype.type(0))
     workers, n_bands = len(row_buffers), (n_rows + band_rows - 1) // band_rows
     n_segments = planes // F * n_bands
     for worker in prange(workers):
@@ -112,7 +113,7 @@ def _sum_products(x, dy, bands, size, row_dilation, row_buffers, sum_buffers, pa
             part, f = task // F, task % F
             for t in range(taps):
                 store(sums, t * L, zero)
-            dy_sum = 0.0
+            dy_parts[part, f] = 0.0
             for segment in range(part * n_segments // n_parts, (part + 1) * n_segments // n_parts):
                 plane, first = segment // n_bands * F + f, segment % n_bands * band_rows
                 rows = min(band_rows, n_rows - first)
@@ -126,10 +127,9 @@ def _sum_products(x, dy, bands, size, row_dilation, row_buffers, sum_buffers, pa
                         padded_rows, k * row_dilation * width * L, row_step * width * L,
                         dy_flat, dy_start, OW * L, rows, OW, sums, k * KW * L, KW, column_step,
                     )  # fmt: skip
-                dy_sum += sum_vectors(dy_flat, dy_start, rows * OW)
+                add_pixel_sums(dy_flat, dy_start, rows * OW, dy_sums_flat, part * F + f)
             for t in range(taps):
                 parts[part, f, t] = reduce_sum(load(sums, t * L))
-            dy_parts[part, f] = dy_sum
 
 
 @serial

@@ -14,6 +14,7 @@ References
 Goto, van de Geijn: Anatomy of high-performance matrix multiplication (2008).
 """
 
+import math
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -35,8 +36,15 @@ from kernels.numba_backend.runtime.compiler import inlined, parallel, serial
 from kernels.numba_backend.simd.activations import activation_argument
 from kernels.numba_backend.simd.copies import copy_padded_rows
 from kernels.numba_backend.simd.micro_kernels import outer_product_tile, outer_product_tile_shape
-from kernels.numba_backend.simd.tiled_matmul import scale_and_bias, strided_offsets, sum_vectors
-from kernels.numba_backend.simd.vectors import load, splat, store, transpose
+from kernels.numba_backend.simd.pixels import (
+    PAIR_DTYPE,
+    channels_per_plane,
+    round_bits,
+    store_paired_images,
+    transpose_pixel,
+)
+from kernels.numba_backend.simd.tiled_matmul import add_pixel_sums, scale_and_bias, strided_offsets
+from kernels.numba_backend.simd.vectors import VECTOR_BYTES, load, splat, store
 
 PANEL_BYTES = 256 << 10  # beside the filters, in second-level caches of 512 KiB and more
 TASKS_PER_WORKER = 4
@@ -53,16 +61,19 @@ def _correlate(
 ):  # fmt: skip
     """y (B, F, OH, OW, L) = the correlation of x (B, C, H, W, L) with w.
 
+    In bfloat16, C and F are planes of two channels, and w are pairs.
+
     See `_Geometry` for the arguments from ``bands`` to ``out_step``. panels is work space for each
     worker.
     """
     B, C, H, W, L = x.shape
     _, F, OH, OW, _ = y.shape
-    channels, filters, workers = C // groups, F // groups, len(panels)
+    per_plane = channels_per_plane(y)
+    channels, filters, workers = C // groups, F // groups * per_plane, len(panels)
     top, left, width, extent, row_step, column_step, band_rows, n_rows = bands
     n_bands = (n_rows + band_rows - 1) // band_rows
     x_flat, w_flat, y_flat = x.reshape(-1), w.reshape(-1), y.reshape(-1)
-    zero = splat(x.dtype.type(0))
+    zero = splat(y.dtype.type(0))
     for worker in prange(workers):
         panel = panels[worker]
         first_task = worker * B * groups * n_bands // workers
@@ -84,9 +95,10 @@ def _correlate(
                 term_w = w_offsets[first_term : first_term + n_terms]
                 for i in range(first, min(stop, rows)):
                     x_row = (i - first) * row_step * width
-                    y_row = ((b * F + g * filters) * OH + row0 + i * out_step[0]) * OW + column0
+                    y_row = ((b * F + g * (F // groups)) * OH + row0 + i * out_step[0]) * OW
+                    y_row += column0
                     if n_terms == 0:
-                        for r in range(filters):
+                        for r in range(F // groups):
                             for j in range(columns):
                                 out = y_row + r * OH * OW + j * out_step[1]
                                 store(y_flat, out * L, zero)
@@ -99,45 +111,64 @@ def _correlate(
                                 panel, (x_row + j * column_step) * L, term_x, column_step * L,
                                 w_flat, g * w_strides[0] + r * w_strides[1], term_w, w_strides[1],
                                 n_terms, scale, bias, g * filters + r, activation,
-                                y_flat, (y_row + r * OH * OW + j * out_step[1]) * L,
+                                y_flat, (y_row + r // per_plane * OH * OW + j * out_step[1]) * L,
                                 OH * OW * L, out_step[1] * L, ROWS, COLUMNS,
                             )  # fmt: skip
 
 
 @inlined
 def _transpose_padded_rows(x, plane, H, W, top, left, rows, width, L, panel):
-    """panel (rows, width, image, channel) = L planes (channel, H, W, image) of x; 0 outside."""
-    zero = splat(x.dtype.type(0))
+    """panel (rows, width, image, channel) = L channels (H, W, image) of x; 0 outside.
+
+    In bfloat16, the panel has a pair of images for each channel.
+    """
+    zero, vectors = splat(x.dtype.type(0)), L // channels_per_plane(x)
     for r in range(rows):
         for q in range(width):
-            i, j, dst = top + r, left + q, (r * width + q) * L * L
+            i, j, dst = top + r, left + q, (r * width + q) * vectors * L
             if 0 <= i < H and 0 <= j < W:
-                transpose(x, ((plane * H + i) * W + j) * L, H * W * L, panel, dst, L)
+                transpose_pixel(x, ((plane * H + i) * W + j) * L, H * W * L, panel, dst, L)
             else:
-                for n in range(L):
+                for n in range(vectors):
                     store(panel, dst + n * L, zero)
+
+
+@inlined
+def _pair_images(dy, start, planes, plane_stride, size, panel):
+    """panel (filters, size) = pairs of images of dy, the numbers of one filter beside each other.
+
+    ``size`` is the number of pairs of a plane.
+    """
+    L = VECTOR_BYTES // dy.itemsize
+    for f in range(planes):
+        for p in range(0, size, L // 2):
+            store_paired_images(dy, start + f * plane_stride + 2 * p, panel, 2 * f * size + p, size)
 
 
 @parallel
 def _sum_products(
-    x, dy, bands, size, dilation, groups, tile, x_offsets, dy_offsets, panels, products, parts,
-    dy_parts,
+    x, dy, bands, size, dilation, groups, tile, x_offsets, dy_offsets, panels, dy_panels, products,
+    parts, dy_parts,
 ):  # fmt: skip
     """parts (parts, groups, taps, filters, channels) = dy times the pixels of x under each tap.
 
     Each part is the sum over some of the bands. dy_parts (parts, F) = the sums of dy. The offsets
-    are those of each pixel and image of a band. panels and products (workers, filters * channels)
-    are work space for each worker.
+    are those of each pixel and image of a band. panels, dy_panels, which are used in bfloat16
+    alone, and products (workers, filters * channels) are work space for each worker.
     """
     B, C, H, W, L = x.shape
     _, F, OH, OW, _ = dy.shape
-    channels, filters, (ROWS, COLUMNS) = C // groups, F // groups, tile
+    per_plane, (_, _, _, filters, channels) = channels_per_plane(x), parts.shape
+    group_planes, dy_planes, (ROWS, COLUMNS) = C // groups, F // groups, tile
     top, left, width, extent, row_step, _, band_rows, n_rows = bands
     workers, n_parts, n_bands = len(panels), len(parts), (n_rows + band_rows - 1) // band_rows
-    vector_stride = ((band_rows - 1) * row_step + extent) * width * L * L
+    images = L // per_plane  # or pairs of them
+    vector_stride = ((band_rows - 1) * row_step + extent) * width * images * L
     vectors, dw_size = channels // L, filters * channels
     x_flat, dy_flat, parts_flat = x.reshape(-1), dy.reshape(-1), parts.reshape(-1)
-    ones, zeros, identity = np.ones(filters, x.dtype), np.zeros(filters, x.dtype), x.dtype.type(1)
+    sums_flat = dy_parts.reshape(-1)
+    ones, zeros = np.ones(filters, parts.dtype), np.zeros(filters, parts.dtype)
+    identity = parts.dtype.type(1)
     for worker in prange(workers):
         panel, product = panels[worker], products[worker]
         first_task = worker * n_parts * groups // workers
@@ -151,13 +182,21 @@ def _sum_products(
                 rows = min(band_rows, n_rows - first)
                 for v in range(vectors):
                     _transpose_padded_rows(
-                        x_flat, b * C + g * channels + v * L, H, W, first * row_step + top, left,
-                        (rows - 1) * row_step + extent, width, L, panel[v * vector_stride :],
+                        x_flat, b * C + g * group_planes + v * images, H, W,
+                        first * row_step + top, left, (rows - 1) * row_step + extent, width, L,
+                        panel[v * vector_stride :],
                     )  # fmt: skip
-                dy_start = ((b * F + g * filters) * OH + first) * OW * L
-                for f in range(filters):
-                    dy_sum = sum_vectors(dy_flat, dy_start + f * OH * OW * L, rows * OW)
-                    dy_parts[part, g * filters + f] += dy_sum
+                dy_start = ((b * F + g * dy_planes) * OH + first) * OW * L
+                for f in range(dy_planes):
+                    add_pixel_sums(
+                        dy_flat, dy_start + f * OH * OW * L, rows * OW,
+                        sums_flat, part * F * per_plane + g * filters + f * per_plane,
+                    )  # fmt: skip
+                gradients, gradient_start, row_stride = dy_flat, dy_start, OH * OW * L
+                if per_plane == 2:
+                    gradients, gradient_start = dy_panels[worker], 0
+                    row_stride = rows * OW * images
+                    _pair_images(dy_flat, dy_start, dy_planes, OH * OW * L, row_stride, gradients)
                 for tap in range(size[0] * size[1]):
                     k, m = tap // size[1] * dilation[0], tap % size[1] * dilation[1]
                     for column in range(0, vectors, COLUMNS):
@@ -165,10 +204,10 @@ def _sum_products(
                         for row in range(0, filters, ROWS):
                             r = min(row, filters - ROWS)
                             outer_product_tile(
-                                panel, v * vector_stride + (k * width + m) * L * L, x_offsets,
-                                vector_stride, dy_flat, dy_start + r * OH * OW * L, dy_offsets,
-                                OH * OW * L, rows * OW * L, ones, zeros, r, identity,
-                                product, r * channels + v * L, channels, L, ROWS, COLUMNS,
+                                panel, v * vector_stride + (k * width + m) * images * L, x_offsets,
+                                vector_stride, gradients, gradient_start + r * row_stride,
+                                dy_offsets, row_stride, rows * OW * images, ones, zeros, r,
+                                identity, product, r * channels + v * L, channels, L, ROWS, COLUMNS,
                             )  # fmt: skip
                     start = ((part * groups + g) * size[0] * size[1] + tap) * dw_size
                     for p in range(0, dw_size, L):
@@ -180,7 +219,7 @@ def _sum_products(
 def _add_parts(parts, dy_parts, dw, db):
     """dw (F, channels, taps) and db (F,) = the sums over all parts."""
     n_parts, _, taps, filters, channels = parts.shape
-    for f in prange(len(dw)):
+    for f in prange(len(dw)):  # in bfloat16, a last odd filter is followed by a padding one
         g, r = f // filters, f % filters
         for c in range(channels):
             for tap in range(taps):
@@ -197,12 +236,12 @@ def _add_parts(parts, dy_parts, dw, db):
 
 @serial
 def _weight_gradient(
-    x, dy, bands, size, dilation, groups, tile, x_offsets, dy_offsets, panels, products, parts,
-    dy_parts, dw, db,
+    x, dy, bands, size, dilation, groups, tile, x_offsets, dy_offsets, panels, dy_panels, products,
+    parts, dy_parts, dw, db,
 ):  # fmt: skip
     _sum_products(
-        x, dy, bands, size, dilation, groups, tile, x_offsets, dy_offsets, panels, products, parts,
-        dy_parts,
+        x, dy, bands, size, dilation, groups, tile, x_offsets, dy_offsets, panels, dy_panels,
+        products, parts, dy_parts,
     )  # fmt: skip
     _add_parts(parts, dy_parts, dw, db)
 
@@ -234,6 +273,44 @@ class _Geometry(NamedTuple):
     out_step: tuple[int, int]
 
 
+@parallel
+def _pack_filters(w_bits, reverse, groups, w_pairs):
+    """w_pairs (groups * rows, planes, taps, 2) = the filters in bfloat16, summed channels in pairs.
+
+    w_bits (F, C / groups, taps) are the float32 numbers as integers. A row is a filter and sums
+    over channels; for the input gradient (``reverse``) it is a channel and sums over filters. The
+    numbers of padding rows and channels are 0.
+    """
+    F, C, taps = w_bits.shape
+    filters = F // groups
+    n_rows, n_terms = (C, filters) if reverse else (filters, C)
+    rows = len(w_pairs) // groups
+    for task in prange(len(w_pairs)):
+        g, r = task // rows, task % rows
+        for t in range(2 * w_pairs.shape[1]):
+            for tap in range(taps):
+                bits = np.uint32(0)
+                if r < n_rows and t < n_terms:
+                    f, c = (t, r) if reverse else (r, t)
+                    bits = round_bits(w_bits[g * filters + f, c, tap])
+                w_pairs[task, t // 2, tap, t % 2] = bits
+
+
+@serial
+def _pack_and_correlate(
+    x, w_bits, reverse, w_pairs, scale, bias, padded_scale, padded_bias, activation, y, bands,
+    channel_stride, phases, x_offsets, w_offsets, w_strides, out_step, groups, panels, w,
+):  # fmt: skip
+    """`_correlate` in bfloat16. w are the pairs of ``w_pairs``, the same memory."""
+    _pack_filters(w_bits, reverse, groups, w_pairs)
+    padded_scale[-1], padded_bias[-1] = 1, 0
+    padded_scale[: scale.size], padded_bias[: bias.size] = scale, bias
+    _correlate(
+        x, w, padded_scale, padded_bias, activation, y, bands, channel_stride, phases, x_offsets,
+        w_offsets, w_strides, out_step, groups, panels,
+    )  # fmt: skip
+
+
 def _make_geometry(rows, columns, step, w_layout, out_step, max_rows, vector) -> _Geometry:
     """Return the `_Geometry` of phases of rows and columns.
 
@@ -247,9 +324,9 @@ def _make_geometry(rows, columns, step, w_layout, out_step, max_rows, vector) ->
     out_step : (vertical, horizontal)
     max_rows : int
         Of a band.
-    vector : (lanes, itemsize)
+    vector : (lanes, itemsize, paired)
     """
-    (channels, filters, w_channel_stride, KW, w_strides), (L, itemsize) = w_layout, vector
+    (channels, filters, w_channel_stride, KW, w_strides), (L, itemsize, paired) = w_layout, vector
     max_pixels = PANEL_BYTES // (channels * L * itemsize)
     bands = make_bands(rows, columns, step, max_pixels, max_rows)
     # An odd number of vectors, so that the channels do not compete for the same cache sets.
@@ -266,7 +343,7 @@ def _make_geometry(rows, columns, step, w_layout, out_step, max_rows, vector) ->
             pixels, w_taps = np.array(taps, np.int64).reshape(-1, 2).T
             x_offsets.append((c * channel_stride + pixels).ravel() * L)
             w_offsets.append((c * w_channel_stride + w_taps).ravel())
-            tile = outer_product_tile_shape(filters, column.n_outputs)
+            tile = outer_product_tile_shape(filters, column.n_outputs, paired)
             n_terms = channels * len(taps)
             phases.append(
                 (
@@ -286,11 +363,19 @@ def _make_geometry(rows, columns, step, w_layout, out_step, max_rows, vector) ->
     )  # fmt: skip
 
 
+def _pairs(count: int) -> int:
+    """Return the number of pairs that hold so many channels."""
+    return -(-count // 2)
+
+
 @lru_cache(maxsize=256)
 def _forward_geometry(window: Window, w_shape, groups: int, max_rows: int, *vector) -> _Geometry:
     F, channels, KH, KW = w_shape
+    filters, (_, _, paired) = F // groups, vector
+    if paired:
+        channels, filters = _pairs(channels), 2 * _pairs(filters)
     rows, columns = correlation_phases(window, 0), correlation_phases(window, 1)
-    taps, filters = channels * KH * KW, F // groups
+    taps = channels * KH * KW
     w_layout = channels, filters, KH * KW, KW, (filters * taps, taps)
     return _make_geometry(rows, columns, window.stride, w_layout, (1, 1), max_rows, vector)
 
@@ -298,9 +383,15 @@ def _forward_geometry(window: Window, w_shape, groups: int, max_rows: int, *vect
 @lru_cache(maxsize=256)
 def _gradient_geometry(window: Window, w_shape, groups: int, max_rows: int, *vector) -> _Geometry:
     F, channels, KH, KW = w_shape
+    filters, (_, _, paired) = F // groups, vector
     rows, columns = gradient_phases(window, 0), gradient_phases(window, 1)
-    taps, filters = channels * KH * KW, F // groups
-    w_layout = filters, channels, taps, KW, (filters * taps, KH * KW)
+    if paired:  # `_pack_filters` has made rows of the channels
+        filters, channels = _pairs(filters), 2 * _pairs(channels)
+        taps = filters * KH * KW
+        w_layout = filters, channels, KH * KW, KW, (channels * taps, taps)
+    else:
+        taps = channels * KH * KW
+        w_layout = filters, channels, taps, KW, (filters * taps, KH * KW)
     return _make_geometry(rows, columns, (1, 1), w_layout, window.stride, max_rows, vector)
 
 
@@ -311,13 +402,23 @@ def _rows_for_tasks(n_rows: int, runs: int, n_tasks: int) -> int:
 
 def _product(make_geometry, x: PackedBatch, w, window, groups, affine, activation, y):
     """Fill y with the correlation of x and w, and return it."""
-    workers, dtype, B = numba.get_num_threads(), x.dtype, len(x.data)
+    workers, B, L = numba.get_num_threads(), len(x.data), x.lanes
     max_rows = _rows_for_tasks(y.shape[2], B * groups, TASKS_PER_WORKER * workers)
-    geometry = make_geometry(window, w.shape, groups, max_rows, x.lanes, dtype.itemsize)
-    panel_size = x.shape[1] // groups * geometry.channel_stride
+    vector = L, x.data.itemsize, x.is_bfloat16
+    geometry = make_geometry(window, w.shape, groups, max_rows, *vector)
+    panel_size = x.data.shape[1] // groups * geometry.channel_stride
+    panels = empty((workers, panel_size), x.data.dtype)
+    if not x.is_bfloat16:
+        launch(_correlate, x.data, w, *affine, activation, y.data, *geometry, groups, panels)
+        return y
+    rows, planes, taps = 2 * y.data.shape[1], x.data.shape[1] // groups, math.prod(w.shape[2:])
+    w_pairs = empty((rows, planes, taps), PAIR_DTYPE)
+    halves = w_pairs.reshape(rows, planes, taps, 1).view(np.uint16)
+    w_bits = w.reshape(*w.shape[:2], taps).view(np.uint32)
+    padded_affine = empty((2, rows), x.dtype)
     launch(
-        _correlate, x.data, w, *affine, activation, y.data, *geometry, groups,
-        empty((workers, panel_size), dtype),
+        _pack_and_correlate, x.data, w_bits, make_geometry is _gradient_geometry, halves, *affine,
+        *padded_affine, activation, y.data, *geometry, groups, panels, w_pairs,
     )  # fmt: skip
     return y
 
@@ -337,11 +438,11 @@ def input_gradient(dy: PackedBatch, w, window: Window, groups: int) -> PackedBat
 
 
 @lru_cache(maxsize=256)
-def _band_offsets(bands: Bands, columns: int, L: int) -> np.ndarray:
+def _band_offsets(bands: Bands, columns: int, images: int, L: int) -> np.ndarray:
     """Return the offset in a panel of each pixel and image under the first tap of a band."""
-    i, j, n = np.ogrid[: bands.band_rows, :columns, :L]
+    i, j, n = np.ogrid[: bands.band_rows, :columns, :images]
     pixels = i * bands.row_step * bands.width + j * bands.column_step
-    return ((pixels * L + n) * L).astype(np.int64).ravel()
+    return ((pixels * images + n) * L).astype(np.int64).ravel()
 
 
 def weight_gradient(
@@ -349,20 +450,25 @@ def weight_gradient(
 ):
     """Return dw and db; the channels of a group must fill whole vectors."""
     (F, channels, KH, KW), dtype, B, L = w_shape, x.dtype, len(x.data), x.lanes
-    (OH, OW), workers, filters = window.output, numba.get_num_threads(), F // groups
+    (OH, OW), workers = window.output, numba.get_num_threads()
+    per_plane = 2 if x.is_bfloat16 else 1
+    images, filters = L // per_plane, dy.data.shape[1] * per_plane // groups
     rows, columns = correlation_phases(window, 0), correlation_phases(window, 1)
-    max_pixels = PANEL_BYTES // (channels * L * dtype.itemsize)
+    max_pixels = PANEL_BYTES // (channels * images * x.data.itemsize)
     bands = make_bands(rows, columns, window.stride, max_pixels, _rows_for_tasks(OH, B, MIN_PARTS))
     n_parts = PARTS_BYTES // (F * channels * KH * KW * dtype.itemsize)
     n_parts = min(max(MIN_PARTS, n_parts), MAX_PARTS, B * -(-OH // bands.band_rows))
+    band_pixels = bands.band_rows * OW * images
     dw, db = allocate_outputs(out, (w_shape, w_shape[:1]), dtype)
     launch(
         _weight_gradient, x.data, dy.data, bands, window.size, window.dilation, groups,
-        outer_product_tile_shape(filters, channels // L), _band_offsets(bands, OW, L),
-        strided_offsets(bands.band_rows * OW * L, 1),
-        empty((workers, bands.padded_rows * bands.width * L * channels), dtype),
+        outer_product_tile_shape(filters, channels // L), _band_offsets(bands, OW, images, L),
+        strided_offsets(band_pixels, 1),
+        empty((workers, bands.padded_rows * bands.width * images * channels), x.data.dtype),
+        empty((workers, filters * band_pixels if x.is_bfloat16 else 0), x.data.dtype),
         empty((workers, filters * channels), dtype),
         empty((n_parts, groups, KH * KW, filters, channels), dtype),
-        empty((n_parts, F), np.dtype(np.float64)), dw.reshape(F, channels, KH * KW), db,
+        empty((n_parts, filters * groups), np.dtype(np.float64)),
+        dw.reshape(F, channels, KH * KW), db,
     )  # fmt: skip
     return dw, db

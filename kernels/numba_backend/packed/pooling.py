@@ -1,8 +1,8 @@
 """Max and average pooling on the packed layout.
 
 A window's pixels are whole vectors, one image in each lane, so any pool size, stride and padding
-runs the same vector code without masks. A plane is one channel of a block of images: x is
-(planes, H, W, L) and y (planes, OH, OW, L).
+runs the same vector code without masks. A plane is one channel of a block of images, or two as
+pairs of bfloat16 numbers: x is (planes, H, W, L) and y (planes, OH, OW, L).
 """
 
 import numpy as np
@@ -13,8 +13,9 @@ from kernels.numba_backend.packed.layout import PackedBatch
 from kernels.numba_backend.runtime.buffer_pool import empty
 from kernels.numba_backend.runtime.capture import launch
 from kernels.numba_backend.runtime.compiler import parallel
+from kernels.numba_backend.simd.pixels import load_pixel, splat_pixel, store_pixel
 from kernels.numba_backend.simd.tiled_matmul import CHUNK_VECTORS
-from kernels.numba_backend.simd.vectors import load, load_like, splat, splat_like, store, where
+from kernels.numba_backend.simd.vectors import constant_like, load_like, splat_like, store, where
 from kernels.numba_backend.simd.windows import clip, is_new_max
 
 
@@ -22,7 +23,7 @@ from kernels.numba_backend.simd.windows import clip, is_new_max
 def _max_pool(x, y, index, size, stride, pad_begin):
     """y = the maximum of each window, and index = its tap, counted row by row in the window."""
     planes, H, W, L = x.shape
-    OH, OW = y.shape[1:3]
+    OH, OW, index_lanes = index.shape[1:]
     x_flat, y_flat, index_flat = x.reshape(-1), y.reshape(-1), index.reshape(-1)
     tap_type = index_flat.dtype.type
     for row in prange(planes * OH):
@@ -34,45 +35,45 @@ def _max_pool(x, y, index, size, stride, pad_begin):
             left, right = clip(window_left, size[1], W)
             first_pixel = (p * H + top) * W + left
             first_tap = (top - window_top) * size[1] + left - window_left
-            largest = load(x_flat, first_pixel * L)
+            largest = load_pixel(x_flat, first_pixel * L)
             argmax_tap = splat_like(tap_type(first_tap), largest)
             for r in range(bottom - top):
                 for q in range(right - left):
-                    pixel = load(x_flat, (first_pixel + r * W + q) * L)
+                    pixel = load_pixel(x_flat, (first_pixel + r * W + q) * L)
                     is_larger = is_new_max(pixel, largest)
                     largest = where(is_larger, pixel, largest)
                     tap = splat_like(tap_type(first_tap + r * size[1] + q), largest)
                     argmax_tap = where(is_larger, tap, argmax_tap)
-            store(y_flat, (row * OW + j) * L, largest)
-            store(index_flat, (row * OW + j) * L, argmax_tap)
+            store_pixel(y_flat, (row * OW + j) * L, largest)
+            store(index_flat, (row * OW + j) * index_lanes, argmax_tap)
 
 
 @parallel
 def _max_pool_grad(dy, index, dx, size, stride, pad_begin):
     """dx = dy, added onto the pixel at the tap ``index`` of each window."""
     planes, H, W, L = dx.shape
-    OH, OW = dy.shape[1:3]
+    OH, OW, index_lanes = index.shape[1:]
     dx_flat, dy_flat, index_flat = dx.reshape(-1), dy.reshape(-1), index.reshape(-1)
     tap_type = index_flat.dtype.type
-    zero = splat(dx.dtype.type(0))
+    zero = splat_pixel(dx, 0.0)
     for p in prange(planes):
         for pixel in range(p * H * W, (p + 1) * H * W):
-            store(dx_flat, pixel * L, zero)
+            store_pixel(dx_flat, pixel * L, zero)
         for i in range(OH):
             window_top = i * stride[0] - pad_begin[0]
             top, bottom = clip(window_top, size[0], H)
             for j in range(OW):
                 window_left = j * stride[1] - pad_begin[1]
                 left, right = clip(window_left, size[1], W)
-                gradient = load(dy_flat, ((p * OH + i) * OW + j) * L)
-                argmax_tap = load_like(index_flat, ((p * OH + i) * OW + j) * L, gradient)
+                gradient = load_pixel(dy_flat, ((p * OH + i) * OW + j) * L)
+                argmax_tap = load_like(index_flat, ((p * OH + i) * OW + j) * index_lanes, gradient)
                 for r in range(top, bottom):
                     for q in range(left, right):
                         offset = ((p * H + r) * W + q) * L
                         tap = tap_type((r - window_top) * size[1] + q - window_left)
                         is_argmax = argmax_tap == splat_like(tap, gradient)
                         share = where(is_argmax, gradient, zero)
-                        store(dx_flat, offset, load(dx_flat, offset) + share)
+                        store_pixel(dx_flat, offset, load_pixel(dx_flat, offset) + share)
 
 
 @parallel
@@ -85,23 +86,22 @@ def _avg_pool(x, y, size, stride, pad_begin):
     planes, H, W, L = x.shape
     OH, OW = y.shape[1:3]
     x_flat, y_flat = x.reshape(-1), y.reshape(-1)
-    real = x.dtype.type
     for p in prange(planes):
         for i in range(OH):
             top, bottom = clip(i * stride[0] - pad_begin[0], size[0], H)
             for j in range(OW):
                 left, right = clip(j * stride[1] - pad_begin[1], size[1], W)
-                window_sum = splat(real(0))
+                window_sum = splat_pixel(x, 0.0)
                 for chunk in range(top, bottom, CHUNK_VECTORS):
-                    chunk_sum = splat(real(0))
+                    chunk_sum = splat_pixel(x, 0.0)
                     for r in range(chunk, min(chunk + CHUNK_VECTORS, bottom)):
-                        row_sum = splat(real(0))
+                        row_sum = splat_pixel(x, 0.0)
                         for q in range(left, right):
-                            row_sum += load(x_flat, ((p * H + r) * W + q) * L)
+                            row_sum += load_pixel(x_flat, ((p * H + r) * W + q) * L)
                         chunk_sum += row_sum
                     window_sum += chunk_sum
-                count = splat(real((bottom - top) * (right - left)))
-                store(y_flat, ((p * OH + i) * OW + j) * L, window_sum / count)
+                count = constant_like(np.float64((bottom - top) * (right - left)), window_sum)
+                store_pixel(y_flat, ((p * OH + i) * OW + j) * L, window_sum / count)
 
 
 @parallel
@@ -114,24 +114,24 @@ def _avg_pool_grad(dy, dx, size, stride, pad_begin, is_partition):
     planes, H, W, L = dx.shape
     OH, OW = dy.shape[1:3]
     dx_flat, dy_flat = dx.reshape(-1), dy.reshape(-1)
-    real = dx.dtype.type
-    zero = splat(real(0))
+    zero = splat_pixel(dx, 0.0)
     for p in prange(planes):
         for pixel in range(p * H * W, p * H * W if is_partition else (p + 1) * H * W):
-            store(dx_flat, pixel * L, zero)
+            store_pixel(dx_flat, pixel * L, zero)
         for i in range(OH):
             top, bottom = clip(i * stride[0] - pad_begin[0], size[0], H)
             for j in range(OW):
                 left, right = clip(j * stride[1] - pad_begin[1], size[1], W)
-                count = splat(real((bottom - top) * (right - left)))
-                share = load(dy_flat, ((p * OH + i) * OW + j) * L) / count
+                gradient = load_pixel(dy_flat, ((p * OH + i) * OW + j) * L)
+                count = constant_like(np.float64((bottom - top) * (right - left)), gradient)
+                share = gradient / count
                 for r in range(top, bottom):
                     for q in range(left, right):
                         offset = ((p * H + r) * W + q) * L
                         if is_partition:
-                            store(dx_flat, offset, share)
+                            store_pixel(dx_flat, offset, share)
                         else:
-                            store(dx_flat, offset, load(dx_flat, offset) + share)
+                            store_pixel(dx_flat, offset, load_pixel(dx_flat, offset) + share)
 
 
 def index_dtype(window: Window) -> np.dtype:
@@ -140,15 +140,24 @@ def index_dtype(window: Window) -> np.dtype:
     return np.dtype(np.uint8 if is_small else np.int32)
 
 
+def index_shape(y: PackedBatch) -> tuple[int, ...]:
+    """Return the shape of the index of a pooling with output y: (planes, OH, OW, lanes).
+
+    It has a lane for each channel of a plane.
+    """
+    *shape, L = y.images.shape
+    return *shape, 2 * L if y.is_bfloat16 else L
+
+
 def _window_args(window: Window) -> tuple:
     """Return the size, the stride and ``pad_begin`` of a window, as the kernels above take them."""
     return window.size, window.stride, window.pad_begin
 
 
 def max_pool(x: PackedBatch, window: Window) -> tuple[PackedBatch, np.ndarray]:
-    """Return y, and the index (planes, OH, OW, L): the tap of each maximum within its window."""
+    """Return y, and the index, of `index_shape`: the tap of each maximum within its window."""
     y = x.like(x.shape[1], *window.output)
-    index = empty(y.images.shape, index_dtype(window))
+    index = empty(index_shape(y), index_dtype(window))
     launch(_max_pool, x.images, y.images, index, *_window_args(window))
     return y, index
 

@@ -1,7 +1,8 @@
 """Kernels that do not depend on the layout of the images: activations, sums, masks, rows of logits.
 
-Elementwise kernels take flat arrays of any layout, and the loss takes its logits in either
-layout. Softmax takes plain rows (N, K), to which the packed layout is converted first.
+Elementwise kernels take flat arrays of any layout, pairs of bfloat16 numbers included. The loss
+takes its logits in either layout. Softmax takes plain rows (N, K), to which the packed layout is
+converted first.
 """
 
 import math
@@ -10,6 +11,12 @@ from numba import prange
 
 from kernels.numba_backend.runtime.compiler import inlined, parallel, serial
 from kernels.numba_backend.simd.activations import activate, activate_grad
+from kernels.numba_backend.simd.pixels import (
+    load_pixel,
+    masked_load_pixel,
+    masked_store_pixel,
+    store_pixel,
+)
 from kernels.numba_backend.simd.vectors import VECTOR_BYTES, load, masked_load, masked_store, store
 
 
@@ -29,10 +36,10 @@ def activate_kernel(x, activation, y):
     """y = the activation of x."""
     L = VECTOR_BYTES // x.itemsize
     for v in prange(x.size // L):
-        store(y, v * L, activate(load(x, v * L), activation))
+        store_pixel(y, v * L, activate(load_pixel(x, v * L), activation))
     full = x.size // L * L  # the numbers after the whole vectors follow
-    value = activate(masked_load(x, full, x.size - full), activation)
-    masked_store(y, full, value, x.size - full)
+    value = activate(masked_load_pixel(x, full, x.size - full), activation)
+    masked_store_pixel(y, full, value, x.size - full)
 
 
 @parallel
@@ -40,10 +47,12 @@ def activate_grad_kernel(dy, x, activation, dx):
     """dx = dy times the derivative of the activation at x."""
     L = VECTOR_BYTES // x.itemsize
     for v in prange(x.size // L):
-        store(dx, v * L, activate_grad(load(dy, v * L), load(x, v * L), activation))
+        g = activate_grad(load_pixel(dy, v * L), load_pixel(x, v * L), activation)
+        store_pixel(dx, v * L, g)
     full = x.size // L * L
-    g, value = masked_load(dy, full, x.size - full), masked_load(x, full, x.size - full)
-    masked_store(dx, full, activate_grad(g, value, activation), x.size - full)
+    rest = x.size - full
+    g, value = masked_load_pixel(dy, full, rest), masked_load_pixel(x, full, rest)
+    masked_store_pixel(dx, full, activate_grad(g, value, activation), rest)
 
 
 @parallel
@@ -51,10 +60,12 @@ def add_kernel(x, other, activation, y):
     """y = the activation of x + other."""
     L = VECTOR_BYTES // x.itemsize
     for v in prange(x.size // L):
-        store(y, v * L, activate(load(x, v * L) + load(other, v * L), activation))
+        total = load_pixel(x, v * L) + load_pixel(other, v * L)
+        store_pixel(y, v * L, activate(total, activation))
     full = x.size // L * L
-    total = masked_load(x, full, x.size - full) + masked_load(other, full, x.size - full)
-    masked_store(y, full, activate(total, activation), x.size - full)
+    rest = x.size - full
+    total = masked_load_pixel(x, full, rest) + masked_load_pixel(other, full, rest)
+    masked_store_pixel(y, full, activate(total, activation), rest)
 
 
 @parallel

@@ -11,22 +11,34 @@ from numba import config
 from numba.core import cgutils
 
 
-def _vector_bytes() -> int:
-    """Return the vector width, in bytes, of the processor that Numba compiles for."""
+def _cpu_features() -> str:
+    """Return the features of the processor that Numba compiles for, such as "+avx2,-avx512f"."""
     name, features = config.CPU_NAME, config.CPU_FEATURES  # type: ignore[attr-defined]
-    if features is None:
-        try:
-            features = "" if name not in (None, "host") else llvm.get_host_cpu_features().flatten()
-        except RuntimeError:  # LLVM does not know the features of every processor
-            features = ""
+    if features is not None:
+        return features
+    try:
+        return "" if name not in (None, "host") else llvm.get_host_cpu_features().flatten()
+    except RuntimeError:  # LLVM does not know the features of every processor
+        return ""
+
+
+def _vector_bytes(features: str) -> int:
+    """Return the vector width, in bytes, of a processor with these features."""
     if "+avx512f" in features:
         return 64
-    if "+avx2" in features or name == "haswell":
+    if "+avx2" in features or config.CPU_NAME == "haswell":  # type: ignore[attr-defined]
         return 32
     return 16
 
 
-VECTOR_BYTES = _vector_bytes()
+_FEATURES = _cpu_features()
+VECTOR_BYTES = _vector_bytes(_FEATURES)
+# Whether the instructions of `bfloat16.py` may be used: Zen 4 and later, Cooper Lake, Sapphire
+# Rapids and later. (AMX multiplies bfloat16 tiles of 16 rows, on Sapphire Rapids and later. It
+# would be a second branch of `bfloat16.multiply_add_pairs`.)
+HAS_BFLOAT16 = VECTOR_BYTES == 64 and all(
+    f"+{name}" in _FEATURES.split(",") for name in ("avx512bf16", "avx512bw")
+)
 
 
 INT = ir.IntType(64)

@@ -26,6 +26,13 @@ from numba.extending import intrinsic
 
 from kernels.activations import LeakyRelu
 from kernels.numba_backend.simd.activations import activate, activation_type
+from kernels.numba_backend.simd.bfloat16 import (
+    PairOperand,
+    emit_narrow,
+    multiply_add_pairs,
+    pair_vector,
+    splat_operand,
+)
 from kernels.numba_backend.simd.codegen import (
     INT,
     VECTOR_BYTES,
@@ -55,18 +62,24 @@ OUTER_PRODUCT_TILES = [
     (5, 1),
     (1, 1),
 ]
+# Tiles of pairs of bfloat16 numbers whose rows are stored as pairs.
+PAIRED_TILES = [(8, 2), (4, 4), (2, 8), (2, 4), (14, 1), (8, 1), (2, 1)]
 # Measured likewise: 4x6 285, 4x5 267, 2x9 244, 4x3 221, 8x3 186; for 5 rows, 5x5 224, 5x4 183.
 DOT_TILES = [(5, 5), (4, 6), (1, 6), (1, 1)]
 if VECTOR_BYTES < 64:  # 16 registers
     OUTER_PRODUCT_TILES = [(4, 2), (2, 4), (1, 4), (4, 1), (1, 1)]
+    PAIRED_TILES = [(4, 2), (2, 4), (4, 1), (2, 1)]
     DOT_TILES = [(3, 3), (1, 3), (1, 1)]
 
 
-ACTIVATION = 12  # the position of this argument of both functions of outer products below
+ACTIVATION, OUT = 12, 13  # positions of arguments of both functions of outer products below
 
 
-def outer_product_tile_shape(rows: int, columns: int) -> tuple[int, int]:
-    """Return the shape in OUTER_PRODUCT_TILES that covers rows x columns in the fewest cycles."""
+def outer_product_tile_shape(rows: int, columns: int, paired: bool = False) -> tuple[int, int]:
+    """Return the shape that covers rows x columns in the fewest cycles.
+
+    It is one of OUTER_PRODUCT_TILES or, for pairs of rows, of PAIRED_TILES.
+    """
 
     def cycles(shape):
         # A term of a tile takes half a cycle for each multiply-add or scalar, one cycle for each
@@ -76,7 +89,8 @@ def outer_product_tile_shape(rows: int, columns: int) -> tuple[int, int]:
         tiles = -(-rows // ROWS) * -(-columns // COLUMNS)
         return tiles * max(ROWS * COLUMNS / 2, ROWS / 2 + COLUMNS, 4)
 
-    fitting = (s for s in OUTER_PRODUCT_TILES if s[0] <= rows and s[1] <= columns)
+    shapes = PAIRED_TILES if paired else OUTER_PRODUCT_TILES
+    fitting = (s for s in shapes if s[0] <= rows and s[1] <= columns)
     return min(fitting, key=cycles)
 
 
@@ -96,8 +110,8 @@ def _int64(value):
 
 
 def _vector_type(array_type):
-    """Return the LLVM type of a full vector of an array's elements."""
-    element = ir.FloatType() if array_type.dtype == types.float32 else ir.DoubleType()
+    """Return the LLVM type of a full vector of an array's elements, or of sums of its pairs."""
+    element = ir.DoubleType() if array_type.dtype == types.float64 else ir.FloatType()
     return ir.VectorType(element, VECTOR_BYTES * 8 // array_type.dtype.bitwidth)
 
 
@@ -124,6 +138,42 @@ def _load_splat(builder, vector, pointer, offset):
 
 def _multiply_add(builder, vector, a, b, c):
     return call_llvm(builder, "fma", vector, vector, [a, b, c])
+
+
+class _FloatTerms:
+    """The terms of a sum: products of float numbers."""
+
+    def __init__(self, builder, vector):
+        self._builder, self._vector = builder, vector
+
+    def load(self, pointer, offset):
+        """Return a vector of numbers."""
+        return emit_load(self._builder, self._vector, pointer, offset)
+
+    def splat(self, pointer, offset):
+        """Return one number in all lanes."""
+        return _load_splat(self._builder, self._vector, pointer, offset)
+
+    def multiply_add(self, a, b, acc):
+        return _multiply_add(self._builder, self._vector, a, b, acc)
+
+
+class _PairTerms:
+    """The terms of a sum: two products each, of pairs of bfloat16 numbers."""
+
+    def __init__(self, builder, vector):
+        self._builder, self._count = builder, vector.count
+
+    def load(self, pointer, offset):
+        pairs = emit_load(self._builder, pair_vector(self._count), pointer, offset)
+        return PairOperand(self._builder, pairs)
+
+    def splat(self, pointer, offset):
+        pair = self._builder.load(self._builder.gep(pointer, [offset]))
+        return splat_operand(self._builder, pair, self._count)
+
+    def multiply_add(self, a, b, acc):
+        return multiply_add_pairs(self._builder, a, b, acc)
 
 
 class _Loop:
@@ -156,9 +206,21 @@ class _Loop:
         for phi, value in zip(self.values, values, strict=True):
             phi.add_incoming(value, builder.block)
         has_next = builder.icmp_signed("<", next_index, self._count)
-        builder.cbranch(has_next, self._body, self._exit)
+        branch = builder.cbranch(has_next, self._body, self._exit)
+        branch.set_metadata("llvm.loop", _no_unrolling(builder.module))
         builder.position_at_end(self._exit)
         return values
+
+
+def _no_unrolling(module):
+    """Return the metadata of a loop that LLVM leaves as it is.
+
+    Of two rounds at once, LLVM moves all loads to the beginning, and runs out of registers.
+    """
+    option = module.add_metadata([ir.MetaDataString(module, "llvm.loop.unroll.disable")])
+    loop = ir.MDValue(module, [option], name=str(len(module.metadata)))
+    loop.operands = (loop, option)  # a loop's metadata begins with itself
+    return loop
 
 
 def _stack_slots(builder, vector, count):
@@ -244,53 +306,68 @@ def _load_affine(builder, vector, scale, bias, start, rows, columns, by_row):
     return [pairs[r if by_row else c] for r in range(rows) for c in range(columns)]
 
 
-def _store_activated(
-    context, builder, vector_type, values, argument_type, activation, destinations
-):
-    """Store the activation of values; ``argument_type`` is the Numba type of ``activation``."""
-    if activation_type(argument_type) is LeakyRelu:
-        _store_leaky_relu(builder, values, activation, destinations)
+def _activate_and_store(context, builder, vector_type, values, argument_type, activation, store):
+    """Call ``store`` with the activations of values.
+
+    ``argument_type`` is the Numba type of ``activation``. A leaky ReLU of slope 1 skips the
+    comparison.
+    """
+    if activation_type(argument_type) is not LeakyRelu:
+        signature = vector_type(vector_type, argument_type)
+        arguments = ([value, activation] for value in values)
+        store([context.compile_internal(builder, _activate, signature, a) for a in arguments])
         return
-    signature = vector_type(vector_type, argument_type)
-    for value, destination in zip(values, destinations, strict=True):
-        value = context.compile_internal(builder, _activate, signature, [value, activation])
-        emit_store(builder, value, *destination)
+    vector = values[0].type
+    is_linear = builder.fcmp_ordered("==", activation, ir.Constant(activation.type, 1.0))
+    with builder.if_else(is_linear) as (identity_branch, leaky_branch):
+        with identity_branch:
+            store(values)
+        with leaky_branch:
+            slope, zero = emit_splat(builder, vector, activation), ir.Constant(vector, None)
+            are_positive = [builder.fcmp_ordered(">", value, zero) for value in values]
+            store(
+                [
+                    builder.select(is_positive, value, builder.fmul(value, slope))
+                    for is_positive, value in zip(are_positive, values, strict=True)
+                ]
+            )
 
 
 def _activate(value, activation):
     return activate(value, activation)
 
 
-def _store_leaky_relu(builder, values, negative_slope, destinations):
-    """Store the leaky ReLU of values; a slope of 1 skips the comparison."""
-    vector = values[0].type
-    is_linear = builder.fcmp_ordered("==", negative_slope, ir.Constant(negative_slope.type, 1.0))
-    with builder.if_else(is_linear) as (identity_branch, leaky_branch):
-        with identity_branch:
-            for value, destination in zip(values, destinations, strict=True):
-                emit_store(builder, value, *destination)
-        with leaky_branch:
-            slope, zero = emit_splat(builder, vector, negative_slope), ir.Constant(vector, None)
-            for value, destination in zip(values, destinations, strict=True):
-                is_positive = builder.fcmp_ordered(">", value, zero)
-                value = builder.select(is_positive, value, builder.fmul(value, slope))
-                emit_store(builder, value, *destination)
-
-
 def _emit_outer_product_tile(by_row, context, builder, signature, args):
     """Emit a tile of outer products; scale and bias belong to its rows, or else to its columns."""
     vector = _vector_type(signature.args[0])
-    vector_type = Vector(signature.args[0].dtype, vector.count)
+    terms_are_pairs, rows_are_pairs = (
+        signature.args[position].dtype == types.uint32 for position in (0, OUT)
+    )
+    terms = (_PairTerms if terms_are_pairs else _FloatTerms)(builder, vector)
+    dtype = types.float32 if terms_are_pairs else signature.args[0].dtype
+    vector_type = Vector(dtype, vector.count)
     argument_type = signature.args[ACTIVATION]
     (
         x, x_base, x_offsets, x_stride, w, w_base, w_offsets, w_stride, n_terms,
         scale, bias, affine_start, activation,
         out, out_base, out_row_stride, out_column_stride, ROWS, COLUMNS,
     ) = _unwrap_arrays(context, builder, signature, args)  # fmt: skip
+    shapes = PAIRED_TILES if rows_are_pairs else OUTER_PRODUCT_TILES
     is_single_block = builder.icmp_signed("<=", n_terms, _int64(MAX_SUM_TERMS))
-    max_sums = max(rows * columns for rows, columns in OUTER_PRODUCT_TILES)
-    slots = _stack_slots(builder, vector, max_sums)
-    for rows, columns in _switch_on_shape(builder, OUTER_PRODUCT_TILES, ROWS, COLUMNS):
+    slots = _stack_slots(builder, vector, max(rows * columns for rows, columns in shapes))
+
+    def emit_stores(rows, columns, values):
+        if rows_are_pairs:
+            upper, lower = ([values[r * columns + c] for r in range(i, rows, 2)
+                             for c in range(columns)] for i in (0, 1))  # fmt: skip
+            values = [emit_narrow(builder, *pair) for pair in zip(upper, lower, strict=True)]
+        out_rows = len(values) // columns
+        starts = _strided_pointers(builder, out, out_base, out_row_stride, out_rows)
+        for i, value in enumerate(values):
+            offset = builder.mul(out_column_stride, _int64(i % columns))
+            emit_store(builder, value, starts[i // columns], offset)
+
+    for rows, columns in _switch_on_shape(builder, shapes, ROWS, COLUMNS):
         x_columns = _strided_pointers(builder, x, x_base, x_stride, columns)
         w_rows = _strided_pointers(builder, w, w_base, w_stride, rows)
         block = _BlockedSum(builder, n_terms, is_single_block, slots)
@@ -298,27 +375,23 @@ def _emit_outer_product_tile(by_row, context, builder, signature, args):
         term = builder.add(block.start, loop.index)
         x_offset = builder.load(builder.gep(x_offsets, [term]))
         w_offset = builder.load(builder.gep(w_offsets, [term]))
-        x_vectors = [emit_load(builder, vector, column, x_offset) for column in x_columns]
+        x_vectors = [terms.load(column, x_offset) for column in x_columns]
         sums = []
         for r in range(rows):
-            weight = _load_splat(builder, vector, w_rows[r], w_offset)
+            weight = terms.splat(w_rows[r], w_offset)
             for c in range(columns):
                 acc = loop.values[r * columns + c]
-                sums.append(_multiply_add(builder, vector, x_vectors[c], weight, acc))
+                sums.append(terms.multiply_add(x_vectors[c], weight, acc))
         sums = block.close(loop.close(sums))
         affine = _load_affine(builder, vector, scale, bias, affine_start, rows, columns, by_row)
         values = [
             _multiply_add(builder, vector, value, *scale_and_bias)
             for value, scale_and_bias in zip(sums, affine, strict=True)
         ]
-        destinations = [
-            (row, builder.mul(out_column_stride, _int64(c)))
-            for row in _strided_pointers(builder, out, out_base, out_row_stride, rows)
-            for c in range(columns)
-        ]
-        _store_activated(
-            context, builder, vector_type, values, argument_type, activation, destinations
-        )
+        _activate_and_store(
+            context, builder, vector_type, values, argument_type, activation,
+            partial(emit_stores, rows, columns),
+        )  # fmt: skip
     return context.get_dummy_value()
 
 
@@ -342,6 +415,10 @@ def outer_product_tile(
         out[r, c]  is out[out_base + r * out_row_stride + c * out_column_stride], a vector
 
     for t < n_terms, r < ROWS and c < COLUMNS. (ROWS, COLUMNS) is one of OUTER_PRODUCT_TILES.
+
+    Where x and w are arrays of uint32, each of their elements is a pair of bfloat16 numbers, and
+    a term is the sum of two products. Where out is one, rows 2 * r and 2 * r + 1 are rounded and
+    stored as the pairs out[r, c], and (ROWS, COLUMNS) is one of PAIRED_TILES.
     """
     signature = types.void(
         x, x_base, x_offsets, x_stride, w, w_base, w_offsets, w_stride, n_terms,

@@ -13,7 +13,13 @@ from numba import prange
 
 from kernels.numba_backend.runtime.compiler import inlined, parallel
 from kernels.numba_backend.simd.micro_kernels import dot_tile, outer_product_tile
-from kernels.numba_backend.simd.vectors import VECTOR_BYTES, load, reduce_sum, splat
+from kernels.numba_backend.simd.pixels import (
+    add_channel_sums,
+    channels_per_plane,
+    load_pixel,
+    splat_pixel,
+)
+from kernels.numba_backend.simd.vectors import VECTOR_BYTES
 
 CHUNK_VECTORS = 256  # vectors summed in their own dtype before their sum is added up in float64
 
@@ -119,32 +125,36 @@ def tiled_matmul_nt(
 
 
 @inlined
-def sum_vectors(x, start, count):
-    """Return the sum over all lanes of ``count`` neighboring vectors, in float64."""
-    L, total = VECTOR_BYTES // x.itemsize, 0.0
+def add_pixel_sums(x, start, count, sums, channel):
+    """Add ``count`` neighboring pixels of x to the float64 sums of their channels.
+
+    The channels of a plane begin at ``sums[channel]``.
+    """
+    L = VECTOR_BYTES // x.itemsize
     for first in range(0, count, CHUNK_VECTORS):
         stop = min(first + CHUNK_VECTORS, count)
-        acc0 = load(x, start + first * L)
-        acc1 = splat(x.dtype.type(0))  # one alone would wait four cycles for each addition
+        acc0 = load_pixel(x, start + first * L)
+        acc1 = splat_pixel(x, 0.0)  # one alone would wait four cycles for each addition
         for p in range(first + 1, stop - 1, 2):
-            acc0 += load(x, start + p * L)
-            acc1 += load(x, start + (p + 1) * L)
+            acc0 += load_pixel(x, start + p * L)
+            acc1 += load_pixel(x, start + (p + 1) * L)
         if (stop - first) % 2 == 0:
-            acc1 += load(x, start + (stop - 1) * L)
-        total += np.float64(reduce_sum(acc0 + acc1))
-    return total
+            acc1 += load_pixel(x, start + (stop - 1) * L)
+        add_channel_sums(x, acc0 + acc1, sums, channel)
 
 
 @parallel
 def channel_sums(x, out):
-    """out (C,) = the sum of each channel of x (B, C, S, L), whose padding lanes hold 0."""
-    B, C, S, L = x.shape
-    x_flat = x.reshape(-1)
-    sums = np.empty(B * C)
-    for task in prange(B * C):
-        sums[task] = sum_vectors(x_flat, task * S * L, S)
-    for c in range(C):
+    """out (C,) = the sum of each channel of x (B, planes, S, L), whose padding lanes hold 0."""
+    B, planes, S, L = x.shape
+    x_flat, per_plane = x.reshape(-1), channels_per_plane(x)
+    sums = np.empty(B * planes * per_plane)
+    for task in prange(B * planes):
+        for i in range(per_plane):
+            sums[task * per_plane + i] = 0.0
+        add_pixel_sums(x_flat, task * S * L, S, sums, task * per_plane)
+    for c in range(out.size):
         channel_sum = 0.0
         for b in range(B):
-            channel_sum += sums[b * C + c]
+            channel_sum += sums[b * planes * per_plane + c]
         out[c] = channel_sum

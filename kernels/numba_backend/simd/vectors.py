@@ -54,7 +54,7 @@ class _VectorModel(models.PrimitiveModel):
         super().__init__(manager, vector_type, ir.VectorType(element, vector_type.count))
 
 
-def _full_vector(dtype) -> Vector:
+def full_vector(dtype) -> Vector:
     """Return the type of a vector that fills a whole register."""
     return Vector(dtype, VECTOR_BYTES * 8 // dtype.bitwidth)
 
@@ -70,7 +70,7 @@ def _load_codegen(vector_type):
 @intrinsic
 def load(typing, array, offset):
     """Return the vector at an offset."""
-    vector_type = _full_vector(array.dtype)
+    vector_type = full_vector(array.dtype)
     return vector_type(array, offset), _load_codegen(vector_type)
 
 
@@ -96,7 +96,7 @@ def store(typing, array, offset, value):
 @intrinsic
 def masked_load(typing, array, offset, count):
     """Return the vector at an offset; only its first ``count`` lanes are read, the rest are 0."""
-    vector_type = _full_vector(array.dtype)
+    vector_type = full_vector(array.dtype)
 
     def codegen(context, builder, signature, args):
         array, offset, count = args
@@ -163,7 +163,7 @@ def _splat_codegen(vector_type):
 @intrinsic
 def splat(typing, scalar):
     """Return a vector with a scalar in all lanes."""
-    vector_type = _full_vector(scalar)
+    vector_type = full_vector(scalar)
     return vector_type(scalar), _splat_codegen(vector_type)
 
 
@@ -211,7 +211,7 @@ def transpose(typing, x, x_start, x_stride, out, out_start, out_stride):
 
     Vector i of x begins at x_start + i * x_stride; ``out_start`` and ``out_stride`` alike.
     """
-    vector_type = _full_vector(x.dtype)
+    vector_type = full_vector(x.dtype)
 
     def codegen(context, builder, signature, args):
         x, x_start, x_stride, out, out_start, out_stride = args
