@@ -34,10 +34,15 @@ from kernels.numba_backend.simd.pixels import (
     second_channel,
     store_pixel,
 )
-from kernels.numba_backend.simd.vectors import load, store, transpose
-
-PACK_TILE_PIXELS = 64  # pixels of each of L images that are packed at a time
-UNPACK_TILE_PIXELS = 16
+from kernels.numba_backend.simd.vectors import (
+    first_lanes_of,
+    load,
+    splat,
+    store,
+    transpose_rows,
+    transpose_to_rows,
+    where,
+)
 
 
 def simd_width(dtype: np.dtype) -> int:
@@ -131,48 +136,49 @@ def empty_batch(N: int, shape: tuple[int, ...], lanes: int, storage: np.dtype) -
 def _pack(x, mean, std, out):
     """out (B, C, S, L) = (x - mean) / std of x (N, C, ...) with S pixels; padding lanes are 0.
 
-    Squares of L images x L pixels are transposed in registers. The images are normalized into a
-    buffer first, so that the vectors of a square lie close to each other in the cache.
+    Squares of L images x L pixels are transposed in registers. The last square of a channel
+    overlaps the one before it. The lanes of images that are missing repeat the last image first.
     """
     B, C, S, L = out.shape
     N = len(x)
-    pixels, out_flat = x.reshape(N, C, S), out.reshape(-1)
+    x_flat, out_flat, zero = x.reshape(-1), out.reshape(-1), splat(out.dtype.type(0))
     for task in prange(B * C):
         b, c = task // C, task % C
-        channel_mean, scale = mean[c], mean.dtype.type(1) / std[c]
-        pack_buffer = np.empty(L * PACK_TILE_PIXELS, out.dtype)
-        for start in range(0, S, PACK_TILE_PIXELS):
-            count = min(PACK_TILE_PIXELS, S - start)
+        count = min(L, N - b * L)
+        scale = mean.dtype.type(1) / std[c]
+        mean_v, scale_v, is_valid = splat(mean[c]), splat(scale), first_lanes_of(zero, count)
+        first_pixel = (b * L * C + c) * S
+        for square in range(0, S if S >= L else 0, L):
+            s = min(square, S - L)
+            out_offset = (task * S + s) * L
+            transpose_rows(x_flat, first_pixel + s, C * S, count, out_flat, out_offset)
+            for p in range(out_offset, out_offset + L * L, L):
+                value = (load(out_flat, p) - mean_v) * scale_v
+                store(out_flat, p, where(is_valid, value, zero))
+        for s in range(S if S < L else 0):
             for lane in range(L):
-                n = b * L + lane
-                for s in range(count if n < N else 0):
-                    value = (pixels[n, c, start + s] - channel_mean) * scale
-                    pack_buffer[lane * PACK_TILE_PIXELS + s] = value
-                for s in range(0 if n < N else count):
-                    pack_buffer[lane * PACK_TILE_PIXELS + s] = 0
-            in_squares = count // L * L
-            for s in range(0, in_squares, L):
-                transpose(pack_buffer, s, PACK_TILE_PIXELS, out_flat, (task * S + start + s) * L, L)
-            for s in range(in_squares, count):
-                for lane in range(L):
-                    out_flat[(task * S + start + s) * L + lane] = pack_buffer[
-                        lane * PACK_TILE_PIXELS + s
-                    ]
+                value = mean[c]
+                if lane < count:
+                    value = out.dtype.type(x_flat[first_pixel + lane * C * S + s])
+                out_flat[(task * S + s) * L + lane] = (value - mean[c]) * scale
 
 
 @parallel
 def _unpack(x, out):
-    """out (N, C, ...) = the images of x (B, C, S, L)."""
+    """out (N, C, ...) = the images of x (B, C, S, L), by squares as in `_pack`."""
     _, C, S, L = x.shape
     N = len(out)
-    pixels = out.reshape(N, C, S)
+    x_flat, out_flat = x.reshape(-1), out.reshape(-1)
     for task in prange(len(x) * C):
         b, c = task // C, task % C
-        for start in range(0, S, UNPACK_TILE_PIXELS):
-            stop = min(start + UNPACK_TILE_PIXELS, S)
-            for lane in range(min(L, N - b * L)):
-                for s in range(start, stop):
-                    pixels[b * L + lane, c, s] = x[b, c, s, lane]
+        count = min(L, N - b * L)
+        first_pixel = (b * L * C + c) * S
+        for square in range(0, S if S >= L else 0, L):
+            s = min(square, S - L)
+            transpose_to_rows(x_flat, (task * S + s) * L, out_flat, first_pixel + s, C * S, count)
+        for s in range(S if S < L else 0):
+            for lane in range(count):
+                out_flat[first_pixel + lane * C * S + s] = x_flat[(task * S + s) * L + lane]
 
 
 @parallel

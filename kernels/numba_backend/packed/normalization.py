@@ -19,12 +19,14 @@ Chan, Golub, LeVeque: Algorithms for computing the sample variance (1983).
 import math
 from functools import lru_cache
 
+import numba
 import numpy as np
 from numba import prange
 
 from kernels.geometry import Window
 from kernels.numba_backend.packed.layout import PackedBatch
 from kernels.numba_backend.packed.pooling import index_dtype, index_shape
+from kernels.numba_backend.packed.row_normalization import batch_norm_rows, batch_norm_rows_grad
 from kernels.numba_backend.runtime.buffer_pool import allocate_outputs, empty
 from kernels.numba_backend.runtime.capture import launch
 from kernels.numba_backend.runtime.compiler import inlined, parallel, serial
@@ -440,9 +442,20 @@ def _valid_lanes_of(x: PackedBatch) -> np.ndarray:
     return _valid_lanes(len(x.data), x.shape[0], x.lanes, x.dtype)
 
 
+def _sums_by_lanes(x: PackedBatch) -> bool:
+    """Return whether x are rows that `row_normalization` takes."""
+    return len(x.shape) == 2 and x.shape[1] >= x.lanes and not x.is_bfloat16
+
+
 def batch_norm_activation(x: PackedBatch, gamma, beta, epsilon, activation):
     """Return y, mean and variance."""
     mean, variance, y = np.empty_like(gamma), np.empty_like(gamma), x.like()
+    if _sums_by_lanes(x):
+        launch(
+            batch_norm_rows, x.data, x.shape[0], gamma, beta, x.dtype.type(epsilon), activation,
+            mean, variance, y.data, numba.get_num_threads(),
+        )  # fmt: skip
+        return y, mean, variance
     launch(
         _batch_norm_activation, x.planes, x.shape[0], _valid_lanes_of(x), gamma, beta,
         x.dtype.type(epsilon), activation, _allocate_sums(x), mean, variance, y.planes,
@@ -465,6 +478,12 @@ def batch_norm_activation_grad(
     """Return dx, dgamma and dbeta."""
     dgamma, dbeta = allocate_outputs(out, (gamma.shape, gamma.shape), x.dtype)
     dx = x.like()
+    if _sums_by_lanes(x):
+        launch(
+            batch_norm_rows_grad, dy.data, x.data, x.shape[0], gamma, beta, mean, variance,
+            x.dtype.type(epsilon), activation, dgamma, dbeta, dx.data, numba.get_num_threads(),
+        )  # fmt: skip
+        return dx, dgamma, dbeta
     launch(
         _batch_norm_activation_grad, dy.planes, x.planes, x.shape[0], _valid_lanes_of(x), gamma,
         beta, mean, variance, x.dtype.type(epsilon), activation, _allocate_sums(x),

@@ -234,6 +234,87 @@ def transpose(typing, x, x_start, x_stride, out, out_start, out_stride):
     return types.void(x, x_start, x_stride, out, out_start, out_stride), codegen
 
 
+@intrinsic
+def transpose_rows(typing, x, x_start, x_stride, count, out, out_start):
+    """Write a square of numbers of any dtype, transposed and converted, to vectors of out.
+
+    Row i begins at x_start + i * x_stride of x. Rows from ``count`` on, at least 1, are the last
+    one before them. Lane i of vector k, at out_start + k * (number of lanes), is number k of row i.
+    """
+    vector_type = full_vector(out.dtype)
+
+    def codegen(context, builder, signature, args):
+        x, x_start, x_stride, count, out, out_start = args
+        x_pointer = data_pointer(context, builder, signature.args[0], x)
+        out_pointer = data_pointer(context, builder, signature.args[4], out)
+        vector = context.get_value_type(vector_type)
+        source = ir.VectorType(context.get_data_type(signature.args[0].dtype), vector.count)
+        last = builder.sub(count, ir.Constant(count.type, 1))
+        rows = []
+        for i in range(vector.count):
+            row = ir.Constant(count.type, i)
+            row = builder.select(builder.icmp_signed("<", row, last), row, last)
+            offset = builder.add(x_start, builder.mul(x_stride, row))
+            value = emit_load(builder, source, x_pointer, offset)
+            rows.append(_convert(builder, value, vector, signature.args[0].dtype))
+        for i, column in enumerate(emit_transpose(builder, rows)):
+            offset = builder.add(out_start, ir.Constant(out_start.type, i * vector.count))
+            emit_store(builder, column, out_pointer, offset)
+        return context.get_dummy_value()
+
+    return types.void(x, x_start, x_stride, count, out, out_start), codegen
+
+
+@intrinsic
+def transpose_to_rows(typing, x, x_start, out, out_start, out_stride, count):
+    """Write the first ``count`` lanes, at least 1, of a square of vectors to rows of out.
+
+    Vector k begins at x_start + k * (number of lanes), and row i at out_start + i * out_stride.
+    """
+    vector_type = full_vector(x.dtype)
+
+    def codegen(context, builder, signature, args):
+        x, x_start, out, out_start, out_stride, count = args
+        x_pointer = data_pointer(context, builder, signature.args[0], x)
+        out_pointer = data_pointer(context, builder, signature.args[2], out)
+        vector = context.get_value_type(vector_type)
+        vectors = []
+        for k in range(vector.count):
+            offset = builder.add(x_start, ir.Constant(x_start.type, k * vector.count))
+            vectors.append(emit_load(builder, vector, x_pointer, offset))
+        last = builder.sub(count, ir.Constant(count.type, 1))
+        rows = emit_transpose(builder, vectors)
+        # From the last one on: what the lanes that are left out write is written over.
+        for i in reversed(range(vector.count)):
+            row = ir.Constant(count.type, i)
+            row = builder.select(builder.icmp_signed("<", row, last), row, last)
+            offset = builder.add(out_start, builder.mul(out_stride, row))
+            emit_store(builder, rows[i], out_pointer, offset)
+        return context.get_dummy_value()
+
+    return types.void(x, x_start, out, out_start, out_stride, count), codegen
+
+
+def _convert(builder, value, vector, dtype):
+    """Return a vector of numbers of a Numba dtype as a vector of floats."""
+    if isinstance(dtype, types.Integer):
+        return (builder.sitofp if dtype.signed else builder.uitofp)(value, vector)
+    if value.type == vector:
+        return value
+    is_wider = isinstance(vector.element, ir.DoubleType)
+    return (builder.fpext if is_wider else builder.fptrunc)(value, vector)
+
+
+@intrinsic
+def first_lanes_of(typing, like, count):
+    """Return the mask of the first ``count`` lanes of a vector like this one."""
+
+    def codegen(context, builder, signature, args):
+        return first_lanes(builder, like.count, args[1])
+
+    return Vector(types.boolean, like.count)(like, count), codegen
+
+
 def _register_operator(symbol, emit, result_type=lambda vector: vector):
     """Let a Python operator take two vectors of the same type."""
 
