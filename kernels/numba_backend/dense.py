@@ -14,15 +14,23 @@ from kernels.numba_backend.packed import checks
 from kernels.numba_backend.packed.layout import simd_width
 from kernels.numba_backend.runtime.buffer_pool import empty
 from kernels.numba_backend.runtime.capture import in_step, invalidate_capture, launch
-from kernels.numba_backend.runtime.compiler import parallel
+from kernels.numba_backend.runtime.compiler import parallel, serial
 from kernels.numba_backend.simd.activation_kernels import activate_row
-from kernels.numba_backend.simd.activations import activation_argument
+from kernels.numba_backend.simd.activations import activate, activation_argument
 from kernels.numba_backend.simd.micro_kernels import (
     outer_product_tile_of_columns,
     outer_product_tile_shape,
 )
 from kernels.numba_backend.simd.tiled_matmul import scale_and_bias, strided_offsets
-from kernels.numba_backend.simd.vectors import VECTOR_BYTES, masked_load, store
+from kernels.numba_backend.simd.vectors import (
+    VECTOR_BYTES,
+    load,
+    masked_load,
+    masked_store,
+    splat,
+    store,
+)
+from kernels.numpy_backend.dense import MAX_SUM_TERMS
 
 MAX_VECTORS = 8  # of columns in a tile
 # A long sum of few tasks is divided into parts, each of which reads whole rows of w: on 2 threads,
@@ -87,6 +95,31 @@ def _dense(
             activate_row(y[n], activation)
 
 
+@serial
+def _narrow_dense(x, w, scale, bias, activation, y):
+    """y (N, M) = the activation of scale * (x (N, K) @ w (K, M)) + bias, M at most a vector.
+
+    A vector holds a row of w and the numbers behind it, which nobody reads. Only the last rows of
+    w, behind which its memory may end, are loaded by a mask.
+    """
+    (N, K), M, L = x.shape, w.shape[1], VECTOR_BYTES // w.itemsize
+    w_flat, y_flat = w.reshape(-1), y.reshape(-1)
+    safe = max(0, K - (L + M - 1) // M)
+    factor, shift = masked_load(scale, 0, M), masked_load(bias, 0, M)
+    for n in range(N):
+        acc0 = splat(w.dtype.type(0))
+        acc1, acc2, acc3 = acc0, acc0, acc0  # one alone would wait for each multiply-add
+        for k in range(0, safe - 3, 4):
+            acc0 += splat(x[n, k]) * load(w_flat, k * M)
+            acc1 += splat(x[n, k + 1]) * load(w_flat, (k + 1) * M)
+            acc2 += splat(x[n, k + 2]) * load(w_flat, (k + 2) * M)
+            acc3 += splat(x[n, k + 3]) * load(w_flat, (k + 3) * M)
+        for k in range(safe // 4 * 4, K):
+            acc0 += splat(x[n, k]) * masked_load(w_flat, k * M, M)
+        value = (acc0 + acc1 + (acc2 + acc3)) * factor + shift
+        masked_store(y_flat, n * M, activate(value, activation), M)
+
+
 def dense(x, w, b=None, scale=None, activation=None):
     if not in_step():
         return numpy_backend.dense(x, w, b, scale, activation)
@@ -98,11 +131,14 @@ def dense(x, w, b=None, scale=None, activation=None):
         return numpy_backend.dense(x, w, b, scale, activation)
     scale, b = scale_and_bias(*checks.check_scale_and_bias(scale, b, M, dtype), M, dtype)
     activation, identity = activation_argument(activation, dtype), activation_argument(None, dtype)
+    y = np.empty((N, M), dtype)
+    if simd_width(dtype) >= M and K <= MAX_SUM_TERMS:
+        launch(_narrow_dense, x, w, scale, b, activation, y)
+        return y
     tile = outer_product_tile_shape(N, min(MAX_VECTORS, -(-M // simd_width(dtype))))
     width = tile[1] * simd_width(dtype)
     narrow = width > M
     parts = max(1, min(MAX_PARTS, MIN_TASKS // -(-M // width), K)) if K * M > MIN_SIZE else 1
-    y = np.empty((N, M), dtype)
     final = parts == 1 and not narrow
     sums = y[np.newaxis] if final else empty((parts, N, max(M, width)), dtype)
     launch(

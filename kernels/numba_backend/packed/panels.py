@@ -48,10 +48,12 @@ from kernels.numba_backend.simd.vectors import VECTOR_BYTES, load, splat, store
 
 PANEL_BYTES = 256 << 10  # beside the filters, in second-level caches of 512 KiB and more
 TASKS_PER_WORKER = 4
-# The weight gradient is summed over each of several parts of the batch: MIN_PARTS or, where they
-# take less memory than PARTS_BYTES, up to MAX_PARTS. The number does not depend on the number of
-# threads, so no bit of a result does.
-MIN_PARTS, MAX_PARTS, PARTS_BYTES = 8, 32, 2 << 20
+# The tasks of the weight gradient, at least MIN_PARTS, are parts of the batch where these take less
+# memory than PARTS_BYTES, up to MAX_PARTS. Otherwise, slices of the filters of a group share a
+# part: with 256 filters and channels, 64 images of 4x4 pixels, bfloat16 and one thread of a Zen 4,
+# 8 parts took 11.2 ms and 8 slices 6.8 ms. No number depends on that of threads, so no bit of a
+# result does.
+MIN_PARTS, MAX_PARTS, PARTS_BYTES, MIN_SLICE = 8, 32, 2 << 20, 16
 
 
 @parallel
@@ -147,35 +149,38 @@ def _pair_images(dy, start, planes, plane_stride, size, panel):
 
 @parallel
 def _sum_products(
-    x, dy, bands, size, dilation, groups, tile, x_offsets, dy_offsets, panels, dy_panels, products,
-    parts, dy_parts,
+    x, dy, bands, size, dilation, groups, slices, tile, x_offsets, dy_offsets, panels, dy_panels,
+    products, parts, dy_parts,
 ):  # fmt: skip
     """parts (parts, groups, taps, filters, channels) = dy times the pixels of x under each tap.
 
-    Each part is the sum over some of the bands. dy_parts (parts, F) = the sums of dy. The offsets
-    are those of each pixel and image of a band. panels, dy_panels, which are used in bfloat16
-    alone, and products (workers, filters * channels) are work space for each worker.
+    Each part is the sum over some of the bands, and each task computes a slice of the filters of a
+    group for a part. dy_parts (parts, F) = the sums of dy. The offsets are those of each pixel and
+    image of a band. panels, dy_panels, which are used in bfloat16 alone, and products (workers,
+    filters of a slice * channels) are work space for each worker.
     """
     B, C, H, W, L = x.shape
     _, F, OH, OW, _ = dy.shape
     per_plane, (_, _, _, filters, channels) = channels_per_plane(x), parts.shape
-    group_planes, dy_planes, (ROWS, COLUMNS) = C // groups, F // groups, tile
+    group_planes, dy_planes, (ROWS, COLUMNS) = C // groups, F // groups // slices, tile
+    slice_filters, n_slices = filters // slices, groups * slices
     top, left, width, extent, row_step, _, band_rows, n_rows = bands
     workers, n_parts, n_bands = len(panels), len(parts), (n_rows + band_rows - 1) // band_rows
     images = L // per_plane  # or pairs of them
     vector_stride = ((band_rows - 1) * row_step + extent) * width * images * L
-    vectors, dw_size = channels // L, filters * channels
+    vectors, dw_size = channels // L, slice_filters * channels
     x_flat, dy_flat, parts_flat = x.reshape(-1), dy.reshape(-1), parts.reshape(-1)
     sums_flat = dy_parts.reshape(-1)
-    ones, zeros = np.ones(filters, parts.dtype), np.zeros(filters, parts.dtype)
+    ones, zeros = np.ones(slice_filters, parts.dtype), np.zeros(slice_filters, parts.dtype)
     identity = parts.dtype.type(1)
     for worker in prange(workers):
         panel, product = panels[worker], products[worker]
-        first_task = worker * n_parts * groups // workers
-        for task in range(first_task, (worker + 1) * n_parts * groups // workers):
-            part, g = task // groups, task % groups
-            parts[part, g] = 0
-            dy_parts[part, g * filters : (g + 1) * filters] = 0
+        first_task = worker * n_parts * n_slices // workers
+        for task in range(first_task, (worker + 1) * n_parts * n_slices // workers):
+            part, g, first_filter = task // n_slices, task % n_slices // slices, task % slices
+            first_filter *= slice_filters
+            sums_start = part * F * per_plane + g * filters + first_filter
+            sums_flat[sums_start : sums_start + slice_filters] = 0
             first_segment = part * B * n_bands // n_parts
             for segment in range(first_segment, (part + 1) * B * n_bands // n_parts):
                 b, first = segment // n_bands, segment % n_bands * band_rows
@@ -186,11 +191,12 @@ def _sum_products(
                         first * row_step + top, left, (rows - 1) * row_step + extent, width, L,
                         panel[v * vector_stride :],
                     )  # fmt: skip
-                dy_start = ((b * F + g * dy_planes) * OH + first) * OW * L
+                dy_start = b * F + (g * filters + first_filter) // per_plane
+                dy_start = (dy_start * OH + first) * OW * L
                 for f in range(dy_planes):
                     add_pixel_sums(
                         dy_flat, dy_start + f * OH * OW * L, rows * OW,
-                        sums_flat, part * F * per_plane + g * filters + f * per_plane,
+                        sums_flat, sums_start + f * per_plane,
                     )  # fmt: skip
                 gradients, gradient_start, row_stride = dy_flat, dy_start, OH * OW * L
                 if per_plane == 2:
@@ -199,18 +205,24 @@ def _sum_products(
                     _pair_images(dy_flat, dy_start, dy_planes, OH * OW * L, row_stride, gradients)
                 for tap in range(size[0] * size[1]):
                     k, m = tap // size[1] * dilation[0], tap % size[1] * dilation[1]
+                    start = ((part * groups + g) * size[0] * size[1] + tap) * filters + first_filter
+                    start *= channels
+                    # The first segment is the sum so far; the others are added to it.
+                    sums, sums_base = product, 0
+                    if segment == first_segment:
+                        sums, sums_base = parts_flat, start
                     for column in range(0, vectors, COLUMNS):
                         v = min(column, vectors - COLUMNS)
-                        for row in range(0, filters, ROWS):
-                            r = min(row, filters - ROWS)
+                        for row in range(0, slice_filters, ROWS):
+                            r = min(row, slice_filters - ROWS)
                             outer_product_tile(
                                 panel, v * vector_stride + (k * width + m) * images * L, x_offsets,
                                 vector_stride, gradients, gradient_start + r * row_stride,
                                 dy_offsets, row_stride, rows * OW * images, ones, zeros, r,
-                                identity, product, r * channels + v * L, channels, L, ROWS, COLUMNS,
+                                identity, sums, sums_base + r * channels + v * L, channels, L,
+                                ROWS, COLUMNS,
                             )  # fmt: skip
-                    start = ((part * groups + g) * size[0] * size[1] + tap) * dw_size
-                    for p in range(0, dw_size, L):
+                    for p in range(0, dw_size if segment > first_segment else 0, L):
                         acc = load(parts_flat, start + p) + load(product, p)
                         store(parts_flat, start + p, acc)
 
@@ -236,12 +248,12 @@ def _add_parts(parts, dy_parts, dw, db):
 
 @serial
 def _weight_gradient(
-    x, dy, bands, size, dilation, groups, tile, x_offsets, dy_offsets, panels, dy_panels, products,
-    parts, dy_parts, dw, db,
+    x, dy, bands, size, dilation, groups, slices, tile, x_offsets, dy_offsets, panels, dy_panels,
+    products, parts, dy_parts, dw, db,
 ):  # fmt: skip
     _sum_products(
-        x, dy, bands, size, dilation, groups, tile, x_offsets, dy_offsets, panels, dy_panels,
-        products, parts, dy_parts,
+        x, dy, bands, size, dilation, groups, slices, tile, x_offsets, dy_offsets, panels,
+        dy_panels, products, parts, dy_parts,
     )  # fmt: skip
     _add_parts(parts, dy_parts, dw, db)
 
@@ -445,6 +457,17 @@ def _band_offsets(bands: Bands, columns: int, images: int, L: int) -> np.ndarray
     return ((pixels * images + n) * L).astype(np.int64).ravel()
 
 
+def _slices(filters: int, count: int) -> int:
+    """Return in how many equal slices to cut filters: ``count``, or fewer where it must be.
+
+    A slice has whole pairs of filters, and at least MIN_SLICE, because each task copies x again.
+    """
+    fitting = (
+        n for n in range(1, count + 1) if filters % (2 * n) == 0 and filters // n >= MIN_SLICE
+    )
+    return max(fitting, default=1)
+
+
 def weight_gradient(
     dy: PackedBatch, x: PackedBatch, w_shape, window: Window, groups: int, out=None
 ):
@@ -455,18 +478,21 @@ def weight_gradient(
     images, filters = L // per_plane, dy.data.shape[1] * per_plane // groups
     rows, columns = correlation_phases(window, 0), correlation_phases(window, 1)
     max_pixels = PANEL_BYTES // (channels * images * x.data.itemsize)
-    bands = make_bands(rows, columns, window.stride, max_pixels, _rows_for_tasks(OH, B, MIN_PARTS))
-    n_parts = PARTS_BYTES // (F * channels * KH * KW * dtype.itemsize)
-    n_parts = min(max(MIN_PARTS, n_parts), MAX_PARTS, B * -(-OH // bands.band_rows))
+    max_parts = max(1, PARTS_BYTES // (F * channels * KH * KW * dtype.itemsize))
+    slices = _slices(filters, -(-MIN_PARTS // (max_parts * groups)))
+    max_rows = _rows_for_tasks(OH, B, -(-MIN_PARTS // slices))
+    bands = make_bands(rows, columns, window.stride, max_pixels, max_rows)
+    n_parts = max(-(-MIN_PARTS // (slices * groups)), max_parts)
+    n_parts = min(n_parts, MAX_PARTS, B * -(-OH // bands.band_rows))
     band_pixels = bands.band_rows * OW * images
     dw, db = allocate_outputs(out, (w_shape, w_shape[:1]), dtype)
     launch(
-        _weight_gradient, x.data, dy.data, bands, window.size, window.dilation, groups,
-        outer_product_tile_shape(filters, channels // L), _band_offsets(bands, OW, images, L),
-        strided_offsets(band_pixels, 1),
+        _weight_gradient, x.data, dy.data, bands, window.size, window.dilation, groups, slices,
+        outer_product_tile_shape(filters // slices, channels // L),
+        _band_offsets(bands, OW, images, L), strided_offsets(band_pixels, 1),
         empty((workers, bands.padded_rows * bands.width * images * channels), x.data.dtype),
-        empty((workers, filters * band_pixels if x.is_bfloat16 else 0), x.data.dtype),
-        empty((workers, filters * channels), dtype),
+        empty((workers, filters // slices * band_pixels if x.is_bfloat16 else 0), x.data.dtype),
+        empty((workers, filters // slices * channels), dtype),
         empty((n_parts, groups, KH * KW, filters, channels), dtype),
         empty((n_parts, filters * groups), np.dtype(np.float64)),
         dw.reshape(F, channels, KH * KW), db,
