@@ -76,6 +76,47 @@ class Backend(Protocol):
             If ``threads`` is no integer, or out of range.
         """
 
+    def kernel_choices(self) -> dict[str, str]:
+        """Return which kernels this process has chosen where several compute the same.
+
+        Such kernels differ in their rounding, and the numba backend measures which one is the
+        fastest. Together with the seed, the choices decide the bits of a training.
+
+        Returns
+        -------
+        choices : dict of str to str
+            The name of the kernel for each computation on arrays of certain shapes, which the key
+            describes. Empty on a backend with a single kernel for everything.
+
+        Examples
+        --------
+        >>> backend.kernel_choices()
+        {}
+        """
+
+    def pin_kernel_choices(self, choices: dict[str, str]) -> None:
+        """Choose the same kernels as another process, in this process from now on.
+
+        What the choices do not contain, and what does not exist on this processor, is chosen as
+        before. A step that was captured before keeps its kernels. A backend with a single kernel
+        for everything only checks the choices.
+
+        Parameters
+        ----------
+        choices : dict of str to str
+            A result of `kernel_choices`. It replaces the choices that were pinned before; {} pins
+            nothing.
+
+        Raises
+        ------
+        TypeError
+            If ``choices`` is no dict of str to str.
+
+        Examples
+        --------
+        >>> backend.pin_kernel_choices(backend.kernel_choices())
+        """
+
     # -- convolution ---------------------------------------------------------------------------
     def correlate(
         self,

@@ -5,6 +5,7 @@ check again. The numba kernels run without bounds checks, so that every argument
 checks must be safe to run.
 """
 
+import reprlib
 import weakref
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
@@ -749,3 +750,13 @@ def check_threads(value: Any, available: int) -> int:
     if number > available:
         raise ValueError(f"threads must be 1 to {available} on this machine, got {number}")
     return number
+
+
+def check_kernel_choices(choices: Any) -> dict[str, str]:
+    """Return a copy of checked choices between kernels: an object of texts."""
+    if not isinstance(choices, dict):
+        raise TypeError(f"the kernel choices must be a dict of str, got {reprlib.repr(choices)}")
+    for entry in choices.items():
+        if not all(isinstance(text, str) for text in entry):
+            raise TypeError(f"a kernel choice must be a name for a kernel, got {entry!r}")
+    return dict(choices)

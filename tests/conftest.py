@@ -5,6 +5,10 @@ import os
 import pytest
 from hypothesis import settings
 
+# The tests run the default kernels, and programs that they start do: what is the fastest at the
+# moment must not decide what is tested. The backend reads this when it is imported.
+os.environ["CNN_TUNING"] = "off"
+
 # No deadline: the first example of a kernel compiles it.
 settings.register_profile("cnn", deadline=None, max_examples=50, derandomize=True)
 settings.load_profile("cnn")

@@ -43,6 +43,8 @@ def arguments(backend, function, convert=lambda x: x):
     images = numbers(N, 4, 6, 6)
     cases = {
         "set_threads": {"threads": 0},
+        "kernel_choices": {},
+        "pin_kernel_choices": {"choices": {}},
         "correlate": {
             "x": x, "w": w, "b": b, **window, "groups": 2, "scale": numbers(6), **activation,
         },
@@ -149,6 +151,8 @@ def results(backend, function, arguments, by_keyword):
 
 
 def flat(backend, value):
+    if isinstance(value, dict):
+        return [str(sorted(value.items()))]
     if isinstance(value, (tuple, list)):
         return [leaf for part in value for leaf in flat(backend, part)]
     if type(value).__module__.startswith("kernels."):  # activations in a layout of the backend

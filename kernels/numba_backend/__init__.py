@@ -32,6 +32,7 @@ from kernels.numba_backend.packed import checks
 from kernels.numba_backend.runtime.capture import capture, invalidate_capture, launch
 from kernels.numba_backend.runtime.process_guards import install_process_guards
 from kernels.numba_backend.runtime.threading_layer import set_threads
+from kernels.numba_backend.runtime.tuning import kernel_choices, pin_kernel_choices
 from kernels.numba_backend.warping import warp_images
 
 

@@ -16,6 +16,7 @@ from kernels.numpy_backend.activations import (
 )
 from kernels.numpy_backend.augmentation import augment_images
 from kernels.numpy_backend.boundary import capture, from_array, normalize_images, to_array
+from kernels.numpy_backend.choices import kernel_choices, pin_kernel_choices
 from kernels.numpy_backend.convolution import (
     col2im,
     correlate,

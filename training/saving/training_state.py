@@ -81,7 +81,8 @@ class TrainingState:
     The file is a model file with one more entry, "run": the state of the optimizer, the schedule
     and all random generators, and the best state of the model so far. A run that is resumed from
     it ends with the same numbers, bit for bit, as one that was never interrupted, given the same
-    images, settings, backend, number of threads and machine.
+    images, settings, backend, number of threads and machine. The entry holds the backend's choices
+    between kernels (`kernels.interface.Backend.kernel_choices`), which a resumed run makes again.
 
     Parameters
     ----------
@@ -166,6 +167,7 @@ class TrainingState:
             "epoch": epoch,
             "underway": progress and progress.to_entry(),
             "images": n_images,
+            "kernels": model.backend.kernel_choices(),
             "settings": self.settings,
             "optimizer": {
                 "type": type(optimizer).__name__,
@@ -240,6 +242,8 @@ class TrainingState:
         epochs_since_best = check_int(run["best"]["waited"], "waited", 0)
         # Older files, which lack the entry, were written at the end of an epoch.
         best_saved = check_bool(run["best"].get("saved", True), "saved")
+        if "kernels" in run:  # older files lack the entry
+            model.backend.pin_kernel_choices(run["kernels"])
         for rng, rng_state in zip(generators, random, strict=True):
             rng.bit_generator.state = rng_state
         schedule.set_state(run["schedule"]["state"])

@@ -5,19 +5,24 @@ constant offset from a window's first pixel, so the register tiles of `simd` rea
 lie: rows of a tile are filters, its columns neighboring windows, and the lanes are images.
 
 The input gradient of a stride of 1 is the same product: dy, correlated with the reversed filters.
-The weight gradient is a product with the images and pixels as the summed dimension. Many channels
-take the kernels of `panels` or, with 3x3 filters, of `winograd`; a filter for each channel those of
-`depthwise`.
+The weight gradient is a product with the images and pixels as the summed dimension. These are the
+"direct" kernels. Many channels take the kernels of `panels` or, with 3x3 filters, of `winograd`; a
+filter for each channel those of `depthwise`. Where several of them compete, `tuning` measures which
+one is the fastest.
 """
 
-from functools import lru_cache
+from collections.abc import Callable, Mapping
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
 
+import numba
 import numpy as np
 from numba import prange
 
 from kernels.geometry import Window
 from kernels.numba_backend.packed import depthwise, panels, winograd
 from kernels.numba_backend.packed.layout import PackedBatch, narrow, rounded, widen
+from kernels.numba_backend.runtime import tuning
 from kernels.numba_backend.runtime.buffer_pool import allocate_outputs, empty
 from kernels.numba_backend.runtime.capture import launch
 from kernels.numba_backend.runtime.compiler import parallel, serial
@@ -41,6 +46,8 @@ MIN_TASKS = 64
 # on 24 of 14x14 1.3 and 1.5; 3x3 filters of stride 2 on 32 channels of 32x32 10.4 and 4.8. The
 # weight gradients of the first and the last: 1.7 and 2.1, 13.2 and 5.2.
 MIN_PANEL_CHANNELS = 32
+# Terms of each sum of a weight gradient by Winograd's method: see `_weight_gradient_candidates`.
+MIN_WINOGRAD_TERMS = 128
 
 
 @parallel
@@ -241,8 +248,13 @@ def _product(
     return y
 
 
-def _use_winograd(window: Window, groups: int, w_shape: tuple) -> bool:
-    """Return whether fewer multiplications make up for the time of the transforms.
+def _takes_pairs(w_shape: tuple, groups: int) -> bool:
+    """Return whether no pair of channels, and none of filters, belongs to two groups."""
+    return groups == 1 or w_shape[1] % 2 == w_shape[0] // groups % 2 == 0
+
+
+def _can_use_winograd(window: Window, groups: int, w_shape: tuple) -> bool:
+    """Return whether fewer multiplications may make up for the time of the transforms.
 
     Milliseconds for 64 images on 2 cores, direct and by Winograd's method, forward: 28x28 pixels
     with 8 channels and filters 0.20 and 0.30, with 16 0.76 and 0.76, with 32 3.1 and 2.3; 14x14
@@ -254,39 +266,181 @@ def _use_winograd(window: Window, groups: int, w_shape: tuple) -> bool:
     return is_plain and window.size == (3, 3) and min(F, channels) > 16
 
 
-def _takes_pairs(w_shape: tuple, groups: int) -> bool:
-    """Return whether no pair of channels, and none of filters, belongs to two groups."""
-    return groups == 1 or w_shape[1] % 2 == w_shape[0] // groups % 2 == 0
+def _correlation_candidates(
+    x: PackedBatch, w_shape: tuple, window: Window, groups: int, n_summed: int, is_strided: bool
+) -> tuple[str, ...]:
+    """Return the kernels that may be the fastest, the default first, forward or for dx.
 
-
-def correlate(x: PackedBatch, w, b, window: Window, groups: int, scale, activation) -> PackedBatch:
+    Parameters
+    ----------
+    x : PackedBatch
+        x, or dy for the input gradient.
+    n_summed : int
+        Number of channels, or of filters for the input gradient, in each sum.
+    is_strided : bool
+        Whether the pixels of a window lie apart in a way that only panels can read.
+    """
     if x.is_bfloat16:
-        if _takes_pairs(w.shape, groups):
-            return panels.correlate(x, w, b, window, groups, scale, activation)
-        return narrow(correlate(widen(x), rounded(w), b, window, groups, scale, activation))
-    if depthwise.is_supported(window, groups, w.shape):
-        return depthwise.correlate(x, w, b, window, scale, activation)
-    if _use_winograd(window, groups, w.shape):
-        return winograd.correlate(x, w, b, window, scale, activation)
-    if w.shape[1] >= MIN_PANEL_CHANNELS:
-        return panels.correlate(x, w, b, window, groups, scale, activation)
+        return ("panels",)
+    if depthwise.is_supported(window, groups, w_shape):
+        return ("depthwise",)
+    plain = "panels" if is_strided or n_summed >= MIN_PANEL_CHANNELS else "direct"
+    return ("winograd", plain) if _can_use_winograd(window, groups, w_shape) else (plain,)
+
+
+def _weight_gradient_candidates(
+    x: PackedBatch, w_shape: tuple, window: Window, groups: int
+) -> tuple[str, ...]:
+    """Return the kernels that may be the fastest, the default first.
+
+    Winograd's method sums over the patches of a row and the images of a block. With few terms, its
+    transforms and the additions of the sums to memory cost more than it saves. GFLOP/s of the
+    direct sum on one thread of an AMD EPYC (Zen 4), for 64 images in float32, by `winograd`,
+    `panels` and the direct kernel:
+
+    ==================================  ========  ======  ======
+    channels, filters, rows of pixels   winograd  panels  direct
+    ==================================  ========  ======  ======
+    32, 32, 28                               120      94     103
+    32, 64, 14                                98      94     106
+    64, 64, 14                               104      98     107
+    32, 64, 32                               130      97     101
+    64, 64, 16                               116      82     106
+    64, 128, 16                              121     100     110
+    128, 256, 8                               45      94     108
+    256, 256, 4                               22      71     101
+    ==================================  ========  ======  ======
+    """
+    channels_fill_vectors = w_shape[1] % x.lanes == 0
+    if x.is_bfloat16:
+        return ("panels",)
+    if depthwise.is_supported(window, groups, w_shape):
+        return ("depthwise",)
+    if channels_fill_vectors and _can_use_winograd(window, groups, w_shape):
+        n_terms = -(-window.output[1] // 2) * x.lanes
+        if n_terms >= MIN_WINOGRAD_TERMS:
+            return ("winograd", "direct", "panels")
+        return ("direct", "winograd", "panels")
+    return ("panels" if channels_fill_vectors and w_shape[1] >= MIN_PANEL_CHANNELS else "direct",)
+
+
+class _ShapeClass(NamedTuple):
+    """What the times of the candidates depend on. Its text is a key in files of choices.
+
+    The number of blocks only counts as one or several: the last batch of an epoch is smaller than
+    the others, and must not be measured anew.
+    """
+
+    window: Window
+    w_shape: tuple[int, ...]
+    groups: int
+    precision: str
+    has_one_block: bool
+
+    def __str__(self) -> str:
+        (F, channels, KH, KW), window = self.w_shape, self.window
+        H, W = window.image
+        blocks = "one block" if self.has_one_block else "several blocks"
+        return (
+            f"{channels * self.groups}x{H}x{W}, {F} filters {KH}x{KW}, stride {window.stride}, "
+            f"padding {window.padding}, dilation {window.dilation}, groups {self.groups}, "
+            f"{self.precision}, {blocks}"
+        )
+
+
+def _first_blocks(x: PackedBatch) -> PackedBatch:
+    """Return a new batch of the first blocks, enough for all threads, without padded copies.
+
+    A copy that a measurement has made must not be found by a kernel that is captured: a replay
+    would not make it again.
+    """
+    n_blocks = min(len(x.data), max(2, numba.get_num_threads()))
+    return PackedBatch(x.data[:n_blocks], min(x.shape[0], n_blocks * x.lanes), x.shape[1])
+
+
+def _run_on_first_blocks(function: Callable, batches: tuple[PackedBatch, ...], args: tuple) -> None:
+    function(*map(_first_blocks, batches), *args)
+
+
+def _run_fastest(
+    kernel: str,
+    implementations: Mapping[str, Callable],
+    candidates: tuple[str, ...],
+    shapes: tuple[tuple, Window, int],
+    batches: tuple[PackedBatch, ...],
+    args: tuple,
+    **out: Any,
+):
+    """Call the fastest of the candidates; the first one is the default.
+
+    Parameters
+    ----------
+    kernel : str
+        Name of what the candidates compute.
+    implementations : mapping of str to callable
+    candidates : tuple of str
+        Some of their names.
+    shapes : (w_shape, window, groups)
+    batches : tuple of PackedBatch
+        The first arguments: a measurement takes some of their blocks.
+    args : tuple
+        The other arguments, which an implementation only reads.
+    out : keywords
+        What it writes to: a measurement has arrays of its own.
+    """
+    name = candidates[0]
+    if len(candidates) > 1:
+        x, (w_shape, window, groups) = batches[0], shapes
+        shape_class = _ShapeClass(window, w_shape, groups, x.precision, len(x.data) == 1)
+        runs = {
+            name: partial(_run_on_first_blocks, implementations[name], batches, args)
+            for name in candidates
+        }
+        name = tuning.choose(kernel, shape_class, runs, name)
+    return implementations[name](*batches, *args, **out)
+
+
+def _correlate_by_winograd(x, w, b, window, groups, scale, activation):
+    return winograd.correlate(x, w, b, window, scale, activation)
+
+
+def _correlate_depthwise(x, w, b, window, groups, scale, activation):
+    return depthwise.correlate(x, w, b, window, scale, activation)
+
+
+def _correlate_directly(x, w, b, window, groups, scale, activation):
     plan = _plan(len(x.data), w.shape, window, groups, x.lanes)
     affine = scale_and_bias(scale, b, len(w), x.dtype)
     return _product(x, plan.x_padding, plan.x, w, plan.w, affine, activation, plan.y_shape, plan.y)
 
 
-def input_gradient(dy: PackedBatch, w, window: Window, groups: int) -> PackedBatch:
-    """Return dx."""
-    if dy.is_bfloat16:
-        if _takes_pairs(w.shape, groups):
-            return panels.input_gradient(dy, w, window, groups)
-        return narrow(input_gradient(widen(dy), rounded(w), window, groups))
-    if depthwise.is_supported(window, groups, w.shape):
-        return depthwise.input_gradient(dy, w, window)
-    if _use_winograd(window, groups, w.shape):
-        return winograd.input_gradient(dy, w, window)
-    if window.stride != (1, 1) or len(w) // groups >= MIN_PANEL_CHANNELS:
-        return panels.input_gradient(dy, w, window, groups)
+CORRELATE = {
+    "winograd": _correlate_by_winograd,
+    "panels": panels.correlate,
+    "direct": _correlate_directly,
+    "depthwise": _correlate_depthwise,
+}
+
+
+def correlate(x: PackedBatch, w, b, window: Window, groups: int, scale, activation) -> PackedBatch:
+    if x.is_bfloat16 and not _takes_pairs(w.shape, groups):
+        return narrow(correlate(widen(x), rounded(w), b, window, groups, scale, activation))
+    candidates = _correlation_candidates(x, w.shape, window, groups, w.shape[1], is_strided=False)
+    return _run_fastest(
+        "correlate", CORRELATE, candidates, (w.shape, window, groups),
+        (x,), (w, b, window, groups, scale, activation),
+    )  # fmt: skip
+
+
+def _input_gradient_by_winograd(dy, w, window, groups):
+    return winograd.input_gradient(dy, w, window)
+
+
+def _input_gradient_depthwise(dy, w, window, groups):
+    return depthwise.input_gradient(dy, w, window)
+
+
+def _input_gradient_directly(dy, w, window, groups):
     plan = _plan(len(dy.data), w.shape, window, groups, dy.lanes)
     affine = scale_and_bias(None, None, plan.dx_shape[0], dy.dtype)
     identity = activation_argument(None, dy.dtype)
@@ -295,21 +449,36 @@ def input_gradient(dy: PackedBatch, w, window: Window, groups: int) -> PackedBat
     )
 
 
-def weight_gradient(
-    dy: PackedBatch, x: PackedBatch, w_shape, window: Window, groups: int, out=None
-):
-    """Return dw and db."""
-    channels_fill_vectors = w_shape[1] % x.lanes == 0
-    if x.is_bfloat16:
-        if channels_fill_vectors and _takes_pairs(w_shape, groups):
-            return panels.weight_gradient(dy, x, w_shape, window, groups, out)
-        return weight_gradient(widen(dy), widen(x), w_shape, window, groups, out)
-    if depthwise.is_supported(window, groups, w_shape):
-        return depthwise.weight_gradient(dy, x, w_shape, window, out)
-    if channels_fill_vectors and _use_winograd(window, groups, w_shape):
-        return winograd.weight_gradient(dy, x, w_shape, window, out)
-    if channels_fill_vectors and w_shape[1] >= MIN_PANEL_CHANNELS:
-        return panels.weight_gradient(dy, x, w_shape, window, groups, out)
+INPUT_GRADIENT = {
+    "winograd": _input_gradient_by_winograd,
+    "panels": panels.input_gradient,
+    "direct": _input_gradient_directly,
+    "depthwise": _input_gradient_depthwise,
+}
+
+
+def input_gradient(dy: PackedBatch, w, window: Window, groups: int) -> PackedBatch:
+    """Return dx."""
+    if dy.is_bfloat16 and not _takes_pairs(w.shape, groups):
+        return narrow(input_gradient(widen(dy), rounded(w), window, groups))
+    candidates = _correlation_candidates(
+        dy, w.shape, window, groups, len(w) // groups, is_strided=window.stride != (1, 1)
+    )
+    return _run_fastest(
+        "input_gradient", INPUT_GRADIENT, candidates, (w.shape, window, groups),
+        (dy,), (w, window, groups),
+    )  # fmt: skip
+
+
+def _weight_gradient_by_winograd(dy, x, w_shape, window, groups, out=None):
+    return winograd.weight_gradient(dy, x, w_shape, window, out)
+
+
+def _weight_gradient_depthwise(dy, x, w_shape, window, groups, out=None):
+    return depthwise.weight_gradient(dy, x, w_shape, window, out)
+
+
+def _weight_gradient_directly(dy, x, w_shape, window, groups, out=None):
     plan = _plan(len(x.data), w_shape, window, groups, x.lanes)
     dw, db = allocate_outputs(out, (w_shape, w_shape[:1]), x.dtype)
     parts = empty(plan.parts_shape, x.dtype)
@@ -317,3 +486,25 @@ def weight_gradient(
         _weight_gradient, _padded_input(x, plan), dy.planes, *plan.weight_gradient, parts, dw, db
     )
     return dw, db
+
+
+WEIGHT_GRADIENT = {
+    "winograd": _weight_gradient_by_winograd,
+    "panels": panels.weight_gradient,
+    "direct": _weight_gradient_directly,
+    "depthwise": _weight_gradient_depthwise,
+}
+
+
+def weight_gradient(
+    dy: PackedBatch, x: PackedBatch, w_shape, window: Window, groups: int, out=None
+):
+    """Return dw and db."""
+    can_pair = w_shape[1] % x.lanes == 0 and _takes_pairs(w_shape, groups)
+    if x.is_bfloat16 and not can_pair:
+        return weight_gradient(widen(dy), widen(x), w_shape, window, groups, out)
+    candidates = _weight_gradient_candidates(x, w_shape, window, groups)
+    return _run_fastest(
+        "weight_gradient", WEIGHT_GRADIENT, candidates, (w_shape, window, groups),
+        (dy, x), (w_shape, window, groups), out=out,
+    )  # fmt: skip

@@ -80,6 +80,20 @@ def in_step() -> bool:
     return _state.in_step
 
 
+@contextlib.contextmanager
+def suspended():
+    """Run kernels that are no part of the step, until the end of a ``with`` block.
+
+    A capture of this thread does not record them, and they take no memory of its graph.
+    """
+    graph, _state.graph = _state.graph, None
+    try:
+        with allocate_from(BufferPool()):
+            yield
+    finally:
+        _state.graph = graph
+
+
 def _describe(inputs: Sequence[np.ndarray]) -> str:
     return ", ".join(f"{x.dtype} {x.shape}" for x in inputs)
 
