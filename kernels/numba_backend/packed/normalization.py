@@ -442,7 +442,7 @@ def _valid_lanes_of(x: PackedBatch) -> np.ndarray:
     return _valid_lanes(len(x.data), x.shape[0], x.lanes, x.dtype)
 
 
-def _sums_by_lanes(x: PackedBatch) -> bool:
+def sums_by_lanes(x: PackedBatch) -> bool:
     """Return whether x are rows that `row_normalization` takes."""
     return len(x.shape) == 2 and x.shape[1] >= x.lanes and not x.is_bfloat16
 
@@ -450,7 +450,7 @@ def _sums_by_lanes(x: PackedBatch) -> bool:
 def batch_norm_activation(x: PackedBatch, gamma, beta, epsilon, activation):
     """Return y, mean and variance."""
     mean, variance, y = np.empty_like(gamma), np.empty_like(gamma), x.like()
-    if _sums_by_lanes(x):
+    if sums_by_lanes(x):
         launch(
             batch_norm_rows, x.data, x.shape[0], gamma, beta, x.dtype.type(epsilon), activation,
             mean, variance, y.data, numba.get_num_threads(),
@@ -478,7 +478,7 @@ def batch_norm_activation_grad(
     """Return dx, dgamma and dbeta."""
     dgamma, dbeta = allocate_outputs(out, (gamma.shape, gamma.shape), x.dtype)
     dx = x.like()
-    if _sums_by_lanes(x):
+    if sums_by_lanes(x):
         launch(
             batch_norm_rows_grad, dy.data, x.data, x.shape[0], gamma, beta, mean, variance,
             x.dtype.type(epsilon), activation, dgamma, dbeta, dx.data, numba.get_num_threads(),
