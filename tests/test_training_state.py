@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kernels import get_backend
 from layers import BatchNorm, Conv, Dense, Dropout, Flatten, MaxPool, Relu, Residual
 from tests.networks import digits
 from training import (
@@ -126,6 +127,63 @@ def test_a_resumed_run_ends_as_one_that_was_not_interrupted(
     assert not path.exists()  # the run has ended
 
 
+@pytest.fixture
+def pin():
+    """Pin the same name for all choices of the numba backend, or nothing."""
+    backend = get_backend("numba")
+
+    def pin(name=None):
+        backend.pin_kernel_choices({})
+        choices = dict.fromkeys(wide_choices(), name) if name else {}
+        backend.pin_kernel_choices(choices)
+        return choices
+
+    yield pin
+    backend.pin_kernel_choices({})
+
+
+def wide_network():
+    """Return a network in which several kernels compete."""
+    model = Model((1, 8, 8), backend="numba", seed=0)
+    for layer in (Conv(32, 3), Relu(), Conv(32, 3), Relu(), Flatten(), Dense(4)):
+        model.add(layer)
+    return model
+
+
+def wide_choices():
+    """Return the default choices for batches of `wide_network`."""
+    model = wide_network().compile(SGD(1e-3))
+    for n_images in (16, 10):
+        model.train_step(*digits(n_images))
+    return get_backend("numba").kernel_choices()
+
+
+@pytest.mark.parametrize("has_entry", [True, False])
+def test_a_resumed_run_computes_with_the_same_kernels(tmp_path, pin, has_entry):
+    """Whatever another process, or another measurement, would choose."""
+    weights, path = {}, tmp_path / "run.json"
+    for name in (None, "panels"):
+        choices = pin(name)
+        model = wide_network()
+        train(model, lambda: SGD(1e-2), OneCycle, tmp_path)
+        weights[name] = model.parameters.values
+    assert (weights["panels"] != weights[None]).any()
+    with pytest.raises(KeyboardInterrupt):
+        train(
+            *(wide_network(), lambda: SGD(1e-2), OneCycle, tmp_path),
+            training_state=TrainingState(path),
+            reporter=StopAfter(2),
+        )
+    document = json.loads(path.read_text())
+    assert document["run"]["kernels"].items() >= choices.items()
+    if not has_entry:  # a file of an older version
+        del document["run"]["kernels"]
+        path.write_text(json.dumps(document))
+    pin(None)
+    model = resume(path, lambda: SGD(1e-2), OneCycle, tmp_path)
+    assert (model.parameters.values == weights["panels"]).all() == has_entry
+
+
 @pytest.mark.parametrize("epochs_before_the_end", [0, 1])
 def test_a_resumed_run_stops_early_after_the_same_epoch(tmp_path, epochs_before_the_end):
     """Also one that was interrupted after its last epoch, before it would have stopped early."""
@@ -241,6 +299,8 @@ def test_a_run_file_is_a_model_file(interrupted):
         (lambda run: run["best"]["arrays"].pop(), "another number of layers"),
         (lambda run: run["best"].update(score=["a", 1]), "cannot be resumed"),
         (lambda run: run.pop("epoch"), "the entry 'epoch' is missing"),
+        (lambda run: run.update(kernels=["direct"]), "kernel choices must be a dict of str"),
+        (lambda run: run.update(kernels={"correlate": 3}), "a kernel choice must be a name"),
         (lambda run: run.update(settings=3), "is a model without an interrupted run"),
         (lambda run: run.update(settings={"a": 3}), "its settings must be text"),
     ],

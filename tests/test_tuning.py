@@ -188,7 +188,7 @@ def test_a_full_disk_leaves_the_old_file_and_the_choice(tmp_path, candidates, mo
     before = file.read_bytes()
 
     def full(path, *_, **__):
-        path.touch()
+        path.write_bytes(b"{")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("pathlib.Path.write_text", full)
@@ -388,18 +388,50 @@ def test_the_default_of_the_weight_gradient_depends_on_the_terms(columns, defaul
     assert found[0] == default
 
 
-def test_a_last_smaller_batch_is_not_measured_again(tmp_path, monkeypatch):
+def test_the_number_of_blocks_is_rounded_down(tmp_path, monkeypatch):
+    """The last batch of an epoch is rarely measured anew."""
     tuner = Tuner("off", tmp_path)
     monkeypatch.setattr(tuning, "choose", tuner.choose)
     w = np.ones((32, 32, 3, 3), np.float32)
-    for N in (160, 100, 40, 10, 3):
-        NUMBA.correlate(packed.pack(np.ones((N, 32, 5, 5), np.float32)), w)
-    one, several = sorted(tuner.choices())
-    assert one.endswith("one block")
-    assert several == (
-        "correlate 32x5x5, 32 filters 3x3, stride (1, 1), padding ((0, 0), (0, 0)), "
-        "dilation (1, 1), groups 1, float32, several blocks"
-    )
+    lanes = packed.pack(np.ones((1, 1), np.float32)).lanes
+    found = {}
+    for blocks in range(1, 8):
+        x = packed.pack(np.ones((blocks * lanes, 32, 5, 5), np.float32))
+        NUMBA.correlate_grad(x, x, w, padding=1)
+        NUMBA.correlate(x, w, padding=1)
+        found[blocks] = {key for key in tuner.choices() if "weight" in key}
+    assert [len(found[blocks]) for blocks in range(1, 8)] == [1, 2, 2, 3, 3, 3, 3]
+    assert len(tuner.choices()) == 2 + 2 + 3
+    assert (
+        "correlate 32x5x5, 32 filters 3x3, stride (1, 1), padding ((1, 1), (1, 1)), "
+        "dilation (1, 1), groups 1, float32, blocks from 2"
+    ) in tuner.choices()
+
+
+def test_a_measurement_takes_some_blocks(monkeypatch):
+    """Of the images and of the gradient, whose last block may have padding lanes."""
+    threads = numba.get_num_threads()
+    shapes = []
+
+    def weight_gradient(dy, x, *_, **__):
+        shapes.append((dy.shape, len(dy.data), x.shape, len(x.data)))
+        return np.zeros((32, 32, 3, 3), np.float32), np.zeros(32, np.float32)
+
+    for name in convolution.WEIGHT_GRADIENT:
+        monkeypatch.setitem(convolution.WEIGHT_GRADIENT, name, weight_gradient)
+    monkeypatch.setattr(tuning, "choose", Recorder())
+    lanes = packed.pack(np.ones((1, 1), np.float32)).lanes
+    window, w_shape = make_window((5, 5), (3, 3), 1, 1), (32, 32, 3, 3)
+    most = max(4, threads)
+    for blocks in (1, 3, 4, most + 1):
+        N = blocks * lanes - 1
+        x = packed.pack(np.ones((N, 32, 5, 5), np.float32))
+        convolution.weight_gradient(x, x, w_shape, window, 1)
+        measured = min(blocks, most)
+        shape = (min(N, measured * lanes), 32, 5, 5)
+        whole = (x.shape, blocks, x.shape, blocks)
+        assert shapes == [(shape, measured, shape, measured)] * 3 + [whole]
+        shapes.clear()
 
 
 # -- captured steps ----------------------------------------------------------------------------

@@ -29,6 +29,7 @@ from kernels.numba_backend.runtime.compiler import parallel, serial
 from kernels.numba_backend.simd.activations import activation_argument
 from kernels.numba_backend.simd.copies import copy_padded_rows
 from kernels.numba_backend.simd.micro_kernels import dot_tile_shape, outer_product_tile_shape
+from kernels.numba_backend.simd.pixels import PAIR_DTYPE
 from kernels.numba_backend.simd.tiled_matmul import (
     channel_sums,
     scale_and_bias,
@@ -48,6 +49,11 @@ MIN_TASKS = 64
 MIN_PANEL_CHANNELS = 32
 # Terms of each sum of a weight gradient by Winograd's method: see `_weight_gradient_candidates`.
 MIN_WINOGRAD_TERMS = 128
+# Blocks that a measurement takes, or more for many threads. The weight gradients add up their parts
+# at the end, which few images make expensive. 64 channels and filters of 16x16 pixels on 2 threads
+# of the same machine, in GFLOP/s by `winograd` and direct: 2 blocks 176 and 211, 4 blocks 226 and
+# 202, 16 blocks 301 and 157.
+MEASURED_BLOCKS = {"correlate": 2, "input_gradient": 2, "weight_gradient": 4}
 
 
 @parallel
@@ -332,39 +338,42 @@ def _weight_gradient_candidates(
 class _ShapeClass(NamedTuple):
     """What the times of the candidates depend on. Its text is a key in files of choices.
 
-    The number of blocks only counts as one or several: the last batch of an epoch is smaller than
-    the others, and must not be measured anew.
+    The number of blocks is rounded down to 1, 2 or 4, and to what is measured: a last batch of an
+    epoch, which is smaller than the others, is rarely measured anew.
     """
 
     window: Window
     w_shape: tuple[int, ...]
     groups: int
-    precision: str
-    has_one_block: bool
+    storage: np.dtype  # of the activations: its name would take longer to find than the choice
+    n_blocks: int
 
     def __str__(self) -> str:
         (F, channels, KH, KW), window = self.w_shape, self.window
         H, W = window.image
-        blocks = "one block" if self.has_one_block else "several blocks"
+        precision = "bfloat16" if self.storage == PAIR_DTYPE else self.storage.name
         return (
             f"{channels * self.groups}x{H}x{W}, {F} filters {KH}x{KW}, stride {window.stride}, "
             f"padding {window.padding}, dilation {window.dilation}, groups {self.groups}, "
-            f"{self.precision}, {blocks}"
+            f"{precision}, blocks from {self.n_blocks}"
         )
 
 
-def _first_blocks(x: PackedBatch) -> PackedBatch:
-    """Return a new batch of the first blocks, enough for all threads, without padded copies.
+def _first_blocks(x: PackedBatch, n_blocks: int) -> PackedBatch:
+    """Return a new batch of the first blocks without padded copies.
 
     A copy that a measurement has made must not be found by a kernel that is captured: a replay
     would not make it again.
     """
-    n_blocks = min(len(x.data), max(2, numba.get_num_threads()))
-    return PackedBatch(x.data[:n_blocks], min(x.shape[0], n_blocks * x.lanes), x.shape[1])
+    data = x.data[:n_blocks]
+    return PackedBatch(data, min(x.shape[0], len(data) * x.lanes), x.shape[1])
 
 
-def _run_on_first_blocks(function: Callable, batches: tuple[PackedBatch, ...], args: tuple) -> None:
-    function(*map(_first_blocks, batches), *args)
+def _run_on_first_blocks(
+    kernel: str, function: Callable, batches: tuple[PackedBatch, ...], args: tuple
+) -> None:
+    n_blocks = max(MEASURED_BLOCKS[kernel], numba.get_num_threads())
+    function(*(_first_blocks(x, n_blocks) for x in batches), *args)
 
 
 def _run_fastest(
@@ -381,7 +390,7 @@ def _run_fastest(
     Parameters
     ----------
     kernel : str
-        Name of what the candidates compute.
+        What the candidates compute, a key of `MEASURED_BLOCKS`.
     implementations : mapping of str to callable
     candidates : tuple of str
         Some of their names.
@@ -396,9 +405,11 @@ def _run_fastest(
     name = candidates[0]
     if len(candidates) > 1:
         x, (w_shape, window, groups) = batches[0], shapes
-        shape_class = _ShapeClass(window, w_shape, groups, x.precision, len(x.data) == 1)
+        n_blocks = min(len(x.data), MEASURED_BLOCKS[kernel])
+        n_blocks = 2 if n_blocks == 3 else n_blocks
+        shape_class = _ShapeClass(window, w_shape, groups, x.data.dtype, n_blocks)
         runs = {
-            name: partial(_run_on_first_blocks, implementations[name], batches, args)
+            name: partial(_run_on_first_blocks, kernel, implementations[name], batches, args)
             for name in candidates
         }
         name = tuning.choose(kernel, shape_class, runs, name)
