@@ -298,7 +298,7 @@ def transpose_to_rows(typing, x, x_start, out, out_start, out_stride, count):
 def _convert(builder, value, vector, dtype):
     """Return a vector of numbers of a Numba dtype as a vector of floats."""
     if isinstance(dtype, types.Integer):
-        return (builder.sitofp if dtype.signed else builder.uitofp)(value, vector)
+        return (builder.sitofp if dtype.signed else builder.uitofp)(value, vector)  # type: ignore[attr-defined]
     if value.type == vector:
         return value
     is_wider = isinstance(vector.element, ir.DoubleType)
