@@ -1,0 +1,37 @@
+"""The packed Dense layer, with images and with units in the lanes, is that of the numpy backend."""
+
+import numpy as np
+import pytest
+
+from kernels import get_backend
+from kernels.activations import LeakyRelu, Silu
+from kernels.numba_backend import packed
+from kernels.numba_backend.packed import dense
+from tests.cases import assert_close
+
+NUMPY = get_backend("numpy")
+# Images, features and units: whole tiles, tiles that overlap, units that fill no tile, and more
+# blocks of images than are summed with the units in the lanes.
+SIZES = [(16, 245, 256), (5, 9, 33), (40, 30, 70), (20, 3, 40), (7, 20, 10), (150, 12, 48)]
+
+
+@pytest.mark.parametrize("activation", [None, LeakyRelu(0.1), Silu()], ids=str)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_dense(size, dtype, activation):
+    (N, features, units), rng = size, np.random.default_rng(0)
+    x, w = rng.uniform(0.5, 1.5, (N, features)), rng.uniform(0.5, 1.5, (features, units))
+    scale, b = rng.uniform(0.5, 1.5, (2, units))
+    arrays = [array.astype(dtype) for array in (x, w, b, scale)]
+    got = packed.dense(packed.pack(arrays[0]), *arrays[1:], activation)
+    assert_close(packed.unpack(got), NUMPY.dense(*arrays, activation))
+
+
+def test_both_kernels_are_tested():
+    lanes = packed.pack(np.ones((1, 1), np.float32)).lanes
+    by_units = [
+        units >= dense.UNITS_TILE[1] * lanes and -(-N // lanes) <= dense.MAX_BLOCKS_BY_UNITS
+        for N, _, units in SIZES
+    ]
+    assert any(by_units)
+    assert not all(by_units)
