@@ -28,7 +28,7 @@ CHOOSE = """
 from pathlib import Path
 from kernels.numba_backend.runtime.tuning import Tuner
 from tests.test_tuning import Candidates
-candidates = Candidates(fast=1.0, slow=2.0)
+candidates = Candidates(fast=0.01, slow=0.02)
 for shape in {shapes!r}:
     print(Tuner(None, Path({folder!r})).choose("kernel", shape, candidates.runs, "slow"))
 print(len(candidates.calls))
@@ -62,7 +62,7 @@ def _real_clock_afterwards(monkeypatch):
 
 @pytest.fixture
 def candidates():
-    return Candidates(old=2.0, new=1.0)
+    return Candidates(old=0.02, new=0.01)
 
 
 def choose(folder, candidates, shape="3x3", setting=None):
@@ -81,34 +81,37 @@ def test_the_fastest_of_three_is_chosen(tmp_path):
 
 
 def test_the_first_run_which_compiles_does_not_count(tmp_path):
-    candidates = Candidates(old=2.0, new=1.0)
+    candidates = Candidates(old=0.02, new=0.01)
     new, seconds = candidates.runs["new"], candidates.seconds
     candidates.runs["new"] = lambda: (
-        seconds.update(new=1.0 if candidates.calls[1:] else 90),
+        seconds.update(new=0.01 if candidates.calls[1:] else 90),
         new(),
     )
     assert choose(tmp_path, candidates) == "new"
-    assert seconds["new"] == 1.0
+    assert seconds["new"] == 0.01
 
 
 def test_the_shortest_time_of_each_decides(tmp_path):
     """A program that runs beside disturbs some rounds of either."""
-    candidates = Candidates(old=2.0, new=1.0)
+    candidates = Candidates(old=0.02, new=0.01)
 
     def disturbed():
-        candidates.now += 50 * (len(candidates.calls) != 5)  # the second of three rounds
+        candidates.now += 0.05 * (len(candidates.calls) != 5)  # the second of three rounds
         candidates.run("new")
 
     candidates.runs["new"] = disturbed
     assert choose(tmp_path, candidates) == "new"
 
 
-def test_rounds_alternate_and_are_more_for_short_kernels(tmp_path, candidates):
+def test_rounds_alternate_and_are_more_for_short_kernels_than_for_long_ones(tmp_path, candidates):
     choose(tmp_path, candidates)
     assert candidates.calls == ["old", "new"] * (1 + MIN_ROUNDS)
     short = Candidates(old=2e-6, new=1e-6)
     choose(tmp_path, short, "1x1")
     assert short.calls == ["old", "new"] * (1 + MAX_ROUNDS)
+    long = Candidates(old=20.0, new=10.0)
+    assert choose(tmp_path, long, "99x99") == "new"
+    assert long.calls == ["old", "new"] * 2
 
 
 def test_a_choice_is_measured_once_in_a_process(tmp_path, candidates):
@@ -125,7 +128,7 @@ def test_each_number_of_threads_has_its_own_choices(tmp_path, candidates, monkey
         monkeypatch.setattr(numba, "get_num_threads", lambda threads=threads: threads)
         assert tuner.choose("kernel", "3x3", candidates.runs, "old") == chosen
         assert tuner.choices() == {"kernel 3x3": chosen}
-        candidates.seconds["old"] = 1.0
+        candidates.seconds["old"] = 0.01
         assert choose(tmp_path, candidates) == chosen  # also at the next start
 
 
@@ -466,7 +469,7 @@ def test_a_measurement_is_no_part_of_a_captured_step(tmp_path, monkeypatch, fast
 
     def measured(runs, default):
         """Run all candidates, as `measure` does, on a clock that makes one of them the fastest."""
-        seconds = {name: 1.0 if name == fastest else 2.0 for name in runs}
+        seconds = {name: 0.01 if name == fastest else 0.02 for name in runs}
         clock = Candidates(**seconds)
 
         def timed(name):

@@ -32,9 +32,10 @@ from kernels.numba_backend.runtime.cache import CACHE_FOLDER
 from kernels.numba_backend.runtime.capture import suspended
 from kernels.validation import check_kernel_choices
 
-# Each candidate runs MIN_ROUNDS times, and up to MAX_ROUNDS times while all together take less than
-# ROUNDS_SECONDS: kernels of a tenth of a millisecond are more easily disturbed than longer ones.
-MIN_ROUNDS, MAX_ROUNDS, ROUNDS_SECONDS = 3, 12, 0.02
+# Each candidate runs MIN_ROUNDS times, up to MAX_ROUNDS times while all rounds together have taken
+# less than SHORT_SECONDS, and fewer times once they have taken LONG_SECONDS: short kernels are more
+# easily disturbed than long ones.
+MIN_ROUNDS, MAX_ROUNDS, SHORT_SECONDS, LONG_SECONDS = 3, 12, 0.02, 0.3
 # A candidate must be faster than the default by more than this share of its own time. Smaller
 # differences change from one measurement to the next.
 MIN_GAIN = 0.05
@@ -199,13 +200,13 @@ def measure(candidates: Mapping[str, Callable[[], Any]], default: str) -> str:
         for run in candidates.values():
             run()
         start = perf_counter()
-        for done in range(MAX_ROUNDS):
-            if done >= MIN_ROUNDS and perf_counter() - start > ROUNDS_SECONDS:
-                break
+        for done in range(1, MAX_ROUNDS + 1):
             for name, run in candidates.items():
                 begin = perf_counter()
                 run()
                 seconds[name] = min(seconds[name], perf_counter() - begin)
+            if perf_counter() - start > (SHORT_SECONDS if done >= MIN_ROUNDS else LONG_SECONDS):
+                break
     fastest = min(seconds, key=seconds.__getitem__)
     return fastest if (1 + MIN_GAIN) * seconds[fastest] < seconds[default] else default
 
