@@ -6,7 +6,7 @@ import pytest
 from kernels import get_backend
 from kernels.activations import LeakyRelu, Silu
 from kernels.numba_backend import packed
-from kernels.numba_backend.packed import dense
+from kernels.numba_backend.packed.dense import MAX_BLOCKS_BY_UNITS, UNITS_TILE
 from tests.cases import assert_close
 
 NUMPY = get_backend("numpy")
@@ -30,7 +30,7 @@ def test_dense(size, dtype, activation):
 def test_both_kernels_are_tested():
     lanes = packed.pack(np.ones((1, 1), np.float32)).lanes
     by_units = [
-        units >= dense.UNITS_TILE[1] * lanes and -(-N // lanes) <= dense.MAX_BLOCKS_BY_UNITS
+        units >= UNITS_TILE[1] * lanes and -(-N // lanes) <= MAX_BLOCKS_BY_UNITS
         for N, _, units in SIZES
     ]
     assert any(by_units)

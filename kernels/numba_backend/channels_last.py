@@ -16,6 +16,7 @@ from numba import prange
 
 from kernels import validation
 from kernels.geometry import Window, make_window
+from kernels.numba_backend import channels_last_winograd
 from kernels.numba_backend.packed import checks
 from kernels.numba_backend.packed.layout import simd_width
 from kernels.numba_backend.runtime.buffer_pool import empty
@@ -199,6 +200,10 @@ def correlate(
     scale, b = checks.check_scale_and_bias(scale, b, len(w), x.dtype)
     activation = activation_argument(activation, x.dtype)
     window = make_window(x.shape[2:], w.shape[2:], stride, padding, dilation)
+    is_padded = x.data.shape[3] % simd_width(x.dtype) == 0
+    if is_padded and channels_last_winograd.is_supported(window, groups, x.shape[1], len(w)):
+        y = channels_last_winograd.correlate(x.data, x.shape[1], w, b, window, scale, activation)
+        return ChannelsLast(y, len(w))
     N, F, C = x.shape[0], len(w), x.data.shape[3]
     L, filters, workers = simd_width(x.dtype), F // groups, numba.get_num_threads()
     (OH, OW), T = window.output, w[0].size

@@ -115,7 +115,7 @@ def _store_input_column(out, start, stride, a, b, c, d):
 
 
 @inlined
-def _transform_patch(x, start, row_stride, column_stride, out, out_start, out_stride):
+def transform_patch(x, start, row_stride, column_stride, out, out_start, out_stride):
     """Write the 16 elements of B' d B, where d is the 4x4 patch of vectors of x at ``start``."""
     a0, a1, a2, a3 = _transform_input_row(x, start, column_stride)
     b0, b1, b2, b3 = _transform_input_row(x, start + row_stride, column_stride)
@@ -137,7 +137,7 @@ def _transform_output_row(products, start, stride):
 
 
 @inlined
-def _transform_products(products, start, stride):
+def transform_products(products, start, stride):
     """Return the 2x2 outputs A' [...] A, row by row, of the 16 products of a patch."""
     a0, a1 = _transform_output_row(products, start, stride)
     b0, b1 = _transform_output_row(products, start + 4 * stride, stride)
@@ -204,7 +204,7 @@ def _correlate(
                 )
                 for j in range(patch_columns):
                     patch = (c * patch_columns + j) * L
-                    _transform_patch(padded_rows, 2 * j * L, width * L, L, patches, patch, x_stride)
+                    transform_patch(padded_rows, 2 * j * L, width * L, L, patches, patch, x_stride)
             for u in range(16):
                 for row in range(0, F, ROWS):
                     r = min(row, F - ROWS)
@@ -220,7 +220,7 @@ def _correlate(
             for f in range(F):
                 scale_v, bias_v = splat(scale[f]), splat(bias[f])
                 for j in range(patch_columns):
-                    upper0, upper1, lower0, lower1 = _transform_products(
+                    upper0, upper1, lower0, lower1 = transform_products(
                         products, (f * patch_columns + j) * L, product_stride
                     )
                     out = (((b * F + f) * OH + 2 * i) * OW + 2 * j) * L
@@ -291,7 +291,7 @@ def _sum_products(
                     _transpose_rows(padded_rows, 4 * width, L, transposed_rows)
                     for j in range(patch_columns):
                         for n in range(L):
-                            _transform_patch(
+                            transform_patch(
                                 transposed_rows, (2 * j * L + n) * L, width * L * L, L * L,
                                 patches, ((j * L + n) * vectors + v) * L, x_stride,
                             )  # fmt: skip

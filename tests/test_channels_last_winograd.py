@@ -1,0 +1,58 @@
+"""Winograd's method with the channels in the lanes returns what the correlation returns."""
+
+import numpy as np
+import pytest
+
+from kernels import get_backend
+from kernels.activations import LeakyRelu, Silu
+from kernels.geometry import make_window
+from kernels.numba_backend import channels_last, channels_last_winograd
+from kernels.numba_backend.channels_last import ChannelsLast
+from kernels.numba_backend.packed.layout import simd_width
+from tests.cases import assert_close
+
+NUMPY = get_backend("numpy")
+# Images, channels, filters, rows, columns and padding: whole vectors of channels and filters, and
+# not; even and odd outputs; more patches than one run.
+CASES = [
+    (1, 32, 32, 28, 28, 1),
+    (1, 64, 64, 14, 14, 1),
+    (3, 32, 40, 9, 11, 0),
+    (2, 24, 17, 7, 6, ((2, 0), (0, 3))),
+    (1, 17, 64, 30, 5, 2),
+]
+
+
+@pytest.mark.parametrize("activation", [None, LeakyRelu(0.1), Silu()], ids=str)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_equals_the_correlation(case, dtype, activation):
+    (N, C, F, H, W, padding), rng = case, np.random.default_rng(0)
+    x, w = rng.uniform(0.5, 1.5, (N, C, H, W)), rng.uniform(0.5, 1.5, (F, C, 3, 3))
+    scale, b = rng.uniform(0.5, 1.5, (2, F))
+    x, w, scale, b = (array.astype(dtype) for array in (x, w, scale, b))
+    lanes = simd_width(np.dtype(dtype))
+    data = np.full((N, H, W, -(-C // lanes) * lanes), 7, dtype)  # numbers that nobody may read
+    data[..., :C] = x.transpose(0, 2, 3, 1)
+    assert channels_last_winograd.is_supported(make_window((H, W), (3, 3), 1, padding), 1, C, F)
+    y = channels_last.correlate(
+        ChannelsLast(data, C), w, b, padding=padding, scale=scale, activation=activation
+    )
+    want = NUMPY.correlate(x, w, b, padding=padding, scale=scale, activation=activation)
+    assert_close(channels_last.to_array(y), want)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "groups", "channels", "filters"),
+    [
+        ({"size": (5, 5)}, 1, 32, 32),
+        ({"stride": 2}, 1, 32, 32),
+        ({"dilation": 2}, 1, 32, 32),
+        ({}, 2, 32, 32),
+        ({}, 1, 16, 32),
+        ({}, 1, 256, 256),
+    ],
+)
+def test_other_correlations_are_not_supported(arguments, groups, channels, filters):
+    window = make_window((14, 14), **({"size": (3, 3)} | arguments))
+    assert not channels_last_winograd.is_supported(window, groups, channels, filters)
