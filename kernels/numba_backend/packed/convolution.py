@@ -51,8 +51,8 @@ MIN_PANEL_CHANNELS = 32
 MIN_WINOGRAD_TERMS = 128
 # Blocks that a measurement takes, or more for many threads. The weight gradients add up their parts
 # at the end, which few images make expensive. 64 channels and filters of 16x16 pixels on 2 threads
-# of the same machine, in GFLOP/s by `winograd` and direct: 2 blocks 176 and 211, 4 blocks 226 and
-# 202, 16 blocks 301 and 157.
+# of an AMD EPYC (Zen 4, beside other work), in GFLOP/s by `winograd` and direct: 2 blocks 176 and
+# 211, 4 blocks 226 and 202, 16 blocks 301 and 157.
 MEASURED_BLOCKS = {"correlate": 2, "input_gradient": 2, "weight_gradient": 4}
 
 
