@@ -1,4 +1,4 @@
-"""The packed Dense layer, with images and with units in the lanes, is that of the numpy backend."""
+"""The packed Dense layer is that of the numpy backend, at any size."""
 
 import numpy as np
 import pytest
@@ -6,12 +6,10 @@ import pytest
 from kernels import get_backend
 from kernels.activations import LeakyRelu, Silu
 from kernels.numba_backend import packed
-from kernels.numba_backend.packed.dense import MAX_BLOCKS_BY_UNITS, UNITS_TILE
 from tests.cases import assert_close
 
 NUMPY = get_backend("numpy")
-# Images, features and units: whole tiles, tiles that overlap, units that fill no tile, and more
-# blocks of images than are summed with the units in the lanes.
+# Images, features and units: whole tiles, tiles that overlap, and units that fill no tile.
 SIZES = [(16, 245, 256), (5, 9, 33), (40, 30, 70), (20, 3, 40), (7, 20, 10), (150, 12, 48)]
 
 
@@ -25,13 +23,3 @@ def test_dense(size, dtype, activation):
     arrays = [array.astype(dtype) for array in (x, w, b, scale)]
     got = packed.dense(packed.pack(arrays[0]), *arrays[1:], activation)
     assert_close(packed.unpack(got), NUMPY.dense(*arrays, activation))
-
-
-def test_both_kernels_are_tested():
-    lanes = packed.pack(np.ones((1, 1), np.float32)).lanes
-    by_units = [
-        units >= UNITS_TILE[1] * lanes and -(-N // lanes) <= MAX_BLOCKS_BY_UNITS
-        for N, _, units in SIZES
-    ]
-    assert any(by_units)
-    assert not all(by_units)

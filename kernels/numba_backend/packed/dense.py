@@ -2,13 +2,12 @@
 
 Rows x (N, K) lie in memory as (B, K, L): a feature of L rows is one vector. The output and the
 input gradient are matrix products whose columns are these vectors, and the weight gradient is one
-with the units in the lanes. So is the output of few blocks. All run on register tiles, each number
-loaded once for several multiply-adds.
+with the units in the lanes. All three run on register tiles, each number loaded once for several
+multiply-adds.
 """
 
 from functools import lru_cache
 
-import numba
 import numpy as np
 from numba import prange
 
@@ -17,22 +16,13 @@ from kernels.numba_backend.runtime.buffer_pool import allocate_outputs, empty
 from kernels.numba_backend.runtime.capture import launch
 from kernels.numba_backend.runtime.compiler import parallel, serial
 from kernels.numba_backend.simd.activations import activation_argument
-from kernels.numba_backend.simd.micro_kernels import (
-    OUTER_PRODUCT_TILES,
-    outer_product_tile_of_columns,
-    outer_product_tile_shape,
-)
+from kernels.numba_backend.simd.micro_kernels import outer_product_tile_shape
 from kernels.numba_backend.simd.tiled_matmul import (
     channel_sums,
     scale_and_bias,
     strided_offsets,
     tiled_matmul,
 )
-from kernels.numba_backend.simd.vectors import transpose
-
-# Rows (images) and columns (vectors of units) of a tile with the units in the lanes.
-UNITS_TILE = (8, 2) if (8, 2) in OUTER_PRODUCT_TILES else (4, 2)
-MAX_BLOCKS_BY_UNITS = 4
 
 
 @lru_cache(maxsize=256)
@@ -61,47 +51,8 @@ def _matmul(
     return y
 
 
-@parallel
-def _matmul_by_units(x, x_offsets, w, w_offsets, scale, bias, activation, tile, buffers, y):
-    """y (B, units, L) = the activation of scale * (x.T @ w) + bias, summed with units in the lanes.
-
-    A task computes a tile of units for a block of images, and transposes it in registers. buffers
-    (workers, images and units of a tile) are work space.
-    """
-    B, K, L = x.shape
-    units, (ROWS, COLUMNS) = w.shape[1], tile
-    width, workers = COLUMNS * L, len(buffers)
-    tiles = (units + width - 1) // width
-    x_flat, w_flat, y_flat = x.reshape(-1), w.reshape(-1), y.reshape(-1)
-    for worker in prange(workers):
-        rows = buffers[worker]
-        for task in range(worker * B * tiles // workers, (worker + 1) * B * tiles // workers):
-            b, u = task // tiles, min(task % tiles * width, units - width)
-            for n in range(0, L, ROWS):
-                outer_product_tile_of_columns(
-                    w_flat, u, w_offsets, L, x_flat, b * K * L + n, x_offsets, 1, K,
-                    scale, bias, u, activation, rows, n * width, width, L, ROWS, COLUMNS,
-                )  # fmt: skip
-            for v in range(0, width, L):
-                transpose(rows, v, width, y_flat, (b * units + u + v) * L, L)
-
-
-def _dense_by_units(x: PackedBatch, w, b, scale, activation) -> PackedBatch:
-    (features, units), L, workers = w.shape, x.lanes, numba.get_num_threads()
-    y, tile_size = x.like(units), L * UNITS_TILE[1] * L
-    launch(
-        _matmul_by_units, x.data, strided_offsets(features, L), w,
-        strided_offsets(features, units), *scale_and_bias(scale, b, units, x.dtype), activation,
-        UNITS_TILE, empty((workers, tile_size), x.dtype), y.data,
-    )  # fmt: skip
-    return y
-
-
 def dense(x: PackedBatch, w, b, scale, activation) -> PackedBatch:
     features, units = w.shape
-    tile_fits = units >= UNITS_TILE[1] * x.lanes and x.lanes % UNITS_TILE[0] == 0
-    if tile_fits and len(x.data) <= MAX_BLOCKS_BY_UNITS:
-        return _dense_by_units(x, w, b, scale, activation)
     w_offsets = strided_offsets(features, units)
     return _matmul(x, w, 1, w_offsets, units, scale, b, activation)
 
