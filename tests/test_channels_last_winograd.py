@@ -42,6 +42,19 @@ def test_equals_the_correlation(case, dtype, activation):
     assert_close(channels_last.to_array(y), want)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_plain_arrays(case, dtype):
+    """Whose channels lie apart, and fill no whole vectors."""
+    (N, C, F, H, W, padding), rng = case, np.random.default_rng(0)
+    x = rng.uniform(0.5, 1.5, (N, C, H, W)).astype(dtype)
+    w = rng.uniform(0.5, 1.5, (F, C, 3, 3)).astype(dtype)
+    want = NUMPY.correlate(x, w, padding=padding)
+    assert_close(get_backend("numba").correlate(x, w, padding=padding), want)
+    narrow = ChannelsLast(np.ascontiguousarray(x.transpose(0, 2, 3, 1)), C)
+    assert_close(channels_last.to_array(channels_last.correlate(narrow, w, padding=padding)), want)
+
+
 @pytest.mark.parametrize(
     ("arguments", "groups", "channels", "filters"),
     [

@@ -177,6 +177,32 @@ def _correlate(
                         )  # fmt: skip
 
 
+@parallel
+def _copy_pixels(x, out):
+    """out (N, H, W, P) = x (N, H, W, C) of any strides, and then zeros."""
+    N, H, W, P = out.shape
+    C = x.shape[3]
+    for row in prange(N * H):
+        n, i = row // H, row % H
+        for j in range(W):
+            for c in range(P):
+                out[n, i, j, c] = x[n, i, j, c] if c < C else 0
+
+
+def _in_whole_vectors(x: ChannelsLast) -> ChannelsLast:
+    """Return activations whose pixels lie one after the other, in whole vectors.
+
+    Those of a plain array are a view, in which the numbers of a pixel lie apart.
+    """
+    L, data = simd_width(x.dtype), x.data
+    if data.flags.c_contiguous and data.shape[3] % L == 0:
+        return x
+    N, C, H, W = x.shape
+    out = empty((N, H, W, -(-C // L) * L), x.dtype)
+    launch(_copy_pixels, data, out)
+    return ChannelsLast(out, C)
+
+
 @lru_cache(maxsize=256)
 def _x_offsets(window: Window, channels: int, P: int) -> np.ndarray:
     """Return the offset of each tap of each channel, (channels * KH * KW,)."""
@@ -200,8 +226,8 @@ def correlate(
     scale, b = checks.check_scale_and_bias(scale, b, len(w), x.dtype)
     activation = activation_argument(activation, x.dtype)
     window = make_window(x.shape[2:], w.shape[2:], stride, padding, dilation)
-    is_padded = x.data.shape[3] % simd_width(x.dtype) == 0
-    if is_padded and channels_last_winograd.is_supported(window, groups, x.shape[1], len(w)):
+    if channels_last_winograd.is_supported(window, groups, x.shape[1], len(w)):
+        x = _in_whole_vectors(x)
         y = channels_last_winograd.correlate(x.data, x.shape[1], w, b, window, scale, activation)
         return ChannelsLast(y, len(w))
     N, F, C = x.shape[0], len(w), x.data.shape[3]
