@@ -61,6 +61,11 @@ def folded(summary: str, parts: list[str]) -> list[str]:
     return [f"<details><summary>{summary}</summary>", *parts, "</details>"]
 
 
+def is_in_readme(row: Row) -> bool:
+    """Return whether the README shows a row: of training, one batch size stands for the others."""
+    return row in bars.BARS and (row.task != bars.TRAINING or row.batch == 64)
+
+
 def speed_block(page: Path) -> str:
     """Compare this library with the fastest other library, all machines side by side."""
     documents = list(read_results("competitors").values())
@@ -76,7 +81,8 @@ def speed_block(page: Path) -> str:
         for document in documents
     ]
     lines = [f"| task | {' | '.join(heads)} |", "|---|" + "--:|--:|" * len(documents)]
-    lines += [f"| {key} | {' | '.join(cells[key])} |" for key in bars.in_order(list(cells))]
+    shown = [row for row in bars.in_order(list(cells)) if is_in_readme(row)]
+    lines += [f"| {row} | {' | '.join(cells[row])} |" for row in shown]
     lost = [f"- {lost_kernels(document)}" for document in read_results("backends").values()]
     return "\n".join([*lines, "", *lost]).strip()
 

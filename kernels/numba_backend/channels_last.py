@@ -228,8 +228,8 @@ def correlate(
     window = make_window(x.shape[2:], w.shape[2:], stride, padding, dilation)
     if channels_last_winograd.is_supported(window, groups, x.shape[1], len(w)):
         x = _in_whole_vectors(x)
-        y = channels_last_winograd.correlate(x.data, x.shape[1], w, b, window, scale, activation)
-        return ChannelsLast(y, len(w))
+        out = channels_last_winograd.correlate(x.data, x.shape[1], w, b, window, scale, activation)
+        return ChannelsLast(out, len(w))
     N, F, C = x.shape[0], len(w), x.data.shape[3]
     L, filters, workers = simd_width(x.dtype), F // groups, numba.get_num_threads()
     (OH, OW), T = window.output, w[0].size

@@ -5,15 +5,21 @@ import math
 import numpy as np
 from numba import prange
 
-from kernels import validation
+from kernels import numpy_backend, validation
 from kernels.geometry import make_window
 from kernels.numba_backend import channels_last, packed
 from kernels.numba_backend.layouts import use_packed_layout
+from kernels.numba_backend.packed.layout import simd_width
 from kernels.numba_backend.runtime.buffer_pool import empty
 from kernels.numba_backend.runtime.compiler import inlined, parallel, serial
 from kernels.numba_backend.simd.copies import copy_row
 from kernels.numba_backend.simd.windows import valid_range
 from kernels.numpy_backend.dense import blocked_matmul
+
+# The gradients of a few images with many filters are left to BLAS: images fill few lanes of the
+# packed layout. Numba's speed by NumPy's on a Zen 4 for 1 and 4 images, with 32 to 256 filters:
+# 0.19 to 0.51 and 0.61 to 0.86. With 5 filters it is above 1.
+MIN_FILTERS_OF_BLAS = 16
 
 
 def correlate(x, w, b=None, stride=1, padding=0, dilation=1, groups=1, scale=None, activation=None):
@@ -31,6 +37,10 @@ def correlate_grad(dy, x, w, stride=1, padding=0, dilation=1, groups=1, need_dx=
     )
     if len(x) == 0:
         return np.empty_like(x) if need_dx else None, np.zeros_like(w), np.zeros(len(w), w.dtype)
+    if groups == 1 and len(w) >= MIN_FILTERS_OF_BLAS and 4 * len(x) <= simd_width(x.dtype):
+        return numpy_backend.correlate_grad(
+            dy, x, w, stride, padding, dilation, groups, need_dx, out
+        )
     dx, dw, db = packed.correlate_grad(
         packed.pack(dy), packed.pack(x), w, stride, padding, dilation, groups, need_dx, out
     )
