@@ -36,7 +36,7 @@ from kernels.geometry import Window
 from kernels.numba_backend.packed.layout import PackedBatch, rounded
 from kernels.numba_backend.runtime.buffer_pool import allocate_outputs, empty
 from kernels.numba_backend.runtime.capture import launch
-from kernels.numba_backend.runtime.compiler import inlined, parallel, serial
+from kernels.numba_backend.runtime.compiler import inlined, parallel
 from kernels.numba_backend.simd.activations import activate, activation_argument
 from kernels.numba_backend.simd.copies import copy_padded_rows
 from kernels.numba_backend.simd.micro_kernels import outer_product_tile, outer_product_tile_shape
@@ -48,9 +48,10 @@ from kernels.numba_backend.simd.pixels import (
     store_channels,
     store_pixel,
 )
-from kernels.numba_backend.simd.tiled_matmul import channel_sums, scale_and_bias, strided_offsets
+from kernels.numba_backend.simd.tiled_matmul import scale_and_bias, strided_offsets
 from kernels.numba_backend.simd.vectors import (
     VECTOR_BYTES,
+    add_lanes,
     gather_strided,
     load,
     prefetch_to_read,
@@ -148,12 +149,11 @@ def _transform_patches(
             b, i, j = _position(first + p, grid)
             top, left, plane = i - pad_begin[0], j - pad_begin[1], b * planes + c
             out = ((c - first_plane) * per_plane * chunk + p) * L
-            if top >= 0 and left >= 0 and top + SIZE <= H and left + SIZE <= W:
-                start = ((plane * H + top) * W + left) * L
-                transform_patch(x, start, W * L, L, transformed, out, stride, chunk * L)
-            else:
+            pixels, start, row_stride = x, ((plane * H + top) * W + left) * L, W * L
+            if not (top >= 0 and left >= 0 and top + SIZE <= H and left + SIZE <= W):
                 copy_padded_rows(x, plane, H, W, top, left, SIZE, SIZE, L, padded)
-                transform_patch(padded, 0, SIZE * L, L, transformed, out, stride, chunk * L)
+                pixels, start, row_stride = padded, 0, SIZE * L
+            transform_patch(pixels, start, row_stride, L, transformed, out, stride, chunk * L)
 
 
 @inlined
@@ -237,11 +237,14 @@ def _correlate(
 
 
 @inlined
-def _transform_gradients(dy, shape, first, count, grid, stride, square, transformed):
+def _transform_gradients(
+    dy, shape, first, count, grid, stride, square, transformed, sums, first_sum, needs_sums
+):
     """transformed (36, (patch, image), F) = A dy A' of ``count`` patches of dy from ``first`` on.
 
     ``shape`` is that of dy (planes, OH, OW, L). The lanes are filters. ``square`` is work space
-    (4, 4, L, L) for a patch of L filters and images.
+    (4, 4, L, L) for a patch of L filters and images. The sums of dy are added to ``sums`` from
+    ``first_sum`` on if they are needed.
     """
     planes, OH, OW, L = shape
     per_plane, zero = channels_per_plane(dy), splat(transformed.dtype.type(0))
@@ -267,6 +270,11 @@ def _transform_gradients(dy, shape, first, count, grid, stride, square, transfor
                             store(square, out + k * L, zero)
         for m in range(OUTPUTS * OUTPUTS):
             transpose(square, m * L * L, L, square, m * L * L, L)
+        if needs_sums:
+            acc = zero
+            for q in range(OUTPUTS * OUTPUTS * L):
+                acc += load(square, q * L)
+            add_lanes(acc, sums, first_sum + v * L)
         for n in range(L):
             transform_gradient(
                 square, n * L, OUTPUTS * L * L, L * L,
@@ -277,12 +285,13 @@ def _transform_gradients(dy, shape, first, count, grid, stride, square, transfor
 @parallel
 def _sum_products(
     x, dy, pad_begin, chunk, slices, tile, x_offsets, dy_offsets, padded_patches, squares,
-    x_buffers, dy_buffers, product_buffers, parts,
+    x_buffers, dy_buffers, product_buffers, parts, dy_parts,
 ):  # fmt: skip
     """parts (parts, 36, C, F) = (A dy A') * (B' d B), summed over each part of the patches of x.
 
-    The lanes are filters here, and the images are summed like the patches. Each task computes a
-    slice of the channels for a part. The arrays before ``parts`` are work space for each worker.
+    dy_parts (parts, F) = the sums of dy. The lanes are filters here, and the images are summed like
+    the patches. Each task computes a slice of the channels for a part. The arrays before ``parts``
+    are work space for each worker.
     """
     B, planes, H, W, L = x.shape
     _, dy_planes, OH, OW, _ = dy.shape
@@ -295,6 +304,7 @@ def _sum_products(
     dy_stride = _element_stride(chunk * L, vectors, L)
     part_stride = _element_stride(rows * slices, vectors, L)
     x_flat, dy_flat, parts_flat = x.reshape(-1), dy.reshape(-1), parts.reshape(-1)
+    sums_flat = dy_parts.reshape(-1)
     ones, zeros = np.ones(rows, parts.dtype), np.zeros(rows, parts.dtype)
     identity = parts.dtype.type(1)
     for worker in prange(workers):
@@ -305,6 +315,8 @@ def _sum_products(
             part, first_plane = task // slices, task % slices * slice_planes
             first_patch = part * n_patches // n_parts
             stop_patch = (part + 1) * n_patches // n_parts
+            for f in range(F if first_plane == 0 else 0):
+                sums_flat[part * F + f] = 0
             for first in range(first_patch, stop_patch, chunk):
                 count = min(chunk, stop_patch - first)
                 _transform_patches(
@@ -313,7 +325,7 @@ def _sum_products(
                 )  # fmt: skip
                 _transform_gradients(
                     dy_flat, (dy_planes, OH, OW, L), first, count, grid, dy_stride,
-                    squares[worker], gradients,
+                    squares[worker], gradients, sums_flat, part * F, first_plane == 0,
                 )  # fmt: skip
                 for u in range(ELEMENTS):
                     start = (part * ELEMENTS + u) * part_stride + first_plane * per_plane * F
@@ -337,8 +349,11 @@ def _sum_products(
 
 
 @parallel
-def _transform_sums(parts, dw):
-    """dw (F, C, 3, 3) = G' P G, where P is the sum over parts (parts, 36, C, F)."""
+def _add_parts(parts, dy_parts, dw, db):
+    """dw (F, C, 3, 3) = G' P G, where P is the sum over parts (parts, 36, C, F).
+
+    db (F,) = the sum over dy_parts (parts, F).
+    """
     F, C, _, _ = dw.shape
     parts_flat, n_parts, L = parts.reshape(-1), len(parts), VECTOR_BYTES // parts.itemsize
     stride = _element_stride(C, F // L, L)
@@ -354,31 +369,11 @@ def _transform_sums(parts, dw):
             for lane in range(L):
                 for tap in range(9):
                     dw[f + lane, c, tap // 3, tap % 3] = taps[tap * L + lane]
-
-
-@serial
-def _transform_and_correlate(
-    w, reverse, columns, w_transformed, x, x_offsets, w_offsets, scale, bias, activation, y,
-    pad_begin, chunk, tile, padded_patches, x_buffers, product_buffers, output_buffers,
-):  # fmt: skip
-    _transform_filters(w, reverse, scale.size, columns, w_transformed)
-    _correlate(
-        x, w_transformed, columns, x_offsets, w_offsets, scale, bias, activation, y, pad_begin,
-        chunk, tile, padded_patches, x_buffers, product_buffers, output_buffers,
-    )  # fmt: skip
-
-
-@serial
-def _weight_gradient(
-    x, dy, dy_planes, pad_begin, chunk, slices, tile, x_offsets, dy_offsets, padded_patches,
-    squares, x_buffers, dy_buffers, product_buffers, parts, dw, db,
-):  # fmt: skip
-    _sum_products(
-        x, dy, pad_begin, chunk, slices, tile, x_offsets, dy_offsets, padded_patches, squares,
-        x_buffers, dy_buffers, product_buffers, parts,
-    )  # fmt: skip
-    _transform_sums(parts, dw)
-    channel_sums(dy_planes, db)
+    for f in range(F):
+        dy_sum = 0.0
+        for part in range(n_parts):
+            dy_sum += dy_parts[part, f]
+        db[f] = dy_sum
 
 
 def _chunk_size(n_patches: int, min_size: int, C: int, F: int, L: int, itemsize: int) -> int:
@@ -400,11 +395,12 @@ def _launch_correlate(
     n_patches = _count_patches(len(x.data), y.shape[2:])
     chunk = _chunk_size(n_patches, MIN_CHUNK, C, F, L, dtype.itemsize)
     columns = -(-C // L) * L
+    transformed = empty((ELEMENTS * _element_stride(F, columns // L, L),), dtype)
+    w = rounded(w) if x.is_bfloat16 else w
+    launch(_transform_filters, w, reverse, F, columns, transformed)
     launch(
-        _transform_and_correlate, rounded(w) if x.is_bfloat16 else w, reverse, columns,
-        empty((ELEMENTS * _element_stride(F, columns // L, L),), dtype), x.data,
-        strided_offsets(C, chunk * L), strided_offsets(C, 1),
-        *scale_and_bias(scale, bias, F, dtype), activation,
+        _correlate, x.data, transformed, columns, strided_offsets(C, chunk * L),
+        strided_offsets(C, 1), *scale_and_bias(scale, bias, F, dtype), activation,
         y.data, pad_begin, chunk, outer_product_tile_shape(F, chunk),
         empty((workers, ELEMENTS * L), x.data.dtype),
         empty((workers, ELEMENTS * _element_stride(C, chunk, L)), dtype),
@@ -444,16 +440,18 @@ def weight_gradient(dy: PackedBatch, x: PackedBatch, w_shape, window: Window, ou
     n_parts = min(MAX_PARTS, max(1, PARTS_BYTES // (ELEMENTS * C * F * dtype.itemsize)), n_patches)
     slices = _count_slices(C, n_parts, workers)
     rows, vectors = C // slices, F // L
-    dw, db = allocate_outputs(out, (w_shape, w_shape[:1]), dtype)
+    parts = empty((n_parts, ELEMENTS * _element_stride(C, vectors, L)), dtype)
+    dy_parts = empty((n_parts, F), np.dtype(np.float64))
     launch(
-        _weight_gradient, x.data, dy.data, dy.planes, window.pad_begin, chunk, slices,
+        _sum_products, x.data, dy.data, window.pad_begin, chunk, slices,
         outer_product_tile_shape(rows, vectors),
         strided_offsets(chunk * L, 1), strided_offsets(chunk * L, F),
         empty((workers, ELEMENTS * L), x.data.dtype),
         empty((workers, OUTPUTS * OUTPUTS * L * L), dtype),
         empty((workers, ELEMENTS * _element_stride(rows, chunk, L)), dtype),
         empty((workers, ELEMENTS * _element_stride(chunk * L, vectors, L)), dtype),
-        empty((workers, rows * F), dtype),
-        empty((n_parts, ELEMENTS * _element_stride(C, vectors, L)), dtype), dw, db,
+        empty((workers, rows * F), dtype), parts, dy_parts,
     )  # fmt: skip
+    dw, db = allocate_outputs(out, (w_shape, w_shape[:1]), dtype)
+    launch(_add_parts, parts, dy_parts, dw, db)
     return dw, db

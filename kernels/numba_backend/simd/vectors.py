@@ -229,6 +229,21 @@ def reduce_sum(typing, vector):
 
 
 @intrinsic
+def add_lanes(typing, vector, sums, offset):
+    """Add each lane of a vector to one of the float64 numbers ``sums`` from an offset on."""
+
+    def codegen(context, builder, signature, args):
+        pointer = data_pointer(context, builder, signature.args[1], args[1])
+        doubles = ir.VectorType(ir.DoubleType(), args[0].type.count)
+        value = _convert(builder, args[0], doubles, signature.args[0].dtype)
+        total = builder.fadd(emit_load(builder, doubles, pointer, args[2]), value)
+        emit_store(builder, total, pointer, args[2])
+        return context.get_dummy_value()
+
+    return types.void(vector, sums, offset), codegen
+
+
+@intrinsic
 def transpose(typing, x, x_start, x_stride, out, out_start, out_stride):
     """Write lane k of vector i of a square of x into lane i of vector k of out.
 
