@@ -32,7 +32,7 @@ from kernels.numba_backend.packed.phases import (
 )
 from kernels.numba_backend.runtime.buffer_pool import allocate_outputs, empty
 from kernels.numba_backend.runtime.capture import launch
-from kernels.numba_backend.runtime.compiler import inlined, parallel, serial
+from kernels.numba_backend.runtime.compiler import inlined, parallel
 from kernels.numba_backend.simd.activations import activation_argument
 from kernels.numba_backend.simd.copies import copy_padded_rows
 from kernels.numba_backend.simd.micro_kernels import outer_product_tile, outer_product_tile_shape
@@ -246,18 +246,6 @@ def _add_parts(parts, dy_parts, dw, db):
         db[f] = dy_sum
 
 
-@serial
-def _weight_gradient(
-    x, dy, bands, size, dilation, groups, slices, tile, x_offsets, dy_offsets, panels, dy_panels,
-    products, parts, dy_parts, dw, db,
-):  # fmt: skip
-    _sum_products(
-        x, dy, bands, size, dilation, groups, slices, tile, x_offsets, dy_offsets, panels,
-        dy_panels, products, parts, dy_parts,
-    )  # fmt: skip
-    _add_parts(parts, dy_parts, dw, db)
-
-
 class _Geometry(NamedTuple):
     """Where the rows, terms and outputs of a correlation lie, for `_correlate`.
 
@@ -286,12 +274,13 @@ class _Geometry(NamedTuple):
 
 
 @parallel
-def _pack_filters(w_bits, reverse, groups, w_pairs):
+def _pack_filters(w_bits, reverse, groups, scale, bias, w_pairs, padded_affine):
     """w_pairs (groups * rows, planes, taps, 2) = the filters in bfloat16, summed channels in pairs.
 
     w_bits (F, C / groups, taps) are the float32 numbers as integers. A row is a filter and sums
     over channels; for the input gradient (``reverse``) it is a channel and sums over filters. The
-    numbers of padding rows and channels are 0.
+    numbers of padding rows and channels are 0. padded_affine (2, rows) = the scale and the bias of
+    each row.
     """
     F, C, taps = w_bits.shape
     filters = F // groups
@@ -306,21 +295,9 @@ def _pack_filters(w_bits, reverse, groups, w_pairs):
                     f, c = (t, r) if reverse else (r, t)
                     bits = round_bits(w_bits[g * filters + f, c, tap])
                 w_pairs[task, t // 2, tap, t % 2] = bits
-
-
-@serial
-def _pack_and_correlate(
-    x, w_bits, reverse, w_pairs, scale, bias, padded_scale, padded_bias, activation, y, bands,
-    channel_stride, phases, x_offsets, w_offsets, w_strides, out_step, groups, panels, w,
-):  # fmt: skip
-    """`_correlate` in bfloat16. w are the pairs of ``w_pairs``, the same memory."""
-    _pack_filters(w_bits, reverse, groups, w_pairs)
-    padded_scale[-1], padded_bias[-1] = 1, 0
-    padded_scale[: scale.size], padded_bias[: bias.size] = scale, bias
-    _correlate(
-        x, w, padded_scale, padded_bias, activation, y, bands, channel_stride, phases, x_offsets,
-        w_offsets, w_strides, out_step, groups, panels,
-    )  # fmt: skip
+    for r in range(len(w_pairs)):
+        padded_affine[0, r] = scale[r] if r < scale.size else 1
+        padded_affine[1, r] = bias[r] if r < scale.size else 0
 
 
 def _make_geometry(rows, columns, step, w_layout, out_step, max_rows, vector) -> _Geometry:
@@ -428,10 +405,11 @@ def _product(make_geometry, x: PackedBatch, w, window, groups, affine, activatio
     halves = w_pairs.reshape(rows, planes, taps, 1).view(np.uint16)
     w_bits = w.reshape(*w.shape[:2], taps).view(np.uint32)
     padded_affine = empty((2, rows), x.dtype)
+    is_gradient = make_geometry is _gradient_geometry
+    launch(_pack_filters, w_bits, is_gradient, groups, *affine, halves, padded_affine)
     launch(
-        _pack_and_correlate, x.data, w_bits, make_geometry is _gradient_geometry, halves, *affine,
-        *padded_affine, activation, y.data, *geometry, groups, panels, w_pairs,
-    )  # fmt: skip
+        _correlate, x.data, w_pairs, *padded_affine, activation, y.data, *geometry, groups, panels
+    )
     return y
 
 
@@ -485,16 +463,16 @@ def weight_gradient(
     n_parts = max(-(-MIN_PARTS // (slices * groups)), max_parts)
     n_parts = min(n_parts, MAX_PARTS, B * -(-OH // bands.band_rows))
     band_pixels = bands.band_rows * OW * images
-    dw, db = allocate_outputs(out, (w_shape, w_shape[:1]), dtype)
+    parts = empty((n_parts, groups, KH * KW, filters, channels), dtype)
+    dy_parts = empty((n_parts, filters * groups), np.dtype(np.float64))
     launch(
-        _weight_gradient, x.data, dy.data, bands, window.size, window.dilation, groups, slices,
+        _sum_products, x.data, dy.data, bands, window.size, window.dilation, groups, slices,
         outer_product_tile_shape(filters // slices, channels // L),
         _band_offsets(bands, OW, images, L), strided_offsets(band_pixels, 1),
         empty((workers, bands.padded_rows * bands.width * images * channels), x.data.dtype),
         empty((workers, filters // slices * band_pixels if x.is_bfloat16 else 0), x.data.dtype),
-        empty((workers, filters // slices * channels), dtype),
-        empty((n_parts, groups, KH * KW, filters, channels), dtype),
-        empty((n_parts, filters * groups), np.dtype(np.float64)),
-        dw.reshape(F, channels, KH * KW), db,
+        empty((workers, filters // slices * channels), dtype), parts, dy_parts,
     )  # fmt: skip
+    dw, db = allocate_outputs(out, (w_shape, w_shape[:1]), dtype)
+    launch(_add_parts, parts, dy_parts, dw.reshape(F, channels, KH * KW), db)
     return dw, db
