@@ -10,18 +10,18 @@ layer. A layer that has no kernel here gets plain arrays.
 import math
 from functools import lru_cache
 
-import numba
 import numpy as np
 from numba import prange
 
 from kernels import validation
 from kernels.geometry import Window, make_window
-from kernels.numba_backend import channels_last_winograd
+from kernels.numba_backend import channels_last_winograd, planes
 from kernels.numba_backend.packed import checks
 from kernels.numba_backend.packed.layout import simd_width
+from kernels.numba_backend.planes import Planes
 from kernels.numba_backend.runtime.buffer_pool import empty
 from kernels.numba_backend.runtime.capture import launch
-from kernels.numba_backend.runtime.compiler import parallel, serial
+from kernels.numba_backend.runtime.compiler import SizedKernel, parallel, serial, workers_for
 from kernels.numba_backend.simd.activation_kernels import activate_kernel, add_kernel
 from kernels.numba_backend.simd.activations import activation_argument
 from kernels.numba_backend.simd.copies import transpose_padded
@@ -64,7 +64,7 @@ class ChannelsLast:
         return self.data.dtype
 
 
-@parallel
+@SizedKernel
 def _normalize(images, mean, std, out):
     N, C, H, W = images.shape
     for row in prange(N * H):
@@ -78,11 +78,11 @@ def _normalize(images, mean, std, out):
 def normalize_images(images, mean, std) -> ChannelsLast:
     N, C, H, W = images.shape
     x = ChannelsLast(empty((N, H, W, C), mean.dtype), C)
-    launch(_normalize, images, mean, std, x.data)
+    launch(_normalize.for_work(8 * images.size), images, mean, std, x.data)
     return x
 
 
-@parallel
+@SizedKernel
 def _to_array(x, out):
     """Write the channels of x (N, H, W, P) to out (N, C, H * W)."""
     N, C, S = out.shape
@@ -95,14 +95,16 @@ def _to_array(x, out):
             masked_store(out_flat, plane * S + p, pixels, S - p)
 
 
-def to_array(x: ChannelsLast) -> np.ndarray:
+def to_array(x: ChannelsLast | Planes) -> np.ndarray:
+    if isinstance(x, Planes):
+        return planes.to_array(x)
     N, C, H, W = x.shape
     out = empty(x.shape, x.dtype)
-    launch(_to_array, x.data, out.reshape(N, C, H * W))
+    launch(_to_array.for_work(8 * out.size), x.data, out.reshape(N, C, H * W))
     return out
 
 
-def flatten(x: ChannelsLast) -> np.ndarray:
+def flatten(x: ChannelsLast | Planes) -> np.ndarray:
     return to_array(x).reshape(x.shape[0], math.prod(x.shape[1:]))
 
 
@@ -123,7 +125,7 @@ def copy_padded_rows(x, pad_begin, first, last, padded):
             pixels[:] = 0
 
 
-@parallel
+@SizedKernel
 def _correlate(
     x, pad_begin, padded_buffers, kernel_extent, x_offsets, w, packed_filters, w_offsets,
     scale, bias, factors, shifts, activation, stride, tile, y,
@@ -177,7 +179,7 @@ def _correlate(
                         )  # fmt: skip
 
 
-@parallel
+@SizedKernel
 def _copy_pixels(x, out):
     """out (N, H, W, P) = x (N, H, W, C) of any strides, and then zeros."""
     N, H, W, P = out.shape
@@ -199,20 +201,37 @@ def _in_whole_vectors(x: ChannelsLast) -> ChannelsLast:
         return x
     N, C, H, W = x.shape
     out = empty((N, H, W, -(-C // L) * L), x.dtype)
-    launch(_copy_pixels, data, out)
+    launch(_copy_pixels.for_work(8 * out.size), data, out)
     return ChannelsLast(out, C)
 
 
 @lru_cache(maxsize=256)
-def _x_offsets(window: Window, channels: int, P: int) -> np.ndarray:
-    """Return the offset of each tap of each channel, (channels * KH * KW,)."""
+def _x_offsets(window: Window, channels: int, pixel_stride: int, channel_stride: int):
+    """Return the offset of each tap of each channel in a padded image, (channels * KH * KW,)."""
     (KH, KW), (dh, dw), width = window.size, window.dilation, window.padded[1]
     c, k, m = np.ogrid[:channels, :KH, :KW]
-    return ((k * dh * width + m * dw) * P + c).astype(np.int64).ravel()
+    offsets = (k * dh * width + m * dw) * pixel_stride + c * channel_stride
+    return offsets.astype(np.int64).ravel()
+
+
+def _as_planes(x: ChannelsLast | Planes) -> Planes:
+    if isinstance(x, Planes):
+        return x
+    data = x.data.transpose(0, 3, 1, 2)
+    if not data.flags.c_contiguous:  # as it is for one channel, and for a view of plain images
+        data = to_array(x)
+    return Planes(data, x.shape[3])
+
+
+def _as_channels_last(x: ChannelsLast | Planes) -> ChannelsLast:
+    """Return activations with their channels last; for planes, a view of them."""
+    if isinstance(x, ChannelsLast):
+        return x
+    return ChannelsLast(x.data[..., : x.shape[3]].transpose(0, 2, 3, 1), x.shape[1])
 
 
 def correlate(
-    x: ChannelsLast,
+    x: ChannelsLast | Planes,
     w,
     b=None,
     stride=1,
@@ -221,24 +240,30 @@ def correlate(
     groups=1,
     scale=None,
     activation=None,
-) -> ChannelsLast:
+) -> ChannelsLast | Planes:
     w, groups = checks.check_filters(w, x.shape, x.dtype, groups)
     scale, b = checks.check_scale_and_bias(scale, b, len(w), x.dtype)
     activation = activation_argument(activation, x.dtype)
     window = make_window(x.shape[2:], w.shape[2:], stride, padding, dilation)
     if channels_last_winograd.is_supported(window, groups, x.shape[1], len(w)):
-        x = _in_whole_vectors(x)
+        x = _in_whole_vectors(_as_channels_last(x))
         out = channels_last_winograd.correlate(x.data, x.shape[1], w, b, window, scale, activation)
         return ChannelsLast(out, len(w))
+    if planes.is_faster(window, groups, len(w), x.dtype):
+        x_offsets = _x_offsets(window, x.shape[1], 1, math.prod(window.padded))
+        return planes.correlate(_as_planes(x), w, b, window, scale, activation, x_offsets)
+    x = _as_channels_last(x)
     N, F, C = x.shape[0], len(w), x.data.shape[3]
-    L, filters, workers = simd_width(x.dtype), F // groups, numba.get_num_threads()
+    L, filters = simd_width(x.dtype), F // groups
     (OH, OW), T = window.output, w[0].size
+    work = N * OH * OW * T * F
+    workers = workers_for(work)
     columns = -(-filters // L) * L  # of a group, with the zeros after its filters
     P = -(-((groups - 1) * filters + columns) // L) * L
     y = ChannelsLast(empty((N, OH, OW, P), x.dtype), F)
     launch(
-        _correlate, x.data, window.pad_begin, empty((workers, N, *window.padded, C), x.dtype),
-        window.kernel_extent[0], _x_offsets(window, w.shape[1], C), w,
+        _correlate.for_work(work), x.data, window.pad_begin, empty((workers, N, *window.padded, C), x.dtype),
+        window.kernel_extent[0], _x_offsets(window, w.shape[1], C, 1), w,
         empty((workers, groups * T * columns), x.dtype), strided_offsets(T, columns),
         *scale_and_bias(scale, b, F, x.dtype), *np.zeros((2, groups, columns), x.dtype),
         activation, window.stride, outer_product_tile_shape(OW, columns // L), y.data,
@@ -246,28 +271,37 @@ def correlate(
     return y
 
 
-def activate(x: ChannelsLast, activation) -> ChannelsLast:
+def activate(x: ChannelsLast | Planes, activation) -> ChannelsLast | Planes:
     activation = activation_argument(activation, x.dtype)
-    y = ChannelsLast(empty(x.data.shape, x.dtype), x.shape[1])
+    y = _like(x)
     launch(activate_kernel, x.data.reshape(-1), activation, y.data.reshape(-1))
     return y
 
 
-def is_alike(x: ChannelsLast, other: ChannelsLast) -> bool:
-    """Return whether activations have the same shape, dtype and numbers for each pixel."""
-    return x.shape == other.shape and x.data.shape == other.data.shape and x.dtype == other.dtype
+def _like(x: ChannelsLast | Planes) -> ChannelsLast | Planes:
+    """Return activations of the same shape, whose numbers are not set."""
+    data = empty(x.data.shape, x.dtype)
+    return Planes(data, x.shape[3]) if isinstance(x, Planes) else ChannelsLast(data, x.shape[1])
 
 
-def add(x: ChannelsLast, other: ChannelsLast, activation=None) -> ChannelsLast:
+def is_alike(x: ChannelsLast | Planes, other: ChannelsLast | Planes) -> bool:
+    """Return whether activations have the same layout, shape, dtype and padding."""
+    same_layout = type(x) is type(other) and x.data.shape == other.data.shape
+    return same_layout and x.shape == other.shape and x.dtype == other.dtype
+
+
+def add(
+    x: ChannelsLast | Planes, other: ChannelsLast | Planes, activation=None
+) -> ChannelsLast | Planes:
     """Return the activation of x + other, which must be alike."""
     activation = activation_argument(activation, x.dtype)
-    y = ChannelsLast(empty(x.data.shape, x.dtype), x.shape[1])
+    y = _like(x)
     x_flat, other_flat = x.data.reshape(-1), other.data.reshape(-1)
     launch(add_kernel, x_flat, other_flat, activation, y.data.reshape(-1))
     return y
 
 
-@parallel
+@SizedKernel
 def _max_pool(x, y, size, stride, pad_begin):
     """Pool images (N, H, W, P) whose P is a multiple of the vector's length."""
     N, H, W, P = x.shape
@@ -288,12 +322,15 @@ def _max_pool(x, y, size, stride, pad_begin):
                 store(y_flat, (row * OW + j) * P + v, largest)
 
 
-def max_pool(x: ChannelsLast, pool_size, stride=None, padding=0):
+def max_pool(x: ChannelsLast | Planes, pool_size, stride=None, padding=0):
     """Return the largest pixels, and None for the indices, which only a gradient needs."""
+    if isinstance(x, Planes):
+        return planes.max_pool(x, pool_size, stride, padding)
     N, C, P = x.shape[0], x.shape[1], x.data.shape[3]
     if P % simd_width(x.dtype):
         return NotImplemented
     window = validation.make_pool_window(x.shape[2:], pool_size, stride, padding)
     y = ChannelsLast(empty((N, *window.output, P), x.dtype), C)
-    launch(_max_pool, x.data, y.data, window.size, window.stride, window.pad_begin)
+    work = y.data.size * math.prod(window.size)
+    launch(_max_pool.for_work(work), x.data, y.data, window.size, window.stride, window.pad_begin)
     return y, None

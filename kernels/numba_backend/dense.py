@@ -14,7 +14,7 @@ from kernels.numba_backend.packed import checks
 from kernels.numba_backend.packed.layout import simd_width
 from kernels.numba_backend.runtime.buffer_pool import empty
 from kernels.numba_backend.runtime.capture import in_step, invalidate_capture, launch
-from kernels.numba_backend.runtime.compiler import parallel, serial
+from kernels.numba_backend.runtime.compiler import SizedKernel, serial
 from kernels.numba_backend.simd.activation_kernels import activate_row
 from kernels.numba_backend.simd.activations import activate, activation_argument
 from kernels.numba_backend.simd.micro_kernels import (
@@ -40,7 +40,7 @@ MAX_VECTORS = 8  # of columns in a tile
 MAX_PARTS, MIN_SIZE, MIN_TASKS = 8, 1 << 17, 64
 
 
-@parallel
+@SizedKernel
 def _dense(
     x, x_offsets, w, w_offsets, scale, bias, activation, tile_activation, tile, parts, narrow,
     final, sums, y,
@@ -141,8 +141,9 @@ def dense(x, w, b=None, scale=None, activation=None):
     parts = max(1, min(MAX_PARTS, MIN_TASKS // -(-M // width), K)) if K * M > MIN_SIZE else 1
     final = parts == 1 and not narrow
     sums = y[np.newaxis] if final else empty((parts, N, max(M, width)), dtype)
+    work = K * M * max(N, 4)  # a weight from the cache takes as long as four multiply-adds
     launch(
-        _dense, x, strided_offsets(K, 1), w, strided_offsets(K, width if narrow else M), scale, b,
+        _dense.for_work(work), x, strided_offsets(K, 1), w, strided_offsets(K, width if narrow else M), scale, b,
         activation, activation if final else identity, tile, parts, narrow, final, sums, y,
     )  # fmt: skip
     return y
