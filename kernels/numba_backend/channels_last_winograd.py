@@ -12,7 +12,6 @@ from numba import prange
 
 from kernels.geometry import Window
 from kernels.numba_backend.packed.layout import simd_width
-from kernels.numba_backend.packed.winograd import transform_patch, transform_products
 from kernels.numba_backend.runtime.buffer_pool import empty
 from kernels.numba_backend.runtime.capture import launch
 from kernels.numba_backend.runtime.compiler import inlined, parallel, serial
@@ -32,6 +31,71 @@ def is_supported(window: Window, groups: int, channels: int, filters: int) -> bo
     is_plain = window.stride == window.dilation == (1, 1) and groups == 1
     is_large = min(channels, filters) > 16 and min(window.output) >= 4
     return is_plain and window.size == (3, 3) and is_large and channels * filters <= MAX_WEIGHTS
+
+
+@inlined
+def _transform_input(a, b, c, d):
+    """Return B' of a column of four vectors."""
+    return a - c, b + c, c - b, b - d
+
+
+@inlined
+def _transform_output(a, b, c, d):
+    """Return A' of a column of four vectors."""
+    return a + b + c, b - c - d
+
+
+@inlined
+def _transform_input_row(x, start, stride):
+    """Return B' of four vectors of a row."""
+    return _transform_input(
+        load(x, start), load(x, start + stride), load(x, start + 2 * stride),
+        load(x, start + 3 * stride),
+    )  # fmt: skip
+
+
+@inlined
+def _store_input_column(out, start, stride, a, b, c, d):
+    """Write B' of a column to the elements (0..3, column) of a transformed patch."""
+    a, b, c, d = _transform_input(a, b, c, d)
+    store(out, start, a)
+    store(out, start + 4 * stride, b)
+    store(out, start + 8 * stride, c)
+    store(out, start + 12 * stride, d)
+
+
+@inlined
+def _transform_patch(x, start, row_stride, column_stride, out, out_start, out_stride):
+    """Write the 16 elements of B' d B, where d is the 4x4 patch of vectors of x at ``start``."""
+    a0, a1, a2, a3 = _transform_input_row(x, start, column_stride)
+    b0, b1, b2, b3 = _transform_input_row(x, start + row_stride, column_stride)
+    c0, c1, c2, c3 = _transform_input_row(x, start + 2 * row_stride, column_stride)
+    d0, d1, d2, d3 = _transform_input_row(x, start + 3 * row_stride, column_stride)
+    _store_input_column(out, out_start, out_stride, a0, b0, c0, d0)
+    _store_input_column(out, out_start + out_stride, out_stride, a1, b1, c1, d1)
+    _store_input_column(out, out_start + 2 * out_stride, out_stride, a2, b2, c2, d2)
+    _store_input_column(out, out_start + 3 * out_stride, out_stride, a3, b3, c3, d3)
+
+
+@inlined
+def _transform_output_row(products, start, stride):
+    """Return A' of four products of a row."""
+    return _transform_output(
+        load(products, start), load(products, start + stride), load(products, start + 2 * stride),
+        load(products, start + 3 * stride),
+    )  # fmt: skip
+
+
+@inlined
+def _transform_products(products, start, stride):
+    """Return the 2x2 outputs A' [...] A, row by row, of the 16 products of a patch."""
+    a0, a1 = _transform_output_row(products, start, stride)
+    b0, b1 = _transform_output_row(products, start + 4 * stride, stride)
+    c0, c1 = _transform_output_row(products, start + 8 * stride, stride)
+    d0, d1 = _transform_output_row(products, start + 12 * stride, stride)
+    upper0, lower0 = _transform_output(a0, b0, c0, d0)
+    upper1, lower1 = _transform_output(a1, b1, c1, d1)
+    return upper0, upper1, lower0, lower1
 
 
 @inlined
@@ -130,7 +194,7 @@ def _correlate(
                         _pad_row(x, row // patch_rows, i, left, padded[worker], r)
                     copied = row
                 for v in range(0, P_x, L):
-                    transform_patch(
+                    _transform_patch(
                         padded_flat, 2 * j * P_x + v, width * P_x, P_x,
                         patches_flat, p * P_x + v, n_patches * P_x,
                     )  # fmt: skip
@@ -152,7 +216,7 @@ def _correlate(
                 has_right, has_below = 2 * j + 1 < OW, 2 * i + 1 < OH
                 for f in range(0, columns, L):
                     factor, shift = load(scale, f), load(bias, f)
-                    upper0, upper1, lower0, lower1 = transform_products(
+                    upper0, upper1, lower0, lower1 = _transform_products(
                         products_flat, p * columns + f, n_patches * columns
                     )
                     out = ((n * OH + 2 * i) * OW + 2 * j) * P + f

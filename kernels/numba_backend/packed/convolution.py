@@ -47,8 +47,9 @@ MIN_TASKS = 64
 # on 24 of 14x14 1.3 and 1.5; 3x3 filters of stride 2 on 32 channels of 32x32 10.4 and 4.8. The
 # weight gradients of the first and the last: 1.7 and 2.1, 13.2 and 5.2.
 MIN_PANEL_CHANNELS = 32
-# Terms of each sum of a weight gradient by Winograd's method: see `_weight_gradient_candidates`.
-MIN_WINOGRAD_TERMS = 128
+# Filters times channels of a weight gradient by Winograd's method: see
+# `_weight_gradient_candidates`.
+MIN_WEIGHTS = 1024
 # Blocks that a measurement takes, or more for many threads. The weight gradients add up their parts
 # at the end, which few images make expensive. 64 channels and filters of 16x16 pixels on 2 threads
 # of an AMD EPYC (Zen 4, beside other work), in GFLOP/s by `winograd` and direct: 2 blocks 176 and
@@ -262,14 +263,15 @@ def _takes_pairs(w_shape: tuple, groups: int) -> bool:
 def _can_use_winograd(window: Window, groups: int, w_shape: tuple) -> bool:
     """Return whether fewer multiplications may make up for the time of the transforms.
 
-    Milliseconds for 64 images on 2 cores, direct and by Winograd's method, forward: 28x28 pixels
-    with 8 channels and filters 0.20 and 0.30, with 16 0.76 and 0.76, with 32 3.1 and 2.3; 14x14
-    with 32 channels and 64 filters 1.6 and 1.1, with 64 and 64 3.2 and 2.1. The input gradient
-    behaves likewise.
+    GFLOP/s of the direct sum on one thread of a Zen 4 (beside other work), 64 images, forward, by
+    Winograd's method and directly: 8 channels and filters of 28x28 pixels 96 and 93, 8 and 32 of
+    14x14 63 and 90, 16 of 28x28 105 and 81, 32 of 28x28 240 and 105. The input gradient behaves
+    likewise. (Pairs of bfloat16 numbers must be of two channels, and of two filters.)
     """
     F, channels = w_shape[:2]
     is_plain = window.stride == window.dilation == (1, 1) and groups == 1
-    return is_plain and window.size == (3, 3) and min(F, channels) > 16
+    takes_pairs = F % 2 == channels % 2 == 0
+    return is_plain and takes_pairs and window.size == (3, 3) and min(F, channels) >= 16
 
 
 def _correlation_candidates(
@@ -286,16 +288,14 @@ def _correlation_candidates(
     is_strided : bool
         Whether the pixels of a window lie apart in a way that only panels can read.
     """
-    if x.is_bfloat16:
-        return ("panels",)
-    if depthwise.is_supported(window, groups, w_shape):
+    if not x.is_bfloat16 and depthwise.is_supported(window, groups, w_shape):
         return ("depthwise",)
     # A correlation of 1x1 reads each pixel where it lies. Milliseconds on one thread of a Zen 4, 64
     # images, in panels and directly: 32 to 64 channels of 32x32 pixels 5.3 and 4.4, 128 to 128 of
     # 16x16 7.2 and 6.5, 256 to 256 of 8x8 7.1 and 6.3.
     is_in_place = window.size == (1, 1) and window.padded == window.image
     in_panels = is_strided or (n_summed >= MIN_PANEL_CHANNELS and not is_in_place)
-    plain = "panels" if in_panels else "direct"
+    plain = "panels" if in_panels or x.is_bfloat16 else "direct"
     return ("winograd", plain) if _can_use_winograd(window, groups, w_shape) else (plain,)
 
 
@@ -304,35 +304,36 @@ def _weight_gradient_candidates(
 ) -> tuple[str, ...]:
     """Return the kernels that may be the fastest, the default first.
 
-    Winograd's method sums over the patches of a row and the images of a block. With few terms, its
-    transforms and the additions of the sums to memory cost more than it saves. GFLOP/s of the
-    direct sum on one thread of an AMD EPYC (Zen 4), for 64 images in float32, by `winograd`,
-    `panels` and the direct kernel:
+    GFLOP/s of the direct sum on one thread of an AMD EPYC (Zen 4), for 64 images, by `winograd`,
+    and by the direct kernel in float32 and `panels` in bfloat16:
 
-    ==================================  ========  ======  ======
-    channels, filters, rows of pixels   winograd  panels  direct
-    ==================================  ========  ======  ======
-    32, 32, 28                               120      94     103
-    32, 64, 14                                98      94     106
-    64, 64, 14                               104      98     107
-    32, 64, 32                               130      97     101
-    64, 64, 16                               116      82     106
-    64, 128, 16                              121     100     110
-    128, 256, 8                               45      94     108
-    256, 256, 4                               22      71     101
-    ==================================  ========  ======  ======
+    ==================================  ========  ======  ========  ======
+    channels, filters, rows of pixels    float32          bfloat16
+    ----------------------------------  ----------------  ----------------
+                                        winograd  direct  winograd  panels
+    ==================================  ========  ======  ========  ======
+    16, 16, 14                                74      82
+    32, 32, 28                               202     111       203     180
+    32, 64, 14                               188     113       175     202
+    64, 64, 14                               184     110       196     205
+    32, 64, 32                               198     106       231     191
+    64, 64, 16                               212     112       279     202
+    64, 128, 16                              238     109       281     204
+    128, 256, 8                              294     109       295     203
+    256, 256, 4                              233     102       222     180
+    ==================================  ========  ======  ========  ======
     """
-    channels_fill_vectors = w_shape[1] % x.lanes == 0
+    F, channels = w_shape[:2]
+    channels_fill_vectors = channels % x.lanes == 0
+    plain: tuple[str, ...] = ("direct", "panels") if channels_fill_vectors else ("direct",)
     if x.is_bfloat16:
-        return ("panels",)
-    if depthwise.is_supported(window, groups, w_shape):
+        plain = ("panels",)
+    elif depthwise.is_supported(window, groups, w_shape):
         return ("depthwise",)
-    if channels_fill_vectors and _can_use_winograd(window, groups, w_shape):
-        n_terms = -(-window.output[1] // 2) * x.lanes
-        if n_terms >= MIN_WINOGRAD_TERMS:
-            return ("winograd", "direct", "panels")
-        return ("direct", "winograd", "panels")
-    return ("panels" if channels_fill_vectors and w_shape[1] >= MIN_PANEL_CHANNELS else "direct",)
+    if F % x.lanes == 0 and _can_use_winograd(window, groups, w_shape):
+        by_winograd = ("winograd",)
+        return by_winograd + plain if F * channels >= MIN_WEIGHTS else plain + by_winograd
+    return plain[-1:] if channels >= MIN_PANEL_CHANNELS else plain[:1]
 
 
 class _ShapeClass(NamedTuple):

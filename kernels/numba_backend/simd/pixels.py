@@ -265,6 +265,47 @@ def join_channels(typing, first, second):
 
 
 @intrinsic
+def load_channels(typing, x, values, offset, stride):
+    """Return a pixel of the activations x, of which each channel is a vector of ``values``.
+
+    The second channel, in bfloat16, lies ``stride`` behind the first.
+    """
+    kind, paired = pixel_type(x), _is_paired(x)
+
+    def codegen(context, builder, signature, args):
+        _, values, offset, stride = args
+        pointer = data_pointer(context, builder, signature.args[1], values)
+        vector = context.get_value_type(full_vector(signature.args[1].dtype))
+        first = emit_load(builder, vector, pointer, offset)
+        if not paired:
+            return first
+        return _join(
+            builder, first, emit_load(builder, vector, pointer, builder.add(offset, stride))
+        )
+
+    return kind(x, values, offset, stride), codegen
+
+
+@intrinsic
+def store_channels(typing, x, pixel, out, offset, stride):
+    """Write each channel of a pixel of the activations x as a vector of out.
+
+    The second channel, in bfloat16, is written ``stride`` behind the first.
+    """
+    paired = _is_paired(x)
+
+    def codegen(context, builder, signature, args):
+        _, pixel, out, offset, stride = args
+        pointer = data_pointer(context, builder, signature.args[2], out)
+        for channel in _halves(builder, pixel) if paired else [pixel]:
+            emit_store(builder, channel, pointer, offset)
+            offset = builder.add(offset, stride)
+        return context.get_dummy_value()
+
+    return types.void(x, pixel, out, offset, stride), codegen
+
+
+@intrinsic
 def transpose_pixel(typing, x, start, plane_stride, out, out_start, out_stride):
     """Write a pixel of as many channels as a vector has lanes, with the channels in the lanes.
 

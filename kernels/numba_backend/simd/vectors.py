@@ -13,6 +13,7 @@ import operator
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic, models, overload, register_model
 
 from kernels.numba_backend.runtime.compiler import FASTMATH
@@ -91,6 +92,28 @@ def store(typing, array, offset, value):
         return context.get_dummy_value()
 
     return types.void(array, offset, value), codegen
+
+
+def _prefetch(is_write):
+    """Return an intrinsic that asks for the cache line at an offset."""
+
+    @intrinsic
+    def prefetch(typing, array, offset):
+        def codegen(context, builder, signature, args):
+            pointer = data_pointer(context, builder, signature.args[0], args[0])
+            address = builder.bitcast(builder.gep(pointer, [args[1]]), ir.IntType(8).as_pointer())
+            arguments = [address, *(ir.IntType(32)(value) for value in (is_write, 3, 1))]
+            kind = ir.FunctionType(ir.VoidType(), [argument.type for argument in arguments])
+            name = "llvm.prefetch.p0i8"
+            builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments)
+            return context.get_dummy_value()
+
+        return types.void(array, offset), codegen
+
+    return prefetch
+
+
+prefetch_to_read, prefetch_to_write = _prefetch(0), _prefetch(1)
 
 
 @intrinsic
