@@ -76,7 +76,7 @@ activate = dispatch_by_layout(
     activations.activate, packed.activate, channels_last.activate, capturable=True
 )
 activate_grad = dispatch_by_layout(activations.activate_grad, packed.activate_grad)
-avg_pool = dispatch_by_layout(pooling.avg_pool, packed.avg_pool)
+avg_pool = dispatch_by_layout(pooling.avg_pool, packed.avg_pool, channels_last.avg_pool)
 avg_pool_grad = dispatch_by_layout(pooling.avg_pool_grad, packed.avg_pool_grad)
 batch_norm = dispatch_by_layout(normalization.batch_norm, packed.batch_norm)
 batch_norm_grad = dispatch_by_layout(normalization.batch_norm_grad, packed.batch_norm_grad)
