@@ -42,6 +42,19 @@ def test_equals_the_correlation(case, dtype, activation):
     assert_close(channels_last.to_array(y), want)
 
 
+@pytest.mark.parametrize("workers", [1, 2, 3, 7])
+@pytest.mark.parametrize("case", [CASES[0], CASES[1], CASES[3]], ids=str)
+def test_every_split_of_the_work_computes_the_same_bits(case, workers, monkeypatch):
+    (N, C, F, H, W, padding), rng = case, np.random.default_rng(0)
+    x = rng.standard_normal((N, C, H, W), np.float32)
+    w = rng.standard_normal((F, C, 3, 3), np.float32)
+    want = get_backend("numba").correlate(x, w, padding=padding)
+    monkeypatch.setattr(channels_last_winograd, "workers_for", lambda work: workers)
+    assert_close(want, NUMPY.correlate(x, w, padding=padding))
+    got = get_backend("numba").correlate(x, w, padding=padding)
+    np.testing.assert_array_equal(got, want)
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_plain_arrays(case, dtype):

@@ -21,7 +21,7 @@ from kernels.numba_backend.packed.layout import simd_width
 from kernels.numba_backend.planes import Planes
 from kernels.numba_backend.runtime.buffer_pool import empty
 from kernels.numba_backend.runtime.capture import launch
-from kernels.numba_backend.runtime.compiler import SizedKernel, parallel, serial, workers_for
+from kernels.numba_backend.runtime.compiler import SizedKernel, serial, workers_for
 from kernels.numba_backend.simd.activation_kernels import activate_kernel, add_kernel
 from kernels.numba_backend.simd.activations import activation_argument
 from kernels.numba_backend.simd.copies import transpose_padded

@@ -61,7 +61,7 @@ def _first_row(row, rows):
 
 @inlined
 def _transform_filters(w, C, F, first, vectors, taps, transformed, stride):
-    """transformed[u * stride + ...] (C, vectors) = element u of G g G' of filters from ``first`` on.
+    """transformed[u * stride:] (C, vectors) = element u of G g G' of the filters from ``first`` on.
 
     ``taps`` is work space for C * 9 vectors.
     """
@@ -94,7 +94,7 @@ def _pad_rows(x, shape, pad_begin, first, last, padded, height, width):
 
 @inlined
 def _transform_patches(padded, P, width, grid, first, count, transformed, stride):
-    """transformed[u * stride + ...] (count, P) = element u of B' d B of patches from ``first`` on."""
+    """transformed[u * stride:] (count, P) = element u of B' d B of patches from ``first`` on."""
     (rows, columns), L = grid, VECTOR_BYTES // padded.itemsize
     for k in range(count):
         row, j = (first + k) // columns, (first + k) % columns
@@ -179,8 +179,8 @@ def _correlate(
                     factor, shift = load(scale, f + v), load(bias, f + v)
                     for p in range(count):
                         _store_outputs(
-                            products_flat, p * width + v, product_stride, outputs[task], factor, shift,
-                            activation, y_flat, out_shape, grid, run + p, f + v,
+                            products_flat, p * width + v, product_stride, outputs[task],
+                            factor, shift, activation, y_flat, out_shape, grid, run + p, f + v,
                         )  # fmt: skip
 
 
