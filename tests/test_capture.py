@@ -11,6 +11,7 @@ import pytest
 
 from kernels import get_backend
 from kernels.numba_backend.runtime import capture as capture_module
+from kernels.numba_backend.runtime import thread_choice
 from kernels.numba_backend.runtime.buffer_pool import empty
 from kernels.numba_backend.runtime.capture import CapturedStep, invalidate_capture, launch
 from tests.networks import digits, small_network
@@ -197,23 +198,27 @@ def test_a_model_trains_on_after_an_interrupted_capture(monkeypatch, restore_thr
 
 @several_cores
 def test_a_short_step_is_replayed_on_the_number_of_threads_that_is_faster(monkeypatch):
-    used = []
+    used, slow_on_threads = [], [True]
 
     class SlowOnThreads(Doubled):
         def kernel(self, x, out):
             used.append(numba.get_num_threads())
-            time.sleep(2e-3 if used[-1] > 1 else 1e-3)
+            time.sleep(2e-3 if (used[-1] > 1) == slow_on_threads[0] else 1e-3)
             super().kernel(x, out)
 
-    monkeypatch.setattr(capture_module, "TRIAL_LIMIT_SECONDS", 1.0)
+    monkeypatch.setattr(thread_choice, "LIMIT_SECONDS", 1.0)
     monkeypatch.setattr(capture_module, "COMPILE_AFTER", 1)
     _, step = BACKEND.capture(SlowOnThreads(), np.ones((2, 3)))
     used.clear()
-    for value in range(2 * capture_module.N_TRIALS + 3):
+    n_trials, pause = thread_choice.N_TRIALS, thread_choice.MIN_PAUSE
+    for value in range(pause + n_trials + 3):
         check_doubled(step, float(value))
-    assert used[0] == numba.get_num_threads() == MAX_THREADS
-    assert used.count(1) == capture_module.N_TRIALS + 3
-    assert used[-3:] == [1, 1, 1]
+    assert set(used[:pause]) == {numba.get_num_threads()} == {MAX_THREADS}
+    assert set(used[pause:]) == {1}
+    slow_on_threads[0] = False  # the pause has not ended, but the step has become slower
+    for value in range(pause + n_trials):
+        check_doubled(step, float(value))
+    assert used[-1] == MAX_THREADS
 
 
 def test_two_threads_predict_with_one_model():

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kernels import get_backend
+from kernels.numba_backend import channels_last as channels_last_kernels
 from kernels.numba_backend.channels_last import ChannelsLast, normalize_images
 from kernels.numba_backend.packed import pack, simd_width
 from layers import (
@@ -70,6 +71,32 @@ def test_max_pool_and_flatten_agree_with_numpy(case):
     assert index is None
     np.testing.assert_array_equal(NUMBA.to_array(got), want)
     np.testing.assert_array_equal(NUMBA.flatten(channels_last(x)), x.reshape(len(x), -1))
+
+
+@given(case=pools(max_batch=3))
+def test_avg_pool_agrees_with_numpy(case):
+    want = NUMPY.avg_pool(case.x, *case.arguments)
+    got = NUMBA.avg_pool(channels_last(case.x), *case.arguments)
+    assert isinstance(got, ChannelsLast)
+    assert_close(NUMBA.to_array(got), want)
+
+
+# Images, channels, filters, rows, columns, kernel size, stride and groups: more filters than
+# pixels, several packed blocks of them, and more pixels than filters.
+@pytest.mark.parametrize("workers", [1, 2, 3, 7])
+@pytest.mark.parametrize(
+    "case", [(1, 40, 100, 4, 4, 3, 1, 1), (2, 20, 33, 9, 9, 1, 2, 1), (1, 12, 40, 7, 7, 3, 2, 2)]
+)
+def test_every_split_of_the_work_computes_the_same_bits(case, workers, monkeypatch):
+    (N, C, F, H, W, size, stride, groups), rng = case, np.random.default_rng(0)
+    x = rng.standard_normal((N, C, H, W), np.float32)
+    w = rng.standard_normal((F, C // groups, size, size), np.float32)
+    arguments = {"stride": stride, "padding": "same", "groups": groups}
+    want = NUMBA.correlate(x, w, **arguments)
+    assert_close(want, NUMPY.correlate(x, w, **arguments))
+    monkeypatch.setattr(channels_last_kernels, "workers_for", lambda work: workers)
+    monkeypatch.setattr(channels_last_kernels, "MAX_PACKED_BYTES", 1)
+    np.testing.assert_array_equal(NUMBA.correlate(x, w, **arguments), want)
 
 
 @given(

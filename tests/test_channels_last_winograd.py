@@ -34,12 +34,25 @@ def test_equals_the_correlation(case, dtype, activation):
     lanes = simd_width(np.dtype(dtype))
     data = np.full((N, H, W, -(-C // lanes) * lanes), 7, dtype)  # numbers that nobody may read
     data[..., :C] = x.transpose(0, 2, 3, 1)
-    assert channels_last_winograd.is_supported(make_window((H, W), (3, 3), 1, padding), 1, C, F)
+    assert channels_last_winograd.is_supported(make_window((H, W), (3, 3), 1, padding), 1, N, C, F)
     y = channels_last.correlate(
         ChannelsLast(data, C), w, b, padding=padding, scale=scale, activation=activation
     )
     want = NUMPY.correlate(x, w, b, padding=padding, scale=scale, activation=activation)
     assert_close(channels_last.to_array(y), want)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 7])
+@pytest.mark.parametrize("case", [CASES[0], CASES[1], CASES[3]], ids=str)
+def test_every_split_of_the_work_computes_the_same_bits(case, workers, monkeypatch):
+    (N, C, F, H, W, padding), rng = case, np.random.default_rng(0)
+    x = rng.standard_normal((N, C, H, W), np.float32)
+    w = rng.standard_normal((F, C, 3, 3), np.float32)
+    want = get_backend("numba").correlate(x, w, padding=padding)
+    monkeypatch.setattr(channels_last_winograd, "workers_for", lambda work: workers)
+    assert_close(want, NUMPY.correlate(x, w, padding=padding))
+    got = get_backend("numba").correlate(x, w, padding=padding)
+    np.testing.assert_array_equal(got, want)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -63,9 +76,9 @@ def test_plain_arrays(case, dtype):
         ({"dilation": 2}, 1, 32, 32),
         ({}, 2, 32, 32),
         ({}, 1, 16, 32),
-        ({}, 1, 256, 256),
+        ({"image": (4, 4), "padding": 1}, 1, 256, 256),  # its filters take longer to transform
     ],
 )
 def test_other_correlations_are_not_supported(arguments, groups, channels, filters):
-    window = make_window((14, 14), **({"size": (3, 3)} | arguments))
-    assert not channels_last_winograd.is_supported(window, groups, channels, filters)
+    window = make_window(**({"image": (14, 14), "size": (3, 3)} | arguments))
+    assert not channels_last_winograd.is_supported(window, groups, 1, channels, filters)

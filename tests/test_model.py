@@ -517,3 +517,22 @@ def test_parameters_are_none_until_the_model_is_compiled():
     assert model.parameters is None
     assert len(model.compile(SGD()).parameters.values) == 260
     assert model.add(Softmax()).parameters is None
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_captured_prediction_sees_changes_of_the_normalization(dtype):
+    """In place and by assignment, also of an array in another dtype, which each call converts."""
+    images, _ = digits(3)
+    models = [small_network(backend) for backend in ("numba", "numpy")]
+    for model in models:
+        model.mean = np.zeros(1, dtype)
+    for shift in range(4):
+        for model in models:
+            model.mean[:] = 40 * shift
+        assert_close(*(model.logits(images) for model in models))
+    for model in models:
+        model.mean, model.std = np.full(1, 30, dtype), np.full(1, 70, dtype)
+    assert_close(*(model.logits(images) for model in models))
+    models[0].std = np.ones(2, dtype)
+    with pytest.raises(ValueError, match="std"):
+        models[0].logits(images)

@@ -76,6 +76,7 @@ class Network:
         self.resize = "pad"
         self._class_names: tuple[str, ...] | None = None
         self.averages_mirrored = False
+        self._checked = self.mean, self.std  # arrays that `_run` need not check again
 
     @exclusive
     def add(self: Self, layer: Layer, load_array: LoadArray | None = None) -> Self:
@@ -289,6 +290,8 @@ class Network:
 
     def as_contiguous(self, images: np.ndarray) -> np.ndarray:
         """Return images as all backends take them: contiguous, uint8 or the model's dtype."""
+        if images.dtype == self.dtype and images.flags.carray:  # without the calls below: 1 us
+            return images
         if images.dtype != np.uint8:
             images = images.astype(self.dtype, copy=False)
         # For any other array, Numba would compile its kernels once more.
@@ -307,12 +310,13 @@ class Network:
             self._captured[key] = replay  # the last used is the last to be dropped
         if replay is None:  # it cannot be captured; `normalize_images` checks the mean and std
             return function(images, self.mean, self.std, *targets)
-        inputs = (
-            images,
-            check_channel_numbers(self.mean, "mean", images, self.dtype),
-            check_channel_numbers(self.std, "std", images, self.dtype),
-            *targets,
-        )
+        mean, std = self._checked
+        if self.mean is not mean or self.std is not std or replay is function:
+            # A replay checks their shapes and dtypes again, and nobody their numbers.
+            mean = check_channel_numbers(self.mean, "mean", images, self.dtype)
+            std = check_channel_numbers(self.std, "std", images, self.dtype)
+            self._checked = mean, std
+        inputs = (images, mean, std, *targets)
         if replay is not function:
             return replay(*inputs)
         result, replay = self.backend.capture(function, *inputs)
@@ -422,12 +426,12 @@ class Network:
         return logits
 
     def _logits(self, images: np.ndarray) -> np.ndarray:
+        if 0 < len(images) <= INFERENCE_BATCH:
+            return self._run(self._infer, self.as_contiguous(images))
         parts = [
             self._run(self._infer, self.as_contiguous(images[start : start + INFERENCE_BATCH]))
             for start in range(0, len(images), INFERENCE_BATCH)
         ]
-        if len(parts) == 1:
-            return parts[0]
         return np.concatenate(parts) if parts else np.empty((0, self.classes), self.dtype)
 
     def _infer(self, images, mean, std) -> np.ndarray:

@@ -29,6 +29,7 @@ from kernels.numba_backend.convolution import col2im, correlate_im2col, im2col
 from kernels.numba_backend.layouts import use_packed_layout
 from kernels.numba_backend.optimizers import adam_step, momentum_step, sgd_step
 from kernels.numba_backend.packed import checks
+from kernels.numba_backend.planes import Planes
 from kernels.numba_backend.runtime.capture import capture, invalidate_capture, launch
 from kernels.numba_backend.runtime.process_guards import install_process_guards
 from kernels.numba_backend.runtime.threading_layer import set_threads
@@ -54,7 +55,7 @@ def dispatch_by_layout(on_arrays, on_packed, on_channels_last=None, capturable=F
         x = args[0] if args else kwargs.get(first)
         if isinstance(x, packed.PackedBatch):
             return on_packed(*args, **kwargs)
-        if isinstance(x, ChannelsLast):
+        if isinstance(x, (ChannelsLast, Planes)):
             if on_channels_last is not None:
                 y = on_channels_last(*args, **kwargs)
                 if y is not NotImplemented:
@@ -75,7 +76,7 @@ activate = dispatch_by_layout(
     activations.activate, packed.activate, channels_last.activate, capturable=True
 )
 activate_grad = dispatch_by_layout(activations.activate_grad, packed.activate_grad)
-avg_pool = dispatch_by_layout(pooling.avg_pool, packed.avg_pool)
+avg_pool = dispatch_by_layout(pooling.avg_pool, packed.avg_pool, channels_last.avg_pool)
 avg_pool_grad = dispatch_by_layout(pooling.avg_pool_grad, packed.avg_pool_grad)
 batch_norm = dispatch_by_layout(normalization.batch_norm, packed.batch_norm)
 batch_norm_grad = dispatch_by_layout(normalization.batch_norm_grad, packed.batch_norm_grad)
@@ -128,15 +129,15 @@ def leaky_relu_grad(dy, x, negative_slope):
 def add(x, other, activation=None):
     if isinstance(x, packed.PackedBatch) and isinstance(other, packed.PackedBatch):
         return packed.add(x, other, activation)
-    both_channels_last = isinstance(x, ChannelsLast) and isinstance(other, ChannelsLast)
-    if both_channels_last and channels_last.is_alike(x, other):
+    are_few = all(isinstance(each, (ChannelsLast, Planes)) for each in (x, other))
+    if are_few and channels_last.is_alike(x, other):
         return channels_last.add(x, other, activation)
     return activations.add(_as_array(x), _as_array(other), activation)
 
 
 def _as_array(x):
     """Return activations in any layout as a plain array; anything else as it is."""
-    if isinstance(x, ChannelsLast):
+    if isinstance(x, (ChannelsLast, Planes)):
         return channels_last.to_array(x)
     return packed.unpack(x) if isinstance(x, packed.PackedBatch) else x
 
@@ -173,7 +174,7 @@ def from_array(x):
 def to_array(x, output=False):
     if not output:
         invalidate_capture()
-    if isinstance(x, (ChannelsLast, packed.PackedBatch)):
+    if isinstance(x, (ChannelsLast, Planes, packed.PackedBatch)):
         return _as_array(x)
     return validation.check_activations(x, "x")
 

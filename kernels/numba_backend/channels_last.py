@@ -10,18 +10,18 @@ layer. A layer that has no kernel here gets plain arrays.
 import math
 from functools import lru_cache
 
-import numba
 import numpy as np
 from numba import prange
 
 from kernels import validation
 from kernels.geometry import Window, make_window
-from kernels.numba_backend import channels_last_winograd
+from kernels.numba_backend import channels_last_depthwise, channels_last_winograd, planes
 from kernels.numba_backend.packed import checks
 from kernels.numba_backend.packed.layout import simd_width
+from kernels.numba_backend.planes import Planes
 from kernels.numba_backend.runtime.buffer_pool import empty
 from kernels.numba_backend.runtime.capture import launch
-from kernels.numba_backend.runtime.compiler import parallel, serial
+from kernels.numba_backend.runtime.compiler import SizedKernel, serial, workers_for
 from kernels.numba_backend.simd.activation_kernels import activate_kernel, add_kernel
 from kernels.numba_backend.simd.activations import activation_argument
 from kernels.numba_backend.simd.copies import transpose_padded
@@ -39,7 +39,7 @@ from kernels.numba_backend.simd.vectors import (
     store,
     where,
 )
-from kernels.numba_backend.simd.windows import is_new_max
+from kernels.numba_backend.simd.windows import clip, is_new_max
 
 
 class ChannelsLast:
@@ -64,7 +64,7 @@ class ChannelsLast:
         return self.data.dtype
 
 
-@parallel
+@SizedKernel
 def _normalize(images, mean, std, out):
     N, C, H, W = images.shape
     for row in prange(N * H):
@@ -78,11 +78,11 @@ def _normalize(images, mean, std, out):
 def normalize_images(images, mean, std) -> ChannelsLast:
     N, C, H, W = images.shape
     x = ChannelsLast(empty((N, H, W, C), mean.dtype), C)
-    launch(_normalize, images, mean, std, x.data)
+    launch(_normalize.for_work(8 * images.size), images, mean, std, x.data)
     return x
 
 
-@parallel
+@SizedKernel
 def _to_array(x, out):
     """Write the channels of x (N, H, W, P) to out (N, C, H * W)."""
     N, C, S = out.shape
@@ -95,14 +95,16 @@ def _to_array(x, out):
             masked_store(out_flat, plane * S + p, pixels, S - p)
 
 
-def to_array(x: ChannelsLast) -> np.ndarray:
+def to_array(x: ChannelsLast | Planes) -> np.ndarray:
+    if isinstance(x, Planes):
+        return planes.to_array(x)
     N, C, H, W = x.shape
     out = empty(x.shape, x.dtype)
-    launch(_to_array, x.data, out.reshape(N, C, H * W))
+    launch(_to_array.for_work(8 * out.size), x.data, out.reshape(N, C, H * W))
     return out
 
 
-def flatten(x: ChannelsLast) -> np.ndarray:
+def flatten(x: ChannelsLast | Planes) -> np.ndarray:
     return to_array(x).reshape(x.shape[0], math.prod(x.shape[1:]))
 
 
@@ -123,61 +125,68 @@ def copy_padded_rows(x, pad_begin, first, last, padded):
             pixels[:] = 0
 
 
-@parallel
+@SizedKernel
 def _correlate(
     x, pad_begin, padded_buffers, kernel_extent, x_offsets, w, packed_filters, w_offsets,
-    scale, bias, factors, shifts, activation, stride, tile, y,
+    scale, bias, factors, shifts, activation, stride, parts, tile, vectors, y,
 ):  # fmt: skip
     """Write the correlation of x (N, H, W, P) with the filters w (F, C/groups, KH, KW) to y.
 
-    Each worker pads the rows that it needs, and packs the filters, in buffers of its own: data
-    that another core has just written takes longer to fetch than to write again.
+    Tasks compute one of ``parts`` (of the rows of output pixels, of the filters of a group) each.
+    A task pads the rows that it needs, and packs its filters, in buffers of its own: data that
+    another core has just written takes longer to fetch than to write again. It packs some vectors
+    of filters at a time, packed_filters (tasks, terms, vectors), which stay in the second-level
+    cache.
 
-    The filters of a group fill whole vectors in packed_filters (workers, groups, terms, vectors).
     In y (N, OH, OW, P) the groups lie side by side. The zeros after the filters of one group are
     overwritten by the next group.
     """
     N, OH, OW, P = y.shape
-    workers, _, H, W, C = padded_buffers.shape
+    _, _, H, W, C = padded_buffers.shape
     groups, columns = factors.shape
     filters, terms = scale.size // groups, w_offsets.size
     channels = w.shape[1]
     (ROWS, COLUMNS), (sh, sw) = tile, stride
     L = VECTOR_BYTES // w.itemsize
+    width = vectors * L
     for f in range(scale.size):
         factors[f // filters, f % filters] = scale[f]
         shifts[f // filters, f % filters] = bias[f]
     w_flat, y_flat = w.reshape(-1), y.reshape(-1)
     factors_flat, shifts_flat = factors.reshape(-1), shifts.reshape(-1)
-    for worker in prange(workers):
-        padded, weights = padded_buffers[worker], packed_filters[worker]
-        first, last = worker * N * OH // workers, (worker + 1) * N * OH // workers
+    for task in prange(parts[0] * parts[1]):
+        padded, weights = padded_buffers[task], packed_filters[task]
+        part, slice_ = task // parts[1], task % parts[1]
+        first, last = part * N * OH // parts[0], (part + 1) * N * OH // parts[0]
+        c_first = slice_ * (columns // L) // parts[1] * L
+        c_last = (slice_ + 1) * (columns // L) // parts[1] * L
         if first < last:
             end = (last - 1) // OH * H + (last - 1) % OH * sh + kernel_extent
             copy_padded_rows(x, pad_begin, first // OH * H + first % OH * sh, end, padded)
-            for g in range(groups):
-                transpose_padded(
-                    w_flat, g * filters * terms, terms, filters, terms,
-                    weights, g * terms * columns, columns,
-                )  # fmt: skip
         x_flat = padded.reshape(-1)
-        for row in range(first, last):
-            padded_row = (row // OH * H + row % OH * sh) * W
-            for column_start in range(0, OW, ROWS):
-                j = min(column_start, OW - ROWS)
-                for g in range(groups):
-                    for filter_start in range(0, columns, COLUMNS * L):
-                        f = min(filter_start, columns - COLUMNS * L)
+        blocks = (c_last - c_first + width - 1) // width
+        for block in range(groups * blocks):
+            g, c = block // blocks, min(c_first + block % blocks * width, c_last - width)
+            transpose_padded(
+                w_flat, (g * filters + c) * terms, terms, min(filters - c, width), terms,
+                weights, 0, width,
+            )  # fmt: skip
+            for row in range(first, last):
+                padded_row = (row // OH * H + row % OH * sh) * W
+                for column_start in range(0, OW, ROWS):
+                    j = min(column_start, OW - ROWS)
+                    for filter_start in range(0, width, COLUMNS * L):
+                        f = min(filter_start, width - COLUMNS * L)
                         outer_product_tile_of_columns(
-                            weights, g * terms * columns + f, w_offsets, L,
+                            weights, f, w_offsets, L,
                             x_flat, (padded_row + j * sw) * C + g * channels, x_offsets, sw * C,
                             terms,
-                            factors_flat, shifts_flat, g * columns + f, activation,
-                            y_flat, (row * OW + j) * P + g * filters + f, P, L, ROWS, COLUMNS,
+                            factors_flat, shifts_flat, g * columns + c + f, activation,
+                            y_flat, (row * OW + j) * P + g * filters + c + f, P, L, ROWS, COLUMNS,
                         )  # fmt: skip
 
 
-@parallel
+@SizedKernel
 def _copy_pixels(x, out):
     """out (N, H, W, P) = x (N, H, W, C) of any strides, and then zeros."""
     N, H, W, P = out.shape
@@ -199,20 +208,51 @@ def _in_whole_vectors(x: ChannelsLast) -> ChannelsLast:
         return x
     N, C, H, W = x.shape
     out = empty((N, H, W, -(-C // L) * L), x.dtype)
-    launch(_copy_pixels, data, out)
+    launch(_copy_pixels.for_work(8 * out.size), data, out)
     return ChannelsLast(out, C)
 
 
 @lru_cache(maxsize=256)
-def _x_offsets(window: Window, channels: int, P: int) -> np.ndarray:
-    """Return the offset of each tap of each channel, (channels * KH * KW,)."""
+def _x_offsets(window: Window, channels: int, pixel_stride: int, channel_stride: int):
+    """Return the offset of each tap of each channel in a padded image, (channels * KH * KW,)."""
     (KH, KW), (dh, dw), width = window.size, window.dilation, window.padded[1]
     c, k, m = np.ogrid[:channels, :KH, :KW]
-    return ((k * dh * width + m * dw) * P + c).astype(np.int64).ravel()
+    offsets = (k * dh * width + m * dw) * pixel_stride + c * channel_stride
+    return offsets.astype(np.int64).ravel()
+
+
+def _as_planes(x: ChannelsLast | Planes) -> Planes:
+    if isinstance(x, Planes):
+        return x
+    data = x.data.transpose(0, 3, 1, 2)
+    if not data.flags.c_contiguous:  # as it is for one channel, and for a view of plain images
+        data = to_array(x)
+    return Planes(data, x.shape[3])
+
+
+def _as_channels_last(x: ChannelsLast | Planes) -> ChannelsLast:
+    """Return activations with their channels last; for planes, a view of them."""
+    if isinstance(x, ChannelsLast):
+        return x
+    return ChannelsLast(x.data[..., : x.shape[3]].transpose(0, 2, 3, 1), x.shape[1])
+
+
+MAX_PACKED_BYTES = 640 << 10  # of packed filters: they stay in the second-level cache
+
+
+def _parts(workers: int, rows: int, columns: int, vectors: int, lanes: int) -> tuple[int, int]:
+    """Return the numbers of parts of the rows of output pixels and of the vectors of filters.
+
+    Each part of the rows packs all filters. Where these are more than the pixels, packing them
+    takes longer than padding the pixels.
+    """
+    if vectors * lanes > rows * columns:
+        return 1, min(workers, vectors)
+    return min(workers, rows), 1
 
 
 def correlate(
-    x: ChannelsLast,
+    x: ChannelsLast | Planes,
     w,
     b=None,
     stride=1,
@@ -221,53 +261,73 @@ def correlate(
     groups=1,
     scale=None,
     activation=None,
-) -> ChannelsLast:
+) -> ChannelsLast | Planes:
     w, groups = checks.check_filters(w, x.shape, x.dtype, groups)
     scale, b = checks.check_scale_and_bias(scale, b, len(w), x.dtype)
     activation = activation_argument(activation, x.dtype)
     window = make_window(x.shape[2:], w.shape[2:], stride, padding, dilation)
-    if channels_last_winograd.is_supported(window, groups, x.shape[1], len(w)):
-        x = _in_whole_vectors(x)
+    if channels_last_winograd.is_supported(window, groups, *x.shape[:2], len(w)):
+        x = _in_whole_vectors(_as_channels_last(x))
         out = channels_last_winograd.correlate(x.data, x.shape[1], w, b, window, scale, activation)
         return ChannelsLast(out, len(w))
+    if planes.is_faster(window, groups, len(w), x.dtype):
+        x_offsets = _x_offsets(window, x.shape[1], 1, math.prod(window.padded))
+        return planes.correlate(_as_planes(x), w, b, window, scale, activation, x_offsets)
+    x = _as_channels_last(x)
+    if channels_last_depthwise.is_supported(groups, x.shape[1], len(w)):
+        data = _in_whole_vectors(x).data
+        out = channels_last_depthwise.correlate(data, w, b, window, scale, activation)
+        return ChannelsLast(out, len(w))
     N, F, C = x.shape[0], len(w), x.data.shape[3]
-    L, filters, workers = simd_width(x.dtype), F // groups, numba.get_num_threads()
+    L, filters = simd_width(x.dtype), F // groups
     (OH, OW), T = window.output, w[0].size
-    columns = -(-filters // L) * L  # of a group, with the zeros after its filters
-    P = -(-((groups - 1) * filters + columns) // L) * L
+    work, columns = N * OH * OW * T * F, -(-filters // L) * L  # with the zeros after a group
+    parts = _parts(workers_for(work), N * OH, OW, columns // L if groups == 1 else 1, L)
+    vectors = min(columns // L // parts[1], max(4, MAX_PACKED_BYTES // (T * L * x.dtype.itemsize)))
+    tasks, P = parts[0] * parts[1], -(-((groups - 1) * filters + columns) // L) * L
     y = ChannelsLast(empty((N, OH, OW, P), x.dtype), F)
     launch(
-        _correlate, x.data, window.pad_begin, empty((workers, N, *window.padded, C), x.dtype),
-        window.kernel_extent[0], _x_offsets(window, w.shape[1], C), w,
-        empty((workers, groups * T * columns), x.dtype), strided_offsets(T, columns),
-        *scale_and_bias(scale, b, F, x.dtype), *np.zeros((2, groups, columns), x.dtype),
-        activation, window.stride, outer_product_tile_shape(OW, columns // L), y.data,
+        _correlate.for_work(work), x.data, window.pad_begin,
+        empty((tasks, N, *window.padded, C), x.dtype), window.kernel_extent[0],
+        _x_offsets(window, w.shape[1], C, 1), w, empty((tasks, T * vectors * L), x.dtype),
+        strided_offsets(T, vectors * L), *scale_and_bias(scale, b, F, x.dtype),
+        *np.zeros((2, groups, columns), x.dtype), activation, window.stride, parts,
+        outer_product_tile_shape(OW, vectors), vectors, y.data,
     )  # fmt: skip
     return y
 
 
-def activate(x: ChannelsLast, activation) -> ChannelsLast:
+def activate(x: ChannelsLast | Planes, activation) -> ChannelsLast | Planes:
     activation = activation_argument(activation, x.dtype)
-    y = ChannelsLast(empty(x.data.shape, x.dtype), x.shape[1])
+    y = _like(x)
     launch(activate_kernel, x.data.reshape(-1), activation, y.data.reshape(-1))
     return y
 
 
-def is_alike(x: ChannelsLast, other: ChannelsLast) -> bool:
-    """Return whether activations have the same shape, dtype and numbers for each pixel."""
-    return x.shape == other.shape and x.data.shape == other.data.shape and x.dtype == other.dtype
+def _like(x: ChannelsLast | Planes) -> ChannelsLast | Planes:
+    """Return activations of the same shape, whose numbers are not set."""
+    data = empty(x.data.shape, x.dtype)
+    return Planes(data, x.shape[3]) if isinstance(x, Planes) else ChannelsLast(data, x.shape[1])
 
 
-def add(x: ChannelsLast, other: ChannelsLast, activation=None) -> ChannelsLast:
+def is_alike(x: ChannelsLast | Planes, other: ChannelsLast | Planes) -> bool:
+    """Return whether activations have the same layout, shape, dtype and padding."""
+    same_layout = type(x) is type(other) and x.data.shape == other.data.shape
+    return same_layout and x.shape == other.shape and x.dtype == other.dtype
+
+
+def add(
+    x: ChannelsLast | Planes, other: ChannelsLast | Planes, activation=None
+) -> ChannelsLast | Planes:
     """Return the activation of x + other, which must be alike."""
     activation = activation_argument(activation, x.dtype)
-    y = ChannelsLast(empty(x.data.shape, x.dtype), x.shape[1])
+    y = _like(x)
     x_flat, other_flat = x.data.reshape(-1), other.data.reshape(-1)
     launch(add_kernel, x_flat, other_flat, activation, y.data.reshape(-1))
     return y
 
 
-@parallel
+@SizedKernel
 def _max_pool(x, y, size, stride, pad_begin):
     """Pool images (N, H, W, P) whose P is a multiple of the vector's length."""
     N, H, W, P = x.shape
@@ -288,12 +348,49 @@ def _max_pool(x, y, size, stride, pad_begin):
                 store(y_flat, (row * OW + j) * P + v, largest)
 
 
-def max_pool(x: ChannelsLast, pool_size, stride=None, padding=0):
+def max_pool(x: ChannelsLast | Planes, pool_size, stride=None, padding=0):
     """Return the largest pixels, and None for the indices, which only a gradient needs."""
+    if isinstance(x, Planes):
+        return planes.max_pool(x, pool_size, stride, padding)
     N, C, P = x.shape[0], x.shape[1], x.data.shape[3]
     if P % simd_width(x.dtype):
         return NotImplemented
     window = validation.make_pool_window(x.shape[2:], pool_size, stride, padding)
     y = ChannelsLast(empty((N, *window.output, P), x.dtype), C)
-    launch(_max_pool, x.data, y.data, window.size, window.stride, window.pad_begin)
+    work = y.data.size * math.prod(window.size)
+    launch(_max_pool.for_work(work), x.data, y.data, window.size, window.stride, window.pad_begin)
     return y, None
+
+
+@SizedKernel
+def _avg_pool(x, y, size, stride, pad_begin):
+    """Average images (N, H, W, P) whose P is a multiple of the vector's length, row by row."""
+    N, H, W, P = x.shape
+    _, OH, OW, _ = y.shape
+    L = VECTOR_BYTES // x.itemsize
+    x_flat, y_flat = x.reshape(-1), y.reshape(-1)
+    for row in prange(N * OH):
+        n, i = row // OH, row % OH
+        top, bottom = clip(i * stride[0] - pad_begin[0], size[0], H)
+        for j in range(OW):
+            left, right = clip(j * stride[1] - pad_begin[1], size[1], W)
+            share = splat(x.dtype.type(1 / ((bottom - top) * (right - left))))
+            for v in range(0, P, L):
+                total = splat(x.dtype.type(0))
+                for p in range(top, bottom):
+                    row_total = splat(x.dtype.type(0))
+                    for q in range(left, right):
+                        row_total += load(x_flat, ((n * H + p) * W + q) * P + v)
+                    total += row_total
+                store(y_flat, (row * OW + j) * P + v, total * share)
+
+
+def avg_pool(x: ChannelsLast | Planes, pool_size, stride=None, padding=0) -> ChannelsLast:
+    window = validation.make_pool_window(x.shape[2:], pool_size, stride, padding)
+    x = _in_whole_vectors(_as_channels_last(x))
+    N, _, _, P = x.data.shape
+    y = ChannelsLast(empty((N, *window.output, P), x.dtype), x.shape[1])
+    work = y.data.size * math.prod(window.size)
+    arguments = window.size, window.stride, window.pad_begin
+    launch(_avg_pool.for_work(work), x.data, y.data, *arguments)
+    return y

@@ -14,7 +14,7 @@ from kernels.numba_backend.packed import checks
 from kernels.numba_backend.packed.layout import simd_width
 from kernels.numba_backend.runtime.buffer_pool import empty
 from kernels.numba_backend.runtime.capture import in_step, invalidate_capture, launch
-from kernels.numba_backend.runtime.compiler import parallel, serial
+from kernels.numba_backend.runtime.compiler import SizedKernel, serial
 from kernels.numba_backend.simd.activation_kernels import activate_row
 from kernels.numba_backend.simd.activations import activate, activation_argument
 from kernels.numba_backend.simd.micro_kernels import (
@@ -40,20 +40,17 @@ MAX_VECTORS = 8  # of columns in a tile
 MAX_PARTS, MIN_SIZE, MIN_TASKS = 8, 1 << 17, 64
 
 
-@parallel
+@SizedKernel
 def _dense(
-    x, x_offsets, w, w_offsets, scale, bias, activation, tile_activation, tile, parts, narrow,
-    final, sums, y,
+    x, x_offsets, w, w_offsets, scale, bias, activation, tile, parts, narrow, sums
 ):  # fmt: skip
-    """y (N, M) = the activation of scale * (x (N, K) @ w (K, M)) + bias.
+    """sums (parts, N, M or more) = the activation of scale * (x (N, K) @ w (K, M)) + bias.
 
     A task multiplies all rows of x by a panel of columns of w, over one part of the K terms. A
     narrow w has fewer columns than a panel: it is copied first, with zeros that fill the last
-    vector. The last panel overlaps the one before it. The tasks write to sums (parts, N, M or
-    more). These are y (``final``), or else they are added up at the end. ``tile_activation`` is the
-    activation where they are final, and else the identity.
+    vector. The last panel overlaps the one before it.
     """
-    (N, M), K = y.shape, x.shape[1]
+    (N, K), M = x.shape, w.shape[1]
     (ROWS, COLUMNS), L = tile, VECTOR_BYTES // w.itemsize
     width = COLUMNS * L
     panels = (M + width - 1) // width
@@ -63,9 +60,6 @@ def _dense(
         sums.reshape(-1),
         sums.shape[2],
     )
-    factor, shift = scale, bias
-    if not final:
-        factor, shift = np.ones(sums_row, w.dtype), np.zeros(sums_row, w.dtype)
     for task in prange(parts * panels):
         m = max(0, min(task % panels * width, M - width))
         part = task // panels
@@ -81,18 +75,23 @@ def _dense(
             n = min(row, N - ROWS)
             outer_product_tile_of_columns(
                 panel, panel0, w_offsets, L, x_flat, n * K + first, x_offsets, K, last - first,
-                factor, shift, m, tile_activation,
+                scale, bias, m, activation,
                 sums_flat, (part * N + n) * sums_row + m, sums_row, L, ROWS, COLUMNS,
             )  # fmt: skip
-    if not final:
-        for n in prange(N):
-            totals = np.zeros(M)
-            for part in range(parts):
-                for m in range(M):
-                    totals[m] += sums[part, n, m]
+
+
+@SizedKernel
+def _add_parts(sums, scale, bias, activation, y):
+    """y (N, M) = the activation of scale * (the total of the parts of sums) + bias."""
+    N, M = y.shape
+    for n in prange(N):
+        totals = np.zeros(M)
+        for part in range(sums.shape[0]):
             for m in range(M):
-                y[n, m] = w.dtype.type(totals[m]) * scale[m] + bias[m]
-            activate_row(y[n], activation)
+                totals[m] += sums[part, n, m]
+        for m in range(M):
+            y[n, m] = sums.dtype.type(totals[m]) * scale[m] + bias[m]
+        activate_row(y[n], activation)
 
 
 @serial
@@ -139,10 +138,18 @@ def dense(x, w, b=None, scale=None, activation=None):
     width = tile[1] * simd_width(dtype)
     narrow = width > M
     parts = max(1, min(MAX_PARTS, MIN_TASKS // -(-M // width), K)) if K * M > MIN_SIZE else 1
-    final = parts == 1 and not narrow
-    sums = y[np.newaxis] if final else empty((parts, N, max(M, width)), dtype)
+    work = K * M * max(N, 4)  # a weight from the cache takes as long as four multiply-adds
+    arguments = x, strided_offsets(K, 1), w, strided_offsets(K, width if narrow else M)
+    if parts == 1 and not narrow:
+        launch(
+            _dense.for_work(work), *arguments, scale, b, activation, tile, parts, narrow,
+            y[np.newaxis],
+        )  # fmt: skip
+        return y
+    sums = empty((parts, N, max(M, width)), dtype)
     launch(
-        _dense, x, strided_offsets(K, 1), w, strided_offsets(K, width if narrow else M), scale, b,
-        activation, activation if final else identity, tile, parts, narrow, final, sums, y,
+        _dense.for_work(work), *arguments, *scale_and_bias(None, None, sums.shape[2], dtype),
+        identity, tile, parts, narrow, sums,
     )  # fmt: skip
+    launch(_add_parts.for_work(sums.size), sums, scale, b, activation, y)
     return y

@@ -34,13 +34,9 @@ from kernels.numba_backend.runtime.native_calls import (
     NativeCalls,
     UnsupportedCallError,
     is_compiled,
+    is_parallel,
 )
-
-# A replay that takes less than this many seconds may be faster on one thread than on all. That is
-# tried in the first N_TRIALS replays of each kind. A wrong choice, made while other processes
-# used the cores, costs little where a step is so short.
-TRIAL_LIMIT_SECONDS, N_TRIALS = 1.5e-4, 10
-
+from kernels.numba_backend.runtime.thread_choice import ThreadChoice
 
 # The replays after which the calls are compiled, which takes 20 ms for a prediction of the small
 # network and 50 ms for a training step. Calls from Python take a tenth of a millisecond longer.
@@ -122,8 +118,7 @@ class _CallGraph:
         self._output: np.ndarray | None = None
         self._last_value: Any = None
         self._value_call = -1  # the last call that returned a value
-        self._trials = [1, self.threads] * N_TRIALS if self.threads > 1 else []
-        self._seconds = {self.threads: math.inf, 1: math.inf}
+        self._choice: ThreadChoice | None = None
 
     def invalidate(self, reason: str) -> None:
         self.invalid_reason = self.invalid_reason or reason
@@ -153,6 +148,8 @@ class _CallGraph:
         elif result != self._last_value:
             self.invalidate("the function did not return what its last kernel returned")
         self._inputs, self._last_value = (), None
+        if self.threads > 1 and any(is_parallel(kernel) for kernel, _ in self._calls):
+            self._choice = ThreadChoice(self.threads)
 
     def check_inputs(self, inputs: tuple[np.ndarray, ...]) -> None:
         """Raise ValueError if the inputs differ in shape or dtype from those of the capture."""
@@ -165,7 +162,7 @@ class _CallGraph:
         self._replays += 1
         if self._replays == COMPILE_AFTER:
             self._compile(inputs)
-        value = self._launch_all(inputs)
+        value = self._launch_timed(inputs)
         return value if self._output is None else self._output.copy()
 
     def _compile(self, inputs: tuple[np.ndarray, ...]) -> None:
@@ -187,23 +184,14 @@ class _CallGraph:
                 start += len(calls)
             self._runs = runs
 
-    def _launch_all(self, inputs: tuple[np.ndarray, ...]) -> Any:
-        """Repeat the calls on all threads or on one, whichever was faster in the trials.
-
-        Threads take 1 to 5 us to begin and end a kernel, longer if there are many. One image of
-        the small network takes 59 us on 2 threads and 48 us on one.
-        """
-        if not self._trials:
-            return self._launch_on(min(self._seconds, key=self._seconds.__getitem__), inputs)
-        if self._replays < COMPILE_AFTER:
-            return self._launch_on(self.threads, inputs)
-        threads = self._trials.pop()
+    def _launch_timed(self, inputs: tuple[np.ndarray, ...]) -> Any:
+        """Repeat the calls on all threads or on one, whichever is faster."""
+        choice = self._choice
+        if choice is None or self._replays < COMPILE_AFTER:
+            return self._launch(inputs)
         begin = time.perf_counter()
-        value = self._launch_on(threads, inputs)
-        seconds = time.perf_counter() - begin
-        self._seconds[threads] = min(self._seconds[threads], seconds)
-        if threads > 1 and seconds > TRIAL_LIMIT_SECONDS:
-            self._trials.clear()
+        value = self._launch_on(choice.threads, inputs)
+        choice.add_run(time.perf_counter() - begin)
         return value
 
     def _launch_on(self, threads: int, inputs: tuple[np.ndarray, ...]) -> Any:
@@ -218,9 +206,14 @@ class _CallGraph:
     def _launch(self, inputs: tuple[np.ndarray, ...]) -> Any:
         """Repeat the calls, and return the value of the last call that has one."""
         if self._runs and NativeCalls.fits(inputs):
-            with contextlib.suppress(KernelError):  # the calls below raise the exception itself
-                values = [run(inputs) for run in self._runs]
-                return next((value for value in reversed(values) if value is not None), None)
+            last = None
+            try:
+                for run in self._runs:
+                    value = run(inputs)
+                    last = last if value is None else value
+                return last
+            except KernelError:
+                pass  # the calls below raise the exception itself
         return _call(self._calls, inputs)
 
 

@@ -219,6 +219,20 @@ def where(typing, condition, x, y):
 
 
 @intrinsic
+def even_lanes(typing, a, b):
+    """Return lanes 0, 2, 4, ... of two vectors, one after the other."""
+
+    def codegen(context, builder, signature, args):
+        lanes = ir.Constant(
+            ir.VectorType(ir.IntType(32), signature.args[0].count),
+            list(range(0, 2 * signature.args[0].count, 2)),
+        )
+        return builder.shuffle_vector(*args, lanes)
+
+    return a(a, b), codegen
+
+
+@intrinsic
 def reduce_sum(typing, vector):
     """Return the sum over the lanes."""
 
