@@ -13,6 +13,7 @@ import operator
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic, models, overload, register_model
 
 from kernels.numba_backend.runtime.compiler import FASTMATH
@@ -91,6 +92,23 @@ def store(typing, array, offset, value):
         return context.get_dummy_value()
 
     return types.void(array, offset, value), codegen
+
+
+@intrinsic
+def prefetch(typing, array, offset):
+    """Ask for the cache line at an offset, which may lie outside of the array."""
+
+    def codegen(context, builder, signature, args):
+        pointer = data_pointer(context, builder, signature.args[0], args[0])
+        byte_pointer, integer = ir.IntType(8).as_pointer(), ir.IntType(32)
+        address = builder.bitcast(builder.gep(pointer, [args[1]]), byte_pointer)
+        kind = ir.FunctionType(ir.VoidType(), [byte_pointer, integer, integer, integer])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+        # To read, into the second-level cache, of data.
+        builder.call(function, [address, *map(integer, (0, 2, 1))])
+        return context.get_dummy_value()
+
+    return types.void(array, offset), codegen
 
 
 @intrinsic
