@@ -169,6 +169,52 @@ class Backend(Protocol):
                  [20., 24.]]]])
         """
 
+    def separable_correlate(
+        self,
+        x: Array,
+        w: Array,
+        pointwise_w: Array,
+        b: Array | None = None,
+        pointwise_b: Array | None = None,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        scale: Array | None = None,
+        pointwise_scale: Array | None = None,
+        activation: Activation | None = None,
+        pointwise_activation: Activation | None = None,
+    ) -> Array:
+        """Return the depthwise separable correlation of images with filters, for prediction.
+
+        This is `correlate` with a filter for each channel, followed by `correlate` with filters of
+        1x1. A backend may compute both at once, without the numbers in between in memory.
+
+        Parameters
+        ----------
+        x : (N, C, H, W)
+        w : (C, 1, KH, KW)
+        pointwise_w : (F, C, 1, 1)
+        b, scale : (C,), optional
+            Of the depthwise correlation, as in `correlate`; likewise stride, padding, dilation and
+            activation.
+        pointwise_b, pointwise_scale : (F,), optional
+            Of the 1x1 correlation, and so is pointwise_activation.
+
+        Returns
+        -------
+        y : (N, F, OH, OW)
+
+        References
+        ----------
+        Howard et al.: MobileNets (2017).
+
+        Examples
+        --------
+        >>> x = np.arange(8.0).reshape(1, 2, 2, 2)
+        >>> backend.separable_correlate(x, np.ones((2, 1, 2, 2)), np.ones((1, 2, 1, 1)))
+        array([[[[28.]]]])
+        """
+
     def correlate_grad(
         self,
         dy: Array,

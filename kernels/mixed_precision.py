@@ -33,6 +33,7 @@ ROUNDED = {
     "normalize_images": "-> y",
     "from_array": "-> y",
     "correlate": "x, w -> y",
+    "separable_correlate": "x, w, pointwise_w -> y",  # the numbers in between: float32
     "correlate_grad": "dy, x, w -> dx",  # dw and db: float32
     "correlate_im2col": "x, w -> y",
     "im2col": "x -> cols",

@@ -1,6 +1,6 @@
 """A reference backend with SciPy's `correlate2d` and `convolve2d`, one image and filter at a time.
 
-All functions but `correlate`, `correlate_grad` and `warp_images` are those of the numpy backend.
+All functions but the correlations and `warp_images` are those of the numpy backend.
 `kernels.interface` documents the functions.
 """
 
@@ -12,6 +12,7 @@ from kernels.interface import FUNCTIONS
 from kernels.numpy_backend import *  # noqa: F403 - what this module does not define itself
 from kernels.numpy_backend.activations import scale_and_activate
 from kernels.numpy_backend.convolution import pad
+from kernels.separable import compose_separable
 from kernels.validation import (
     check_activation,
     check_correlation,
@@ -56,6 +57,9 @@ def correlate(x, w, b=None, stride=1, padding=0, dilation=1, groups=1, scale=Non
             y[n, f] += correlate2d(padded[n, c], dilated_w[f, k], mode="valid")[::sh, ::sw]
     y = scale_and_activate(y.transpose(0, 2, 3, 1).astype(x.dtype), scale, b, activation)
     return np.ascontiguousarray(y.transpose(0, 3, 1, 2))
+
+
+separable_correlate = compose_separable(correlate)
 
 
 def correlate_grad(dy, x, w, stride=1, padding=0, dilation=1, groups=1, need_dx=True, out=None):

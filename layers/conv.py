@@ -94,6 +94,17 @@ class Conv(Layer):
         }
         return self.filters, *window.output
 
+    @property
+    def is_depthwise(self) -> bool:
+        """Whether there is one filter for each channel."""
+        return self.groups == self.filters == self.input_shape[0]
+
+    @property
+    def is_pointwise(self) -> bool:
+        """Whether each pixel of the output depends on the same pixel of the input alone."""
+        is_single_pixel = self.kernel_size == self.stride == (1, 1) and self.groups == 1
+        return is_single_pixel and self.output_shape[1:] == self.input_shape[1:]
+
     def _forward(self, x, training):
         return self.apply(x, self.params.get("bias")), x
 

@@ -172,6 +172,10 @@ class Drawn:
         return self.floats(self.F, self.C, *self.kernel)
 
     @cached_property
+    def depthwise_w(self):
+        return self.floats(self.C, 1, *self.kernel)
+
+    @cached_property
     def dy(self):
         """The gradient of what a correlation of x with w returns."""
         window = window_or_none((self.H, self.W), self.kernel, self.stride, self.padding)
@@ -234,6 +238,10 @@ class Drawn:
 # Correct positional arguments of each function, in the order of kernels/interface.py.
 ARGUMENTS = {
     "correlate": lambda d: [d.x, d.w, d.unit, d.stride, d.padding, 1, 1, d.unit, d.activation],
+    "separable_correlate": lambda d: [
+        d.x, d.depthwise_w, d.floats(d.F, d.C, 1, 1), d.channel, d.unit, d.stride, d.padding, 1,
+        d.channel, d.unit, d.activation, d.activation,
+    ],
     "correlate_grad": lambda d: [d.dy, d.x, d.w, d.stride, d.padding, 1, 1, True, None],
     "correlate_im2col": lambda d: [d.x, d.w, d.unit, d.stride, d.padding, 1, 1],
     "im2col": lambda d: [d.x, d.kernel, d.stride, d.padding, 1],

@@ -48,6 +48,11 @@ def arguments(backend, function, convert=lambda x: x):
         "correlate": {
             "x": x, "w": w, "b": b, **window, "groups": 2, "scale": numbers(6), **activation,
         },
+        "separable_correlate": {
+            "x": x, "w": numbers(4, 1, 3, 3), "pointwise_w": numbers(6, 4, 1, 1), "b": numbers(4),
+            "pointwise_b": numbers(6), **window, "scale": numbers(4),
+            "pointwise_scale": numbers(6), **activation, "pointwise_activation": Silu(),
+        },
         "correlate_grad": {
             "dy": dy, "x": x, "w": w, **window, "groups": 2, "need_dx": True,
             "out": (np.zeros_like(w), np.zeros_like(b)),

@@ -145,7 +145,7 @@ ON_ACTIVATIONS = [
     if {"x", "dy", "cols"} & set(inspect.signature(getattr(Backend, name)).parameters)
     and name not in ("to_array", "from_array")
 ]
-MULTIPLIED = {"x", "dy", "w", "cols", "other"}  # and the y of `softmax_grad`
+MULTIPLIED = {"x", "dy", "w", "pointwise_w", "cols", "other"}  # and the y of `softmax_grad`
 
 
 def test_each_function_on_activations_rounds():

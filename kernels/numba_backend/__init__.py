@@ -35,6 +35,7 @@ from kernels.numba_backend.runtime.process_guards import install_process_guards
 from kernels.numba_backend.runtime.threading_layer import set_threads
 from kernels.numba_backend.runtime.tuning import kernel_choices, pin_kernel_choices
 from kernels.numba_backend.warping import warp_images
+from kernels.separable import compose_separable
 
 
 def dispatch_by_layout(on_arrays, on_packed, on_channels_last=None, capturable=False):
@@ -97,6 +98,10 @@ batch_norm_activation_pool_grad = dispatch_by_layout(
 )
 correlate = dispatch_by_layout(
     convolution.correlate, packed.correlate, channels_last.correlate, capturable=True
+)
+_separable_correlate = compose_separable(correlate)
+separable_correlate = dispatch_by_layout(
+    _separable_correlate, packed.separable_correlate, _separable_correlate, capturable=True
 )
 correlate_grad = dispatch_by_layout(convolution.correlate_grad, packed.correlate_grad)
 dense = dispatch_by_layout(dense_kernels.dense, packed.dense, capturable=True)

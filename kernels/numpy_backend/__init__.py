@@ -23,6 +23,7 @@ from kernels.numpy_backend.convolution import (
     correlate_grad,
     correlate_im2col,
     im2col,
+    separable_correlate,
 )
 from kernels.numpy_backend.dense import dense, dense_grad, flatten, flatten_grad
 from kernels.numpy_backend.normalization import (

@@ -12,6 +12,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from kernels.geometry import Window, make_window
 from kernels.numpy_backend.activations import scale_and_activate
 from kernels.numpy_backend.dense import blocked_matmul
+from kernels.separable import compose_separable
 from kernels.validation import (
     check_activation,
     check_bias,
@@ -80,6 +81,9 @@ def correlate(x, w, b=None, stride=1, padding=0, dilation=1, groups=1, scale=Non
     y = scale_and_activate(np.concatenate(y_groups, axis=1), scale, b, activation)
     y = y.reshape(len(x), *window.output, len(w))
     return np.ascontiguousarray(y.transpose(0, 3, 1, 2))
+
+
+separable_correlate = compose_separable(correlate)
 
 
 def correlate_grad(dy, x, w, stride=1, padding=0, dilation=1, groups=1, need_dx=True, out=None):

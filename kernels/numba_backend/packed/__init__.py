@@ -14,7 +14,14 @@ from functools import wraps
 from kernels import validation
 from kernels.geometry import Window, make_window
 from kernels.numba_backend.packed import activations as activation_kernels
-from kernels.numba_backend.packed import checks, convolution, layout, normalization, pooling
+from kernels.numba_backend.packed import (
+    checks,
+    convolution,
+    layout,
+    normalization,
+    pooling,
+    separable,
+)
 from kernels.numba_backend.packed import dense as dense_kernels
 from kernels.numba_backend.packed.activations import (
     activate,
@@ -34,6 +41,7 @@ from kernels.numba_backend.packed.layout import (
 )
 from kernels.numba_backend.simd.activations import activation_argument
 from kernels.scalars import check_bool
+from kernels.separable import compose_separable
 
 
 def _in_float32(function):
@@ -72,6 +80,41 @@ def correlate(x, w, b=None, stride=1, padding=0, dilation=1, groups=1, scale=Non
     window = make_window(x.shape[2:], w.shape[2:], stride, padding, dilation)
     activation = activation_argument(activation, x.dtype)
     return convolution.correlate(x, w, b, window, groups, scale, activation)
+
+
+_composed_separable_correlate = compose_separable(correlate)
+
+
+def separable_correlate(
+    x, w, pointwise_w, b=None, pointwise_b=None, stride=1, padding=0, dilation=1, scale=None,
+    pointwise_scale=None, activation=None, pointwise_activation=None,
+):  # fmt: skip
+    checks.check_images(x)
+    w, _ = checks.check_filters(w, x.shape, x.dtype, x.shape[1])
+    window = make_window(x.shape[2:], w.shape[2:], stride, padding, dilation)
+    between = x.shape[0], len(w), *window.output
+    pointwise_w, _ = checks.check_filters(pointwise_w, between, x.dtype, 1)
+    if x.is_bfloat16:
+        y = separable_correlate(
+            widen(x), rounded(w), rounded(pointwise_w), b, pointwise_b, stride, padding, dilation,
+            scale, pointwise_scale, activation, pointwise_activation,
+        )  # fmt: skip
+        return narrow(y)
+    if not separable.is_supported(window, x, w.shape, pointwise_w.shape):
+        return _composed_separable_correlate(
+            x, w, pointwise_w, b, pointwise_b, stride, padding, dilation, scale, pointwise_scale,
+            activation, pointwise_activation,
+        )  # fmt: skip
+    scale, b = checks.check_scale_and_bias(scale, b, len(w), x.dtype)
+    pointwise_scale, pointwise_b = checks.check_scale_and_bias(
+        pointwise_scale, pointwise_b, len(pointwise_w), x.dtype
+    )
+    activation = activation_argument(activation, x.dtype)
+    pointwise_activation = activation_argument(pointwise_activation, x.dtype)
+    return separable.correlate(
+        x, w, pointwise_w, window, (scale, b, activation),
+        (pointwise_scale, pointwise_b, pointwise_activation),
+    )  # fmt: skip
 
 
 def correlate_grad(dy, x, w, stride=1, padding=0, dilation=1, groups=1, need_dx=True, out=None):

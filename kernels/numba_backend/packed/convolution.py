@@ -20,7 +20,7 @@ import numpy as np
 from numba import prange
 
 from kernels.geometry import Window
-from kernels.numba_backend.packed import depthwise, panels, winograd
+from kernels.numba_backend.packed import depthwise, panels, pointwise, winograd
 from kernels.numba_backend.packed.layout import PackedBatch, narrow, rounded, widen
 from kernels.numba_backend.runtime import tuning
 from kernels.numba_backend.runtime.buffer_pool import allocate_outputs, empty
@@ -426,6 +426,8 @@ def _correlate_depthwise(x, w, b, window, groups, scale, activation):
 
 
 def _correlate_directly(x, w, b, window, groups, scale, activation):
+    if pointwise.is_supported(window, groups, w.shape[1]):
+        return pointwise.correlate(x, w, b, window, scale, activation)
     plan = _plan(len(x.data), w.shape, window, groups, x.lanes)
     affine = scale_and_bias(scale, b, len(w), x.dtype)
     return _product(x, plan.x_padding, plan.x, w, plan.w, affine, activation, plan.y_shape, plan.y)
@@ -458,6 +460,8 @@ def _input_gradient_depthwise(dy, w, window, groups):
 
 
 def _input_gradient_directly(dy, w, window, groups):
+    if pointwise.is_supported(window, groups, len(w)):
+        return pointwise.input_gradient(dy, w, window)
     plan = _plan(len(dy.data), w.shape, window, groups, dy.lanes)
     affine = scale_and_bias(None, None, plan.dx_shape[0], dy.dtype)
     identity = activation_argument(None, dy.dtype)

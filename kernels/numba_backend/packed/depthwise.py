@@ -1,9 +1,10 @@
 """Depthwise correlation and its gradients on the packed layout: a filter for each channel.
 
 Nothing is summed over channels, so an output pixel needs few multiplications, and loads and stores
-bound the time. The padded rows of a plane are therefore copied to a small buffer that stays in the
-first-level cache, a band of rows at a time, and each vector that is loaded from it serves all
-windows of a row that contain its pixel (`sliding_sums`).
+bound the time. Each vector that is loaded therefore serves all windows of a row that contain its
+pixel (`sliding_sums`). Rows are read where they lie: rows of padding are left out, and columns of
+padding replaced by zeros. The weight gradient copies the padded rows of a plane to a small buffer
+that stays in the first-level cache, a band of rows at a time.
 """
 
 from functools import lru_cache
@@ -23,8 +24,8 @@ from kernels.numba_backend.packed.phases import (
 )
 from kernels.numba_backend.runtime.buffer_pool import allocate_outputs, empty
 from kernels.numba_backend.runtime.capture import launch
-from kernels.numba_backend.runtime.compiler import parallel, serial
-from kernels.numba_backend.simd.activations import activate, activation_argument
+from kernels.numba_backend.runtime.compiler import inlined, parallel, serial
+from kernels.numba_backend.simd.activations import activation_argument
 from kernels.numba_backend.simd.copies import copy_padded_rows
 from kernels.numba_backend.simd.micro_kernels import (
     SLIDING_WINDOWS,
@@ -33,62 +34,70 @@ from kernels.numba_backend.simd.micro_kernels import (
     sliding_sums,
 )
 from kernels.numba_backend.simd.tiled_matmul import add_pixel_sums, scale_and_bias
-from kernels.numba_backend.simd.vectors import load, reduce_sum, splat, store
+from kernels.numba_backend.simd.vectors import VECTOR_BYTES, load, reduce_sum, splat, store
 from kernels.numpy_backend.dense import MAX_SUM_TERMS
 
 # The padded rows of a band: half of a first-level cache of 48 KiB, most of one of 32 KiB.
 BAND_BYTES = 24 << 10
+TASKS_PER_WORKER = 4
 # The weight gradient is summed over each of several parts of the batch if filters are few. Their
 # number does not depend on the number of threads, so no bit of a result does.
 MIN_TASKS = 32
 
 
+@inlined
+def correlate_row(
+    x, plane, H, W, L, row, phase, row_step, column_step, term_rows, x_offsets, weights, w_offsets,
+    w_stride, bias, activation, y, y_start, y_stride,
+):  # fmt: skip
+    """y = one row of outputs of a phase, of a plane of x (planes, H, W, L).
+
+    See `_Geometry` for the arguments from ``phase``, a row of phases, to ``w_stride``.
+    """
+    columns, left, TAPS, COLUMNS = phase[3], phase[6], phase[7], phase[8]
+    first, stop, x_row = phase[4], phase[4] + phase[5], row * row_step
+    while first < stop and x_row + term_rows[first] < 0:
+        first += 1
+    while first < stop and x_row + term_rows[stop - 1] >= H:
+        stop -= 1
+    sliding_sums(
+        x, (plane * H + x_row) * W * L, x_offsets, left, W, weights, w_offsets, w_stride, first,
+        stop - first, bias, activation, y, y_start, y_stride, columns, TAPS, column_step, COLUMNS,
+    )  # fmt: skip
+
+
 @parallel
 def _correlate(
-    x, w, scale, bias, activation, is_linear, y, bands, phases, x_offsets, w_offsets, w_stride,
-    out_step, row_buffers, filters,
+    x, w, scale, bias, activation, y, phases, row_step, column_step, term_rows, x_offsets,
+    w_offsets, w_stride, out_step, n_slices, filters,
 ):  # fmt: skip
     """y (B * C, OH, OW, L) = the correlation of each plane of x with its filter in w (C, taps).
 
-    See `_Geometry` for the arguments from ``bands`` to ``out_step``. row_buffers and filters are
-    work space for each worker.
+    See `_Geometry` for the arguments from ``phases`` to ``out_step``. Each task computes a slice of
+    the rows of a plane. filters are work space for each worker.
     """
     planes, H, W, L = x.shape
     _, OH, OW, _ = y.shape
     C, taps = w.shape
-    top, left, width, extent, row_step, column_step, band_rows, n_rows = bands
-    x_flat, y_flat = x.reshape(-1), y.reshape(-1)
-    workers, n_bands = len(row_buffers), (n_rows + band_rows - 1) // band_rows
+    x_flat, y_flat, workers = x.reshape(-1), y.reshape(-1), len(filters)
+    n_rows = (OH + out_step[0] - 1) // out_step[0]
     for worker in prange(workers):
-        padded_rows, weights = row_buffers[worker], filters[worker]
-        first_task = worker * planes * n_bands // workers
-        for task in range(first_task, (worker + 1) * planes * n_bands // workers):
-            plane, first = task // n_bands, task % n_bands * band_rows
-            c, stop = plane % C, min(first + band_rows, n_rows)
+        weights = filters[worker]
+        first_task = worker * planes * n_slices // workers
+        for task in range(first_task, (worker + 1) * planes * n_slices // workers):
+            plane, part = task // n_slices, task % n_slices
+            c = plane % C
             for t in range(taps):
                 weights[t] = w[c, t] * scale[c]
-            copy_padded_rows(
-                x_flat, plane, H, W, first * row_step + top, left,
-                (stop - first - 1) * row_step + extent, width, L, padded_rows,
-            )  # fmt: skip
-            for phase in range(len(phases)):
-                row0, column0 = phases[phase, 0], phases[phase, 1]
-                rows, columns = phases[phase, 2], phases[phase, 3]
-                first_term, n_terms = phases[phase, 4], phases[phase, 5]
-                TAPS, COLUMNS = phases[phase, 6], phases[phase, 7]
-                rows = min(stop, rows) - first
-                out = ((plane * OH + row0 + first * out_step[0]) * OW + column0) * L
-                out_row_stride, out_stride = out_step[0] * OW * L, out_step[1] * L
-                sliding_sums(
-                    padded_rows, 0, row_step * width * L, x_offsets,
-                    weights, w_offsets, w_stride, first_term, n_terms, bias[c],
-                    y_flat, out, out_row_stride, out_stride, rows, columns,
-                    TAPS, column_step, COLUMNS,
-                )  # fmt: skip
-                for i in range(0 if is_linear else rows):
-                    for j in range(columns):
-                        p = out + i * out_row_stride + j * out_stride
-                        store(y_flat, p, activate(load(y_flat, p), activation))
+            for row in range(part * n_rows // n_slices, (part + 1) * n_rows // n_slices):
+                for p in range(len(phases)):
+                    if row < phases[p, 2]:
+                        out = (plane * OH + phases[p, 0] + row * out_step[0]) * OW + phases[p, 1]
+                        correlate_row(
+                            x_flat, plane, H, W, L, row, phases[p], row_step, column_step,
+                            term_rows, x_offsets, weights, w_offsets, w_stride, bias[c], activation,
+                            y_flat, out * L, out_step[1] * L,
+                        )  # fmt: skip
 
 
 @parallel
@@ -151,68 +160,75 @@ def _weight_gradient(
 
 
 class _Geometry(NamedTuple):
-    """Where the rows, terms and outputs of a correlation lie, for the kernels above.
+    """Where the terms and outputs of a correlation lie, for the kernels above.
 
     Attributes
     ----------
-    bands : Bands
-    phases : (phases, 8)
+    phases : (phases, 9)
         The first row and column of outputs, the numbers of rows and columns, the first term, the
-        number of terms, the taps of a term and the windows of a tile.
-    x_offsets, w_offsets : (terms,)
-        A term is the taps of one row of a filter.
+        number of terms, the column of x under the first tap of the first output, the taps of a term
+        and the windows of a tile.
+    row_step, column_step : int
+        Distance in pixels of the windows of two outputs.
+    term_rows, x_offsets : (terms,)
+        A term is the taps of one row of a filter. Its row of x under the first row of outputs, and
+        where this row lies.
+    w_offsets : (terms,)
     w_stride : int
         Distance in w of two taps of a term.
     out_step : (vertical, horizontal)
         Distance in pixels of two outputs of a phase.
     """
 
-    bands: Bands
     phases: np.ndarray
+    row_step: int
+    column_step: int
+    term_rows: np.ndarray
     x_offsets: np.ndarray
     w_offsets: np.ndarray
     w_stride: int
     out_step: tuple[int, int]
 
-    def row_buffers(self, workers: int, L: int, dtype: np.dtype) -> np.ndarray:
-        """Return memory for the padded rows of a band, for each worker."""
-        return empty((workers, self.bands.padded_rows * self.bands.width * L), dtype)
 
-
-def _make_geometry(rows, columns, step, out_step, KW, w_stride, vector) -> _Geometry:
-    """Return the `_Geometry` of phases of rows and columns; ``vector`` is (lanes, itemsize)."""
-    L, itemsize = vector
-    bands = make_bands(rows, columns, step, BAND_BYTES // (L * itemsize))
-    phases, x_offsets, w_offsets = [], [], []
+def _make_geometry(rows, columns, step, out_step, KW, w_stride, row_stride) -> _Geometry:
+    """Return the `_Geometry` of phases of rows and columns; ``row_stride`` is that of x."""
+    phases, term_rows, w_offsets = [], [], []
     for row in rows:
         for column in columns:
-            left, m = column.taps[0] if column.taps else (bands.left, 0)
+            left, m = column.taps[0] if column.taps else (0, 0)
             taps = row.taps if column.taps else []
             phases.append(
-                (row.first, column.first, row.n_outputs, column.n_outputs, len(x_offsets),
-                 len(taps), max(len(column.taps), 1), sliding_columns(column.n_outputs))
+                (row.first, column.first, row.n_outputs, column.n_outputs, len(term_rows),
+                 len(taps), left, max(len(column.taps), 1), sliding_columns(column.n_outputs))
             )  # fmt: skip
             for offset, k in taps:
-                pixel = (offset - bands.top) * bands.width + left - bands.left
-                x_offsets.append(pixel * L)
+                term_rows.append(offset)
                 w_offsets.append(k * KW + m)
+    x_rows = np.array(term_rows, np.int64)
     return _Geometry(
-        bands, np.array(phases, np.int64), np.array(x_offsets, np.int64),
+        np.array(phases, np.int64), *step, x_rows, x_rows * row_stride,
         np.array(w_offsets, np.int64), w_stride, out_step,
     )  # fmt: skip
 
 
 @lru_cache(maxsize=256)
-def _forward_geometry(window: Window, *vector: int) -> _Geometry:
+def forward_geometry(window: Window, L: int) -> _Geometry:
     rows, columns = correlation_phases(window, 0), correlation_phases(window, 1)
-    return _make_geometry(rows, columns, window.stride, (1, 1), window.size[1], 1, vector)
+    row_stride = window.image[1] * L
+    return _make_geometry(rows, columns, window.stride, (1, 1), window.size[1], 1, row_stride)
 
 
 @lru_cache(maxsize=256)
-def _gradient_geometry(window: Window, *vector: int) -> _Geometry:
+def _gradient_geometry(window: Window, L: int) -> _Geometry:
     rows, columns = gradient_phases(window, 0), gradient_phases(window, 1)
-    KW, stride = window.size[1], window.stride
-    return _make_geometry(rows, columns, (1, 1), stride, KW, -stride[1], vector)
+    KW, stride, row_stride = window.size[1], window.stride, window.output[1] * L
+    return _make_geometry(rows, columns, (1, 1), stride, KW, -stride[1], row_stride)
+
+
+@lru_cache(maxsize=256)
+def _weight_gradient_bands(window: Window, max_pixels: int) -> Bands:
+    rows, columns = correlation_phases(window, 0), correlation_phases(window, 1)
+    return make_bands(rows, columns, window.stride, max_pixels)
 
 
 def is_supported(window: Window, groups: int, w_shape: tuple) -> bool:
@@ -228,41 +244,40 @@ def is_supported(window: Window, groups: int, w_shape: tuple) -> bool:
 
 def _product(x: PackedBatch, w, affine, activation, geometry: _Geometry, y):
     """Fill y with the correlation of x and w, and return it."""
-    C, workers, dtype = len(w), numba.get_num_threads(), x.dtype
-    filters = w.reshape(C, -1)
+    C, workers = len(w), numba.get_num_threads()
+    filters, n_slices = w.reshape(C, -1), -(-TASKS_PER_WORKER * workers // (C * len(x.data)))
     launch(
-        _correlate, x.images, filters, *affine, activation, bool(activation == 1), y.images,
-        *geometry, geometry.row_buffers(workers, x.lanes, dtype),
-        empty((workers, filters.shape[1]), dtype),
+        _correlate, x.images, filters, *affine, activation, y.images, *geometry, n_slices,
+        empty((workers, filters.shape[1]), x.dtype),
     )  # fmt: skip
     return y
 
 
 def correlate(x: PackedBatch, w, b, window: Window, scale, activation) -> PackedBatch:
-    geometry = _forward_geometry(window, x.lanes, x.dtype.itemsize)
-    affine = scale_and_bias(scale, b, len(w), x.dtype)
-    return _product(x, w, affine, activation, geometry, x.like(len(w), *window.output))
+    affine, y = scale_and_bias(scale, b, len(w), x.dtype), x.like(len(w), *window.output)
+    return _product(x, w, affine, activation, forward_geometry(window, x.lanes), y)
 
 
 def input_gradient(dy: PackedBatch, w, window: Window) -> PackedBatch:
     """Return dx."""
-    geometry = _gradient_geometry(window, dy.lanes, dy.dtype.itemsize)
-    affine = scale_and_bias(None, None, len(w), dy.dtype)
+    affine, dx = scale_and_bias(None, None, len(w), dy.dtype), dy.like(len(w), *window.image)
     identity = activation_argument(None, dy.dtype)
-    return _product(dy, w, affine, identity, geometry, dy.like(len(w), *window.image))
+    return _product(dy, w, affine, identity, _gradient_geometry(window, dy.lanes), dx)
 
 
 def weight_gradient(dy: PackedBatch, x: PackedBatch, w_shape, window: Window, out=None):
     """Return dw and db."""
     F, taps, dtype, L = w_shape[0], window.size[0] * window.size[1], x.dtype, x.lanes
-    geometry, workers = _forward_geometry(window, L, dtype.itemsize), numba.get_num_threads()
+    bands = _weight_gradient_bands(window, BAND_BYTES // VECTOR_BYTES)
+    workers = numba.get_num_threads()
     B, (OH, OW) = len(x.data), window.output
-    segments, vectors = B * -(-OH // geometry.bands.band_rows), B * OH * OW
+    segments, vectors = B * -(-OH // bands.band_rows), B * OH * OW
     n_parts = min(max(-(-MIN_TASKS // F), vectors // MAX_SUM_TERMS), segments)
     dw, db = allocate_outputs(out, (w_shape, w_shape[:1]), dtype)
     launch(
-        _weight_gradient, x.images, dy.images, geometry.bands, window.size, window.dilation[0],
-        geometry.row_buffers(workers, L, dtype), empty((workers, taps * L), dtype),
+        _weight_gradient, x.images, dy.images, bands, window.size, window.dilation[0],
+        empty((workers, bands.padded_rows * bands.width * L), dtype),
+        empty((workers, taps * L), dtype),
         empty((n_parts, F, taps), dtype), empty((n_parts, F), np.dtype(np.float64)),
         dw.reshape(F, taps), db,
     )  # fmt: skip

@@ -519,6 +519,7 @@ def dot_tile(
 # a row, and the stride is the distance in pixels of two windows.
 SLIDING_WINDOWS = [(taps, stride) for taps in (1, 2, 3, 5) for stride in (1, 2)]
 SLIDING_COLUMNS = [8, 4, 1]
+SLIDING_ACTIVATION = 11  # position of an argument of `sliding_sums`
 
 
 def sliding_columns(columns: int) -> int:
@@ -536,31 +537,34 @@ def _window_pairs(taps, stride, columns):
 
 @intrinsic
 def sliding_sums(
-    typing, x, x_base, x_row_stride, x_offsets, w, w_offsets, w_stride, first_term, n_terms, bias,
-    out, out_base, out_row_stride, out_stride, rows, columns, TAPS, STRIDE, COLUMNS,
+    typing, x, x_base, x_offsets, left, width, w, w_offsets, w_stride, first_term, n_terms, bias,
+    activation, out, out_base, out_stride, columns, TAPS, STRIDE, COLUMNS,
 ):  # fmt: skip
-    """out[r, c] = bias + the sum over t and m of w[t, m] * x[r, t, c * STRIDE + m], a vector each.
+    """out[c] = bias + the sum over t and m of w[t, m] * x[t, left + c * STRIDE + m], a vector each.
 
-    A row is covered by tiles of COLUMNS windows, of which the last overlaps the one before it.
-    Each pixel is loaded once for all windows of its tile. In the flat arrays,
+    The activation, one of `kernels.activations`, is applied to them. The outputs are covered by
+    tiles of COLUMNS windows, of which the last overlaps the one before it. Each pixel is loaded
+    once for all windows of its tile. In the flat arrays,
 
-        w[t, m]     is w[w_offsets[t] + m * w_stride], a scalar
-        x[r, t, q]  is the vector q vectors after x_base + r * x_row_stride + x_offsets[t]
-        out[r, c]   is the vector at out_base + r * out_row_stride + c * out_stride
+        w[t, m]  is w[w_offsets[t] + m * w_stride], a scalar
+        x[t, q]  is the vector q vectors after x_base + x_offsets[t], or 0 outside of 0 <= q < width
+        out[c]   is the vector at out_base + c * out_stride
 
-    for first_term <= t < first_term + n_terms, m < TAPS, r < rows and c < columns. (TAPS, STRIDE)
-    is one of SLIDING_WINDOWS, and COLUMNS one of SLIDING_COLUMNS, at most ``columns``.
+    for first_term <= t < first_term + n_terms, m < TAPS and c < columns. (TAPS, STRIDE) is one of
+    SLIDING_WINDOWS, and COLUMNS one of SLIDING_COLUMNS, at most ``columns``.
     """
     signature = types.void(
-        x, x_base, x_row_stride, x_offsets, w, w_offsets, w_stride, first_term, n_terms, bias,
-        out, out_base, out_row_stride, out_stride, rows, columns, TAPS, STRIDE, COLUMNS,
+        x, x_base, x_offsets, left, width, w, w_offsets, w_stride, first_term, n_terms, bias,
+        activation, out, out_base, out_stride, columns, TAPS, STRIDE, COLUMNS,
     )  # fmt: skip
 
     def codegen(context, builder, signature, args):
         vector = _vector_type(signature.args[0])
+        vector_type = Vector(signature.args[0].dtype, vector.count)
+        argument_type = signature.args[SLIDING_ACTIVATION]
         (
-            x, x_base, x_row_stride, x_offsets, w, w_offsets, w_stride, first_term, n_terms, bias,
-            out, out_base, out_row_stride, out_stride, rows, columns, TAPS, STRIDE, COLUMNS,
+            x, x_base, x_offsets, left, width, w, w_offsets, w_stride, first_term, n_terms, bias,
+            activation, out, out_base, out_stride, columns, TAPS, STRIDE, COLUMNS,
         ) = _unwrap_arrays(context, builder, signature, args)  # fmt: skip
         window = builder.add(builder.mul(TAPS, _int64(8)), STRIDE)
         shapes = {
@@ -569,13 +573,20 @@ def sliding_sums(
             for count in SLIDING_COLUMNS
         }
         slots = _stack_slots(builder, vector, max(SLIDING_COLUMNS))
+        padding = builder.bitcast(*_stack_slots(builder, vector, 1), x.type)
+        emit_store(builder, ir.Constant(vector, None), padding, _int64(0))
         bias = emit_splat(builder, vector, bias)
         tiles = builder.sdiv(builder.add(columns, builder.sub(COLUMNS, _int64(1))), COLUMNS)
         last_column = builder.sub(columns, COLUMNS)
 
-        def emit_tile(x_tile, out_tile, taps, stride, count):
-            for slot in slots[:count]:
-                builder.store(bias, slot)
+        def emit_sums(x_column, taps, stride, count, border):
+            """Add up the terms in the slots; x_column is that of the first pixel.
+
+            Of the pixels of the tile, the first and the last ``border`` may be outside of x.
+            """
+            n_pixels = (count - 1) * stride + taps
+            column_offset = builder.mul(x_column, _int64(vector.count))
+            x_tile = builder.gep(x, [builder.add(x_base, column_offset)])
             with cgutils.for_range(builder, n_terms) as loop:
                 term = builder.add(first_term, loop.index)
                 pixels = builder.gep(x_tile, [builder.load(builder.gep(x_offsets, [term]))])
@@ -585,34 +596,56 @@ def sliding_sums(
                     offset = builder.add(w_offset, builder.mul(w_stride, _int64(m)))
                     weights.append(_load_splat(builder, vector, w, offset))
                 for q, pairs in _window_pairs(taps, stride, count):
-                    pixel = emit_load(builder, vector, pixels, _int64(q * vector.count))
+                    pointer = builder.gep(pixels, [_int64(q * vector.count)])
+                    if q < border or q >= n_pixels - border:
+                        column = builder.add(x_column, _int64(q))
+                        is_pixel = builder.icmp_unsigned("<", column, width)
+                        pointer = builder.select(is_pixel, pointer, padding)
+                    pixel = emit_load(builder, vector, pointer, _int64(0))
                     for m, c in pairs:
                         acc = builder.load(slots[c])
                         acc = _multiply_add(builder, vector, pixel, weights[m], acc)
                         builder.store(acc, slots[c])
-            for c in range(count):
-                offset = builder.mul(out_stride, _int64(c))
-                emit_store(builder, builder.load(slots[c]), out_tile, offset)
+
+        def emit_by_border(x_column, n_pixels, borders, emit):
+            """Emit the tile for each border; the first one that suffices runs."""
+            if len(borders) == 1:
+                return emit(borders[0])
+            missing = builder.sub(_int64(0), x_column)
+            stop = builder.add(x_column, _int64(n_pixels))
+            suffices = builder.and_(
+                builder.icmp_signed("<=", missing, _int64(borders[0])),
+                builder.icmp_signed("<=", builder.sub(stop, width), _int64(borders[0])),
+            )
+            with builder.if_else(suffices) as (yes, no):
+                with yes:
+                    emit(borders[0])
+                with no:
+                    emit_by_border(x_column, n_pixels, borders[1:], emit)
+
+        def emit_stores(out_tile, values):
+            for c, value in enumerate(values):
+                emit_store(builder, value, out_tile, builder.mul(out_stride, _int64(c)))
 
         for window_id, count in _switch_on_shape(builder, shapes, window, COLUMNS):
             taps, stride = shapes[window_id, count]
-            with (
-                cgutils.for_range(builder, rows) as row,
-                cgutils.for_range(builder, tiles) as tile,
-            ):
+            with cgutils.for_range(builder, tiles) as tile:
                 column = builder.mul(tile.index, _int64(count))
-                is_inside = builder.icmp_signed("<", column, last_column)
-                column = builder.select(is_inside, column, last_column)
-                x_start = builder.add(x_base, builder.mul(row.index, x_row_stride))
-                out_start = builder.add(out_base, builder.mul(row.index, out_row_stride))
-                x_column = builder.mul(column, _int64(stride * vector.count))
-                emit_tile(
-                    builder.gep(x, [builder.add(x_start, x_column)]),
-                    builder.gep(out, [builder.add(out_start, builder.mul(column, out_stride))]),
-                    taps,
-                    stride,
-                    count,
-                )
+                is_last = builder.icmp_signed(">", column, last_column)
+                column = builder.select(is_last, last_column, column)
+                for slot in slots[:count]:
+                    builder.store(bias, slot)
+                x_column = builder.add(left, builder.mul(column, _int64(stride)))
+                n_pixels = (count - 1) * stride + taps
+                emit_by_border(
+                    x_column, n_pixels, [0, taps // 2, n_pixels],
+                    partial(emit_sums, x_column, taps, stride, count),
+                )  # fmt: skip
+                out_start = builder.add(out_base, builder.mul(column, out_stride))
+                _activate_and_store(
+                    context, builder, vector_type, [builder.load(slot) for slot in slots[:count]],
+                    argument_type, activation, partial(emit_stores, builder.gep(out, [out_start])),
+                )  # fmt: skip
         return context.get_dummy_value()
 
     return signature, codegen

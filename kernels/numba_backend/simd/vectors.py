@@ -117,6 +117,23 @@ prefetch_to_read, prefetch_to_write = _prefetch(0), _prefetch(1)
 
 
 @intrinsic
+def prefetch(typing, array, offset):
+    """Ask for the cache line at an offset, which may lie outside of the array."""
+
+    def codegen(context, builder, signature, args):
+        pointer = data_pointer(context, builder, signature.args[0], args[0])
+        byte_pointer, integer = ir.IntType(8).as_pointer(), ir.IntType(32)
+        address = builder.bitcast(builder.gep(pointer, [args[1]]), byte_pointer)
+        kind = ir.FunctionType(ir.VoidType(), [byte_pointer, integer, integer, integer])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+        # To read, into the second-level cache, of data.
+        builder.call(function, [address, *map(integer, (0, 2, 1))])
+        return context.get_dummy_value()
+
+    return types.void(array, offset), codegen
+
+
+@intrinsic
 def masked_load(typing, array, offset, count):
     """Return the vector at an offset; only its first ``count`` lanes are read, the rest are 0."""
     vector_type = full_vector(array.dtype)
