@@ -126,6 +126,60 @@ def test_fold_batch_norm_equals_layer_and_batch_norm(backend, shape, dtype, with
     assert error <= (1e-10 if dtype == np.float64 else 1e-4) * size
 
 
+# Rows of less than a vector, of some vectors, and of more than are copied with masks; steps that
+# read neighboring vectors, and that gather; taps that lie in the padding for a part or as a whole.
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("width", [3, 15, 16, 17, 40, 70, 130])
+@pytest.mark.parametrize(
+    "sliding",
+    [
+        {"padding": "same"},
+        {"padding": ((0, 5), (4, 0))},
+        {"stride": 2, "padding": 1},
+        {"stride": (2, 3), "padding": (3, 2)},
+        {"dilation": (1, 2), "padding": 4},
+        {"stride": (1, 2), "dilation": 2, "padding": 3},
+    ],
+)
+def test_im2col_and_col2im_of_rows_of_any_length(dtype, width, sliding):
+    x = draw_array((2, 3, 5, width), dtype)
+    cols = NUMPY.im2col(x, (2, 3), **sliding)
+    backend = get_backend("numba")
+    np.testing.assert_array_equal(backend.im2col(x, (2, 3), **sliding), cols)
+    assert_close(
+        backend.col2im(cols, x.shape, (2, 3), **sliding),
+        NUMPY.col2im(cols, x.shape, (2, 3), **sliding),
+    )
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_products_of_columns_by_blocks_of_images(groups, kernel):
+    backend = get_backend("numba")
+    dtype = np.float32
+    x, b = draw_array((5, 32, 28, 28), dtype), draw_array(16, dtype, 1)
+    w = draw_array((16, 32 // groups, kernel, kernel), dtype, 2)
+    got = backend.correlate_im2col(x, w, b, padding="same", groups=groups)  # an image a block
+    assert_close(got, NUMPY.correlate(x, w, b, padding="same", groups=groups))
+    got = backend.correlate_im2col(x[:, :, :9, :7], w, b, groups=groups)  # 5 images in a block
+    assert_close(got, NUMPY.correlate(x[:, :, :9, :7], w, b, groups=groups))
+
+
+@pytest.mark.parametrize("need_dx", [True, False])
+@pytest.mark.parametrize("kernel", [1, 3])
+@pytest.mark.parametrize("N", [1, 2])
+def test_correlate_grad_of_a_few_images_with_many_filters(N, kernel, need_dx):
+    dtype = np.float32
+    x, w = draw_array((N, 8, 9, 11), dtype), draw_array((32, 8, kernel, kernel), dtype, 1)
+    dy = draw_array((N, 32, 9, 11), dtype, 2)
+    arguments = {"padding": "same", "need_dx": need_dx}
+    want = NUMPY.correlate_grad(dy, x, w, **arguments)
+    got = get_backend("numba").correlate_grad(dy, x, w, **arguments)
+    assert got[0] is None or need_dx
+    for grad, reference in zip(got[not need_dx :], want[not need_dx :], strict=True):
+        assert_close(grad, reference)
+
+
 @every_backend
 @given(case=correlations(max_batch=3, max_kernel=4, max_image=9))
 def test_im2col_and_col2im(backend, case):

@@ -14,7 +14,9 @@ from kernels.numba_backend.activations import activate, activate_grad
 from kernels.numba_backend.pooling import max_pool, max_pool_grad
 from kernels.numba_backend.runtime.compiler import parallel, serial
 from kernels.numba_backend.simd.activation_kernels import multiply_kernel
-from kernels.numpy_backend.normalization import dropout_mask
+from kernels.numba_backend.small_work import run_by_size
+
+SWEEPS = 2  # how many sweeps over memory a kernel with several loops takes
 
 
 def _rows(x):
@@ -37,6 +39,23 @@ def _moments(x, mean, squared_deviations):
             squares += (np.float64(pixels[p]) - row_mean) ** 2
         mean[n, c] = row_mean
         squared_deviations[n, c] = squares
+
+
+@serial
+def _merge_moments(row_means, squared_deviations, S, mean, variance):
+    """Write the moments of each channel from those of its rows of S pixels.
+
+    Chan, Golub, LeVeque (1983): the deviations within the rows, and those between them.
+    """
+    N, C = row_means.shape
+    for c in range(C):
+        center, within, between = 0.0, 0.0, 0.0
+        for n in range(N):
+            center += row_means[n, c] / N
+            within += squared_deviations[n, c]
+        for n in range(N):
+            between += (row_means[n, c] - center) ** 2
+        mean[c], variance[c] = center, between / N + within / (N * S)
 
 
 @parallel
@@ -72,36 +91,60 @@ def _input_gradient(dy, x, mean, scale, shift, linear_coef, dx):
             dx[n, c, p] = scale[c] * dy[n, c, p] - shift[c] - linear_coef[c] * centered
 
 
+@serial
+def _batch_norm_inference(x, gamma, beta, mean, variance, epsilon, y):
+    scale = gamma / np.sqrt(variance + gamma.dtype.type(epsilon))
+    _normalize(x, mean, scale, beta, y)
+
+
+@serial
+def _batch_norm(x, gamma, beta, epsilon, mean, variance, y):
+    N, C, S = x.shape
+    row_means, squared_deviations = np.empty((N, C)), np.empty((N, C))
+    _moments(x, row_means, squared_deviations)
+    _merge_moments(row_means, squared_deviations, S, mean, variance)
+    _batch_norm_inference(x, gamma, beta, mean, variance, epsilon, y)
+
+
+@serial
+def _batch_norm_grad(dy, x, gamma, mean, variance, epsilon, dx, dgamma, dbeta):
+    N, C, S = x.shape
+    sums = np.empty((2, N, C))
+    _gradient_sums(dy, x, mean, sums)
+    scale, shift, linear_coef = np.empty_like(gamma), np.empty_like(gamma), np.empty_like(gamma)
+    for c in range(C):
+        sum_dy, sum_dy_centered = 0.0, 0.0
+        for n in range(N):
+            sum_dy += sums[0, n, c]
+            sum_dy_centered += sums[1, n, c]
+        inverse_std = 1 / math.sqrt(np.float64(variance[c]) + epsilon)
+        factor = gamma[c] * inverse_std
+        scale[c], shift[c] = factor, factor * sum_dy / (N * S)
+        linear_coef[c] = factor * inverse_std**2 * sum_dy_centered / (N * S)
+        dgamma[c], dbeta[c] = sum_dy_centered * inverse_std, sum_dy
+    _input_gradient(dy, x, mean, scale, shift, linear_coef, dx)
+
+
 def batch_norm(x, gamma, beta, epsilon):
     x, epsilon, (gamma, beta) = validation.check_batch_norm(x, epsilon, gamma=gamma, beta=beta)
     validation.check_batch(x)
-    row_means, squared_deviations = np.empty((2, *x.shape[:2]))
-    _moments(_rows(x), row_means, squared_deviations)
-    # Chan, Golub, LeVeque (1983): the deviations within the rows and those between them.
-    mean = row_means.mean(axis=0)
-    between = np.square(row_means - mean).mean(axis=0)
-    variance = between + squared_deviations.sum(axis=0) / (x.size // x.shape[1])
-    mean, variance = mean.astype(x.dtype), variance.astype(x.dtype)
-    return batch_norm_inference(x, gamma, beta, mean, variance, epsilon), mean, variance
+    y, mean, variance = np.empty_like(x), np.empty_like(gamma), np.empty_like(gamma)
+    run_by_size(
+        SWEEPS * x.size, _batch_norm, _rows(x), gamma, beta, epsilon, mean, variance, _rows(y)
+    )
+    return y, mean, variance
 
 
 def batch_norm_grad(dy, x, gamma, mean, variance, epsilon, out=None):
     dy, x, epsilon, (gamma, mean, variance) = validation.check_batch_norm_grad(
         dy, x, epsilon, out, gamma=gamma, mean=mean, variance=variance
     )
-    sums = np.empty((2, *x.shape[:2]))
-    _gradient_sums(_rows(dy), _rows(x), mean, sums)
-    count = x.size // x.shape[1]
-    inverse = 1 / np.sqrt(variance + np.float64(epsilon))
-    dbeta, dgamma = sums.sum(axis=1)
-    dgamma *= inverse
-    scale = gamma * inverse
-    shift = scale * dbeta / count
-    linear_coef = scale * dgamma * inverse / count
-    coefficients = (v.astype(x.dtype) for v in (scale, shift, linear_coef))
-    dx = np.empty_like(x)
-    _input_gradient(_rows(dy), _rows(x), mean, *coefficients, _rows(dx))
-    return dx, dgamma.astype(x.dtype), dbeta.astype(x.dtype)
+    dx, dgamma, dbeta = np.empty_like(x), np.empty_like(gamma), np.empty_like(gamma)
+    run_by_size(
+        SWEEPS * x.size, _batch_norm_grad, _rows(dy), _rows(x), gamma, mean, variance, epsilon,
+        _rows(dx), dgamma, dbeta,
+    )  # fmt: skip
+    return dx, dgamma, dbeta
 
 
 @serial
@@ -124,9 +167,10 @@ def batch_norm_inference(x, gamma, beta, mean, variance, epsilon):
     x, epsilon, (gamma, beta, mean, variance) = validation.check_batch_norm(
         x, epsilon, gamma=gamma, beta=beta, mean=mean, variance=variance
     )
-    scale = gamma / np.sqrt(variance + x.dtype.type(epsilon))
     y = np.empty_like(x)
-    _normalize(_rows(x), mean, scale, beta, _rows(y))
+    run_by_size(
+        x.size, _batch_norm_inference, _rows(x), gamma, beta, mean, variance, epsilon, _rows(y)
+    )
     return y
 
 
@@ -158,15 +202,29 @@ def batch_norm_activation_pool_grad(
     return batch_norm_activation_grad(dy, x, gamma, beta, mean, variance, epsilon, activation, out)
 
 
+@parallel
+def _dropout(x, uniform, rate, factor, mask, y):
+    """mask = factor where the uniform numbers are at least the rate, else 0; y = x * mask."""
+    rate = uniform.dtype.type(rate)
+    for p in prange(x.size):
+        mask[p] = factor if uniform[p] >= rate else 0
+        y[p] = x[p] * mask[p]
+
+
 def dropout(x, rate, rng):
     x, rate = validation.check_activations(x, "x"), validation.check_dropout(rate, rng)
-    # The mask of the numpy backend, so that a seed gives the same training on all backends.
-    mask = dropout_mask(x.shape, x.dtype, rate, rng)
-    return dropout_grad(x, mask), mask
+    # The numbers of the numpy backend, so that a seed gives the same training on all backends.
+    uniform = rng.random(x.size, dtype=np.float32)
+    mask, y = np.empty_like(x), np.empty_like(x)
+    run_by_size(
+        x.size, _dropout, x.reshape(-1), uniform, rate, x.dtype.type(1 / (1 - rate)),
+        mask.reshape(-1), y.reshape(-1),
+    )  # fmt: skip
+    return y, mask
 
 
 def dropout_grad(dy, mask):
     dy, mask = validation.check_same_shape(dy, mask, "mask")
     dx = np.empty_like(dy)
-    multiply_kernel(dy.reshape(-1), mask.reshape(-1), dx.reshape(-1))
+    run_by_size(dy.size, multiply_kernel, dy.reshape(-1), mask.reshape(-1), dx.reshape(-1))
     return dx

@@ -6,6 +6,7 @@ from numba import prange
 
 from kernels import validation
 from kernels.numba_backend.runtime.compiler import parallel
+from kernels.numba_backend.small_work import run_by_size
 
 
 # A Python float would turn float32 arithmetic into float64: numbers are cast to the dtype first.
@@ -48,14 +49,14 @@ def _adam(p, g, m, v, step, learning_rate, beta1, beta2, epsilon, l2, decay):
 def sgd_step(p, g, learning_rate, l2):
     validation.check_vectors(p=p, g=g)
     learning_rate, l2 = validation.check_sgd(learning_rate, l2)
-    _sgd(p, g, learning_rate, l2)
+    run_by_size(p.size, _sgd, p, g, learning_rate, l2)
 
 
 def momentum_step(p, g, velocity, learning_rate, momentum, nesterov, l2):
     validation.check_vectors(p=p, g=g, velocity=velocity)
     learning_rate, l2 = validation.check_sgd(learning_rate, l2)
     momentum, nesterov = validation.check_momentum(momentum, nesterov)
-    _momentum(p, g, velocity, learning_rate, momentum, nesterov, l2)
+    run_by_size(p.size, _momentum, p, g, velocity, learning_rate, momentum, nesterov, l2)
 
 
 def adam_step(p, g, m, v, step, learning_rate, beta1, beta2, epsilon, l2, decay):
@@ -63,4 +64,6 @@ def adam_step(p, g, m, v, step, learning_rate, beta1, beta2, epsilon, l2, decay)
     learning_rate, l2 = validation.check_sgd(learning_rate, l2)
     step, beta1, beta2, epsilon = validation.check_adam(step, beta1, beta2, epsilon)
     decay = validation.check_number(decay, "decay", 0)
-    _adam(p, g, m, v, step, learning_rate, beta1, beta2, epsilon, l2, decay)
+    run_by_size(
+        2 * p.size, _adam, p, g, m, v, step, learning_rate, beta1, beta2, epsilon, l2, decay
+    )

@@ -15,6 +15,9 @@ from kernels.numba_backend.simd.vectors import (
     where,
 )
 from kernels.numba_backend.simd.windows import clip, is_new_max, valid_range
+from kernels.numba_backend.small_work import run_by_size
+
+POOLING_COST = 4  # times as long a pixel as a simple sweep takes
 
 
 @parallel
@@ -88,16 +91,22 @@ def _avg_pool_grad(dy, dx, size, stride, pad_begin):
     OH, OW = dy.shape[2:]
     for plane in prange(N * C):
         n, c = plane // C, plane % C
-        image, shares = dx[n, c], np.empty(W, dx.dtype)
+        image, shares, share = dx[n, c], np.empty(W, dx.dtype), np.empty(OW, dx.dtype)
+        widths = np.empty(OW, dx.dtype)  # of the windows, without padding
+        for j in range(OW):
+            left, right = clip(j * stride[1] - pad_begin[1], size[1], W)
+            widths[j] = right - left
         image[:] = 0
         for i in range(OH):
             top, bottom = clip(i * stride[0] - pad_begin[0], size[0], H)
-            shares[:] = 0
             for j in range(OW):
-                left, right = clip(j * stride[1] - pad_begin[1], size[1], W)
-                share = dy[n, c, i, j] / ((bottom - top) * (right - left))
-                for q in range(left, right):
-                    shares[q] += share
+                share[j] = dy[n, c, i, j] / (widths[j] * (bottom - top))
+            shares[:] = 0
+            for q in range(size[1]):
+                left = q - pad_begin[1]
+                first, last = valid_range(left, stride[1], W, OW)
+                for j in range(first, last):
+                    shares[left + j * stride[1]] += share[j]
             for p in range(top, bottom):
                 for q in range(W):
                     image[p, q] += shares[q]
@@ -108,7 +117,10 @@ def max_pool(x, pool_size, stride=None, padding=0):
     window = validation.make_pool_window(x.shape[2:], pool_size, stride, padding)
     y = np.empty((*x.shape[:2], *window.output), x.dtype)
     index = np.empty(y.shape, np.int32)
-    launch(_max_pool, x, y, index, window.size, window.stride, window.pad_begin)
+    run_by_size(
+        POOLING_COST * x.size, launch, _max_pool, x, y, index,
+        window.size, window.stride, window.pad_begin,
+    )  # fmt: skip
     return y, index
 
 
@@ -118,7 +130,9 @@ def max_pool_grad(dy, index, x_shape, pool_size, stride=None, padding=0):
     )
     dx = np.empty((N * C, H * W), dy.dtype)
     windows = dy.shape[2] * dy.shape[3]
-    _max_pool_grad(dy.reshape(N * C, windows), index.reshape(N * C, windows), dx)
+    run_by_size(
+        dx.size, _max_pool_grad, dy.reshape(N * C, windows), index.reshape(N * C, windows), dx
+    )
     return dx.reshape(N, C, H, W)
 
 
@@ -126,7 +140,9 @@ def avg_pool(x, pool_size, stride=None, padding=0):
     x = validation.check_images(x, "x")
     window = validation.make_pool_window(x.shape[2:], pool_size, stride, padding)
     y = np.empty((*x.shape[:2], *window.output), x.dtype)
-    _avg_pool(x, y, window.size, window.stride, window.pad_begin)
+    run_by_size(
+        POOLING_COST * x.size, _avg_pool, x, y, window.size, window.stride, window.pad_begin
+    )
     return y
 
 
@@ -135,5 +151,8 @@ def avg_pool_grad(dy, x_shape, pool_size, stride=None, padding=0):
     window = validation.make_pool_window((H, W), pool_size, stride, padding)
     dy = validation.check_output_grad(dy, N, C, window)
     dx = np.empty((N, C, H, W), dy.dtype)
-    _avg_pool_grad(dy, dx, window.size, window.stride, window.pad_begin)
+    run_by_size(
+        POOLING_COST * dx.size, _avg_pool_grad, dy, dx,
+        window.size, window.stride, window.pad_begin,
+    )  # fmt: skip
     return dx

@@ -128,6 +128,13 @@ def first_lanes(builder, lanes, count):
     return builder.icmp_signed("<", indices, emit_splat(builder, indices.type, count))
 
 
+def lanes_between(builder, lanes, start, stop):
+    """Return the mask of the lanes ``start`` to ``stop`` - 1."""
+    indices = lane_indices(lanes)
+    is_from_start = builder.icmp_signed(">=", indices, emit_splat(builder, indices.type, start))
+    return builder.and_(first_lanes(builder, lanes, stop), is_from_start)
+
+
 def emit_transpose(builder, rows):
     """Return the columns of a square of vectors.
 

@@ -12,20 +12,19 @@ from kernels.numba_backend.simd.vectors import (
 
 
 @inlined
-def copy_row(x, x0, step, out, out0, count):
-    """Copy numbers that are a step apart in x to neighboring positions in out.
+def copy_row(x, x0, out, out0, count):
+    """Copy neighboring numbers by whole vectors, of which the last overlaps the one before it.
 
-    Rows are copied by whole vectors, of which the last overlaps the one before it: rows are short,
-    and the vector loop that LLVM makes of a plain loop takes longer to start.
+    The vector loop that LLVM makes of a plain loop takes longer to start.
     """
     L = VECTOR_BYTES // x.itemsize
-    if step == 1 and count >= L:
+    if count >= L:
         for p in range(0, count - L, L):
             store(out, out0 + p, load(x, x0 + p))
         store(out, out0 + count - L, load(x, x0 + count - L))
     else:
         for p in range(count):
-            out[out0 + p] = x[x0 + p * step]
+            out[out0 + p] = x[x0 + p]
 
 
 @inlined

@@ -29,6 +29,7 @@ from kernels.numba_backend.simd.codegen import (
     emit_transpose,
     first_lanes,
     lane_indices,
+    lanes_between,
     vector_pointer,
 )
 
@@ -165,6 +166,37 @@ def masked_store(typing, array, offset, value, count):
 
 
 @intrinsic
+def load_between(typing, array, offset, start, stop):
+    """Return the vector at an offset; only lanes ``start`` to ``stop`` - 1 are read, others are 0.
+
+    The vector may begin before the array or end behind it.
+    """
+    vector_type = full_vector(array.dtype)
+
+    def codegen(context, builder, signature, args):
+        array, offset, start, stop = args
+        vector = context.get_value_type(vector_type)
+        pointer = data_pointer(context, builder, signature.args[0], array)
+        pointer = vector_pointer(builder, vector, pointer, offset)
+        mask = lanes_between(builder, vector_type.count, start, stop)
+        return call_masked(builder, "load", pointer, mask, ir.Constant(vector, None))
+
+    return vector_type(array, offset, start, stop), codegen
+
+
+@intrinsic
+def even_lanes(typing, first, second):
+    """Return lanes 0, 2, 4, ... of two vectors that follow each other."""
+
+    def codegen(context, builder, signature, args):
+        lanes = ir.VectorType(ir.IntType(32), first.count)
+        indices = ir.Constant(lanes, list(range(0, 2 * first.count, 2)))
+        return builder.shuffle_vector(*args, indices)
+
+    return first(first, second), codegen
+
+
+@intrinsic
 def gather_strided(typing, array, offset, stride, start, stop, fill):
     """Return the vector of the elements at offset, offset + stride, offset + 2 * stride, ...
 
@@ -184,10 +216,7 @@ def gather_strided(typing, array, offset, stride, start, stop, fill):
             builder.mul(indices, byte_stride), emit_splat(builder, indices.type, address0)
         )
         pointers = builder.inttoptr(addresses, ir.VectorType(element.as_pointer(), lanes))
-        mask = builder.and_(
-            first_lanes(builder, lanes, stop),
-            builder.icmp_signed(">=", indices, emit_splat(builder, indices.type, start)),
-        )
+        mask = lanes_between(builder, lanes, start, stop)
         return call_masked(builder, "gather", pointers, mask, fill)
 
     return fill(array, offset, stride, start, stop, fill), codegen
