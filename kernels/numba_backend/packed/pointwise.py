@@ -21,7 +21,7 @@ from kernels.numba_backend.runtime.compiler import inlined, parallel, serial
 from kernels.numba_backend.simd.activations import activation_argument
 from kernels.numba_backend.simd.micro_kernels import outer_product_tile, outer_product_tile_shape
 from kernels.numba_backend.simd.tiled_matmul import scale_and_bias, strided_offsets
-from kernels.numba_backend.simd.vectors import load, prefetch, store
+from kernels.numba_backend.simd.vectors import load, prefetch_to_second_level, store
 
 PANEL_BYTES = 128 << 10  # in second-level caches of 256 KiB and more
 # Channels (in the input gradient, filters) from which on the copies pay. GFLOP/s on one thread of a
@@ -63,7 +63,7 @@ def multiply_panel(
             for c in range(first_channel, stop_channel):
                 start = next_start + c * next_stride + p * next_pixels * L
                 for q in range(COLUMNS * next_pixels):
-                    prefetch(x, start + q * L)
+                    prefetch_to_second_level(x, start + q * L)
             outer_product_tile(
                 panel, p * pixel_stride, term_offsets, pixel_stride,
                 filter_tiles, k * terms * ROWS, tile_offsets, 1, terms,

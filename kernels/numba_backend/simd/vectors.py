@@ -95,18 +95,21 @@ def store(typing, array, offset, value):
     return types.void(array, offset, value), codegen
 
 
-def _prefetch(is_write):
-    """Return an intrinsic that asks for the cache line at an offset."""
+def _make_prefetch(is_write, locality):
+    """Return an intrinsic that asks for the cache line at an offset.
+
+    A locality of 3 brings it into all caches, and of 2 into all but the first.
+    """
 
     @intrinsic
     def prefetch(typing, array, offset):
         def codegen(context, builder, signature, args):
             pointer = data_pointer(context, builder, signature.args[0], args[0])
-            address = builder.bitcast(builder.gep(pointer, [args[1]]), ir.IntType(8).as_pointer())
-            arguments = [address, *(ir.IntType(32)(value) for value in (is_write, 3, 1))]
-            kind = ir.FunctionType(ir.VoidType(), [argument.type for argument in arguments])
-            name = "llvm.prefetch.p0i8"
-            builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments)
+            byte_pointer, integer = ir.IntType(8).as_pointer(), ir.IntType(32)
+            address = builder.bitcast(builder.gep(pointer, [args[1]]), byte_pointer)
+            kind = ir.FunctionType(ir.VoidType(), [byte_pointer, integer, integer, integer])
+            function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+            builder.call(function, [address, *map(integer, (is_write, locality, 1))])  # 1: of data
             return context.get_dummy_value()
 
         return types.void(array, offset), codegen
@@ -114,24 +117,10 @@ def _prefetch(is_write):
     return prefetch
 
 
-prefetch_to_read, prefetch_to_write = _prefetch(0), _prefetch(1)
-
-
-@intrinsic
-def prefetch(typing, array, offset):
-    """Ask for the cache line at an offset, which may lie outside of the array."""
-
-    def codegen(context, builder, signature, args):
-        pointer = data_pointer(context, builder, signature.args[0], args[0])
-        byte_pointer, integer = ir.IntType(8).as_pointer(), ir.IntType(32)
-        address = builder.bitcast(builder.gep(pointer, [args[1]]), byte_pointer)
-        kind = ir.FunctionType(ir.VoidType(), [byte_pointer, integer, integer, integer])
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
-        # To read, into the second-level cache, of data.
-        builder.call(function, [address, *map(integer, (0, 2, 1))])
-        return context.get_dummy_value()
-
-    return types.void(array, offset), codegen
+# Functions (array, offset). The line may lie outside of the array.
+prefetch_to_read = _make_prefetch(0, 3)
+prefetch_to_write = _make_prefetch(1, 3)
+prefetch_to_second_level = _make_prefetch(0, 2)
 
 
 @intrinsic
@@ -262,20 +251,6 @@ def where(typing, condition, x, y):
         return builder.select(*args)
 
     return x(condition, x, y), codegen
-
-
-@intrinsic
-def even_lanes(typing, a, b):
-    """Return lanes 0, 2, 4, ... of two vectors, one after the other."""
-
-    def codegen(context, builder, signature, args):
-        lanes = ir.Constant(
-            ir.VectorType(ir.IntType(32), signature.args[0].count),
-            list(range(0, 2 * signature.args[0].count, 2)),
-        )
-        return builder.shuffle_vector(*args, lanes)
-
-    return a(a, b), codegen
 
 
 @intrinsic
