@@ -94,6 +94,7 @@ def test_every_split_of_the_work_computes_the_same_bits(case, workers, monkeypat
     arguments = {"stride": stride, "padding": "same", "groups": groups}
     want = NUMBA.correlate(x, w, **arguments)
     assert_close(want, NUMPY.correlate(x, w, **arguments))
+    NUMBA.correlate(-x, w, **arguments)  # the memory of `want` is used again
     monkeypatch.setattr(channels_last_kernels, "workers_for", lambda work: workers)
     monkeypatch.setattr(channels_last_kernels, "MAX_PACKED_BYTES", 1)
     np.testing.assert_array_equal(NUMBA.correlate(x, w, **arguments), want)

@@ -29,6 +29,7 @@ from layers import (
     Tanh,
     walk,
 )
+from tests.cases import assert_close
 from tests.networks import digits, small_network
 from training import SGD, Adam, DivergedError, InputError, Model
 
