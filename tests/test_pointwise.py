@@ -47,11 +47,12 @@ def test_pointwise_of_several_panels(panel_bytes, dtype, monkeypatch):
     check(35, 33, 37, (9, 7), dtype)
 
 
-def test_no_bit_depends_on_the_number_of_threads():
+@pytest.mark.parametrize(("N", "size"), [(3, 5), (512, 20)])
+def test_no_bit_depends_on_the_number_of_threads(N, size):
     """One block of images is cut into as many panels as there are threads."""
-    rng, window, threads = np.random.default_rng(0), make_window((5, 5), 1, 1, 0, 1), [1, 2]
-    x = packed.pack(rng.standard_normal((3, 40, 5, 5), dtype=np.float32))
-    w = rng.standard_normal((24, 40, 1, 1), dtype=np.float32)
+    rng, window, threads = np.random.default_rng(0), make_window((size, size), 1, 1, 0, 1), [1, 2]
+    x = packed.pack(rng.standard_normal((N, 40, size, size), dtype=np.float32))
+    w = rng.standard_normal((96, 40, 1, 1), dtype=np.float32)
     before, results = numba.get_num_threads(), []
     try:
         for count in threads[: numba.config.NUMBA_NUM_THREADS]:
