@@ -20,7 +20,7 @@ MIN_PARALLEL_SIZE = 1 << 17
 
 def run_on_one_thread(function: Callable, *args: Any) -> Any:
     """Call a function; all kernels that it calls run on one thread."""
-    if not parallel._is_initialized:  # type: ignore[attr-defined]
+    if not parallel._is_initialized:
         numba.get_num_threads()  # launches the threads
     # The public functions would take 0.7 and 1 us, more than a small kernel.
     threads = parallel._get_num_threads()  # type: ignore[attr-defined]
