@@ -139,6 +139,7 @@ def test_fold_batch_norm_equals_layer_and_batch_norm(backend, shape, dtype, with
         {"stride": (2, 3), "padding": (3, 2)},
         {"dilation": (1, 2), "padding": 4},
         {"stride": (1, 2), "dilation": 2, "padding": 3},
+        {"stride": (2, 1), "padding": 1},
     ],
 )
 def test_im2col_and_col2im_of_rows_of_any_length(dtype, width, sliding):
@@ -154,8 +155,9 @@ def test_im2col_and_col2im_of_rows_of_any_length(dtype, width, sliding):
 
 @pytest.mark.parametrize("groups", [1, 4])
 @pytest.mark.parametrize("kernel", [1, 3])
-def test_products_of_columns_by_blocks_of_images(groups, kernel):
+def test_products_of_columns_by_blocks_of_images(monkeypatch, groups, kernel):
     backend = get_backend("numba")
+    monkeypatch.setattr("kernels.numba_backend.convolution.BLOCK_BYTES", 1 << 19)
     dtype = np.float32
     x, b = draw_array((5, 32, 28, 28), dtype), draw_array(16, dtype, 1)
     w = draw_array((16, 32 // groups, kernel, kernel), dtype, 2)
@@ -166,13 +168,14 @@ def test_products_of_columns_by_blocks_of_images(groups, kernel):
 
 
 @pytest.mark.parametrize("need_dx", [True, False])
+@pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("kernel", [1, 3])
 @pytest.mark.parametrize("N", [1, 2])
-def test_correlate_grad_of_a_few_images_with_many_filters(N, kernel, need_dx):
+def test_correlate_grad_of_a_few_images_with_many_filters(N, kernel, stride, need_dx):
     dtype = np.float32
     x, w = draw_array((N, 8, 9, 11), dtype), draw_array((32, 8, kernel, kernel), dtype, 1)
-    dy = draw_array((N, 32, 9, 11), dtype, 2)
-    arguments = {"padding": "same", "need_dx": need_dx}
+    dy = draw_array((N, 32, -(-9 // stride), -(-11 // stride)), dtype, 2)
+    arguments = {"stride": stride, "padding": "same", "need_dx": need_dx}
     want = NUMPY.correlate_grad(dy, x, w, **arguments)
     got = get_backend("numba").correlate_grad(dy, x, w, **arguments)
     assert got[0] is None or need_dx

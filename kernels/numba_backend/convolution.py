@@ -25,13 +25,16 @@ from kernels.numba_backend.simd.windows import valid_range
 from kernels.numba_backend.small_work import run_by_size, run_on_one_thread
 from kernels.numpy_backend.dense import blocked_matmul
 
-# The gradients of a few images with many filters are left to BLAS: images fill few lanes of the
-# packed layout. Numba's speed by NumPy's on a Zen 4 for 1 and 4 images, with 32 to 256 filters:
-# 0.19 to 0.51 and 0.61 to 0.86. With 5 filters it is above 1.
+# The gradients of a few images with many filters are products of BLAS: images fill few lanes of the
+# packed layout. The packed kernels' speed by NumPy's on a Zen 4 for 1 and 4 images, with 32 to 256
+# filters: 0.19 to 0.51 and 0.61 to 0.86. With 5 filters it is above 1.
 MIN_FILTERS_OF_BLAS = 16
 PRODUCTS_BY_SWEEP = 8  # computed in the time in which a sweep reads a number
 MAX_NARROW_VECTORS = 4  # in a row that is copied by vectors with masks
-BLOCK_BYTES = 1 << 19  # of the columns of several images, which stay in the second-level cache
+# Of the columns of several images, in the third-level cache. On one thread of a Zen 4, 2 MiB were
+# up to a fifth faster. But while other processes use the cores, each product of BLAS waits for its
+# threads after a pause: with 0.5 MiB, 16 images of 28x28 pixels took 280 ms, and 21 ms with 8 MiB.
+BLOCK_BYTES = 1 << 23
 
 
 def correlate(x, w, b=None, stride=1, padding=0, dilation=1, groups=1, scale=None, activation=None):
