@@ -1,5 +1,7 @@
 """The number of threads of a step, with times that are made up."""
 
+import itertools
+
 from kernels.numba_backend.runtime.thread_choice import (
     LIMIT_SECONDS,
     MAX_PAUSE,
@@ -23,8 +25,14 @@ def test_the_faster_number_of_threads_is_used():
     assert run(choice, MIN_PAUSE, 1e-4, 2e-4) == [4] * MIN_PAUSE
     assert set(run(choice, 10 * MIN_PAUSE, 1e-4, 2e-4)[: MIN_PAUSE + N_TRIALS]) == {1}
     choice = ThreadChoice(4)
-    used = run(choice, 20 * MAX_PAUSE, 2e-4, 1e-4)
+    used = run(choice, 20 * MAX_PAUSE, 1.2e-4, 1e-4)
     assert N_TRIALS <= used.count(1) < len(used) // 100
+
+
+def test_a_trial_that_is_much_slower_ends_at_once():
+    used = run(ThreadChoice(4), 20 * MIN_PAUSE, 2e-4, 1e-4)
+    assert 1 <= used.count(1) < N_TRIALS
+    assert all(pair != (1, 1) for pair in itertools.pairwise(used))
 
 
 def test_a_step_that_becomes_slower_is_tried_at_once():
@@ -33,7 +41,7 @@ def test_a_step_that_becomes_slower_is_tried_at_once():
     used = run(choice, 200, 2e-4, 2e-3)
     assert used.index(1) < 50
     assert used[-1] == 1
-    assert run(choice, 20 * MIN_PAUSE, 2e-4, 1e-4)[-1] == 4  # and when it is faster again
+    assert run(choice, 2 * MAX_PAUSE, 2e-4, 1e-4)[-1] == 4  # and when it is faster again
 
 
 def test_a_single_slow_run_changes_nothing():

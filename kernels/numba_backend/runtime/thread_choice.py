@@ -11,10 +11,11 @@ import math
 # A step that takes longer runs on all threads.
 LIMIT_SECONDS = 5e-3
 # The number of threads that is not used is tried for N_TRIALS runs, first after MIN_PAUSE others.
-# Whenever it is slower, the pause is doubled: the trials of a step that is always twice as slow on
-# one thread take half a percent of the time.
+# Whenever it is slower, the pause is doubled. A trial ends with the first run that is HOPELESS
+# times as slow: the first hundred steps of a training would spend a tenth of their time in trials
+# otherwise.
 N_TRIALS, MIN_PAUSE, MAX_PAUSE = 5, 16, 1024
-MIN_GAIN = 1.05
+MIN_GAIN, HOPELESS = 1.05, 1.3
 # The time of a step is the least one of the last runs: it grows by at most this factor a run, since
 # single runs are interrupted. When it has grown by SLOWED, the next trial begins at once.
 GROWTH, SLOWED = 1.05, 1.5
@@ -52,7 +53,8 @@ class ThreadChoice:
         """Add a run of a step on `threads`, which took so many seconds."""
         if self._is_trial:
             self._trials.append(seconds)
-            if len(self._trials) == N_TRIALS:
+            is_hopeless = seconds > HOPELESS * self._seconds
+            if len(self._trials) == N_TRIALS or is_hopeless:
                 self._end_trial()
             return
         self._seconds = min(seconds, GROWTH * self._seconds)
