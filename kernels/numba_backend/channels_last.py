@@ -41,6 +41,8 @@ from kernels.numba_backend.simd.vectors import (
 )
 from kernels.numba_backend.simd.windows import clip, is_new_max
 
+MAX_PACKED_BYTES = 640 << 10  # of packed filters: they stay in the second-level cache
+
 
 class ChannelsLast:
     """Activations of a few images.
@@ -235,9 +237,6 @@ def _as_channels_last(x: ChannelsLast | Planes) -> ChannelsLast:
     if isinstance(x, ChannelsLast):
         return x
     return ChannelsLast(x.data[..., : x.shape[3]].transpose(0, 2, 3, 1), x.shape[1])
-
-
-MAX_PACKED_BYTES = 640 << 10  # of packed filters: they stay in the second-level cache
 
 
 def _parts(workers: int, rows: int, columns: int, vectors: int, lanes: int) -> tuple[int, int]:

@@ -6,9 +6,9 @@ lie: rows of a tile are filters, its columns neighboring windows, and the lanes 
 
 The input gradient of a stride of 1 is the same product: dy, correlated with the reversed filters.
 The weight gradient is a product with the images and pixels as the summed dimension. These are the
-"direct" kernels. Many channels take the kernels of `panels` or, with 3x3 filters, of `winograd`; a
-filter for each channel those of `depthwise`. Where several of them compete, `tuning` measures which
-one is the fastest.
+"direct" kernels. Many channels take the kernels of `panels`, with 1x1 filters of `pointwise` or,
+with 3x3 filters, of `winograd`; a filter for each channel those of `depthwise`. Where several of
+them compete, `tuning` measures which one is the fastest.
 """
 
 from collections.abc import Callable, Mapping
@@ -290,9 +290,10 @@ def _correlation_candidates(
     """
     if not x.is_bfloat16 and depthwise.is_supported(window, groups, w_shape):
         return ("depthwise",)
-    # A correlation of 1x1 reads each pixel where it lies. Milliseconds on one thread of a Zen 4, 64
-    # images, in panels and directly: 32 to 64 channels of 32x32 pixels 5.3 and 4.4, 128 to 128 of
-    # 16x16 7.2 and 6.5, 256 to 256 of 8x8 7.1 and 6.3.
+    # A correlation of 1x1 needs no rows: its panels are those of `pointwise`, or it reads each
+    # pixel where it lies, which is faster than panels of rows. Milliseconds on one thread of a Zen
+    # 4, 64 images, in panels of rows and in place: 32 to 64 channels of 32x32 pixels 5.3 and 4.4,
+    # 128 to 128 of 16x16 7.2 and 6.5, 256 to 256 of 8x8 7.1 and 6.3.
     is_in_place = window.size == (1, 1) and window.padded == window.image
     in_panels = is_strided or (n_summed >= MIN_PANEL_CHANNELS and not is_in_place)
     plain = "panels" if in_panels or x.is_bfloat16 else "direct"
