@@ -19,6 +19,7 @@ from kernels.numba_backend.packed import (
     convolution,
     layout,
     normalization,
+    normalization_pool,
     pooling,
     separable,
 )
@@ -189,7 +190,9 @@ def batch_norm_activation_pool(x, gamma, beta, epsilon, activation, pool_size):
     gamma, beta = checks.check_vectors(x, gamma=gamma, beta=beta)
     window = validation.make_pool_window(x.shape[2:], pool_size, None, 0)
     epsilon, activation = checks.check_scalars(epsilon, activation, x.dtype)
-    return normalization.batch_norm_activation_pool(x, gamma, beta, epsilon, activation, window)
+    return normalization_pool.batch_norm_activation_pool(
+        x, gamma, beta, epsilon, activation, window
+    )
 
 
 def batch_norm_activation_pool_grad(
@@ -206,7 +209,7 @@ def batch_norm_activation_pool_grad(
     gamma, beta, mean, variance = vectors
     epsilon, activation = checks.check_scalars(epsilon, activation, x.dtype)
     out = validation.check_out(out, [x.shape[1:2]] * 2, vectors)
-    return normalization.batch_norm_activation_pool_grad(
+    return normalization_pool.batch_norm_activation_pool_grad(
         dy, x, (argmax_taps, x_at_max), gamma, beta, mean, variance, epsilon, activation,
         window, out,
     )  # fmt: skip

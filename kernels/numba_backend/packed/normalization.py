@@ -1,14 +1,15 @@
-"""Batch normalization on the packed layout, fused with the activation and pooling that follow it.
+"""Batch normalization on the packed layout, fused with the activation that follows it.
 
 Activations are large and a normalization does little arithmetic with each: its time goes into
-reading and writing them. So the activation, and a max pooling if one follows, run in the same
-sweep over memory, and the arrays between them are never written. The kernels take the
-activation as `simd.activations.activation_argument` returns it.
+reading and writing them. So the activation runs in the same sweep over memory. The mean, the
+variance and the result of a channel are computed in a row, while its numbers are in the
+second-level cache; the gradients as well. Where channels are too few for that, or too few to keep
+all threads busy, the sums run over parts of the batch, and a second sweep follows.
 
-Most kernels see x as (B, planes, S, L): B blocks of L images and S pixels. Those that pool see it
-as (B * planes, H, W, L). A plane holds one channel, or two as pairs of bfloat16 numbers; the
-functions of `simd.pixels` read and write both. A name that ends in ``_v`` is a pixel that holds in
-each lane the number of its channel.
+The kernels see x as (B, planes, S, L): B blocks of L images and S pixels. A plane holds one
+channel, or two as pairs of bfloat16 numbers; the functions of `simd.pixels` read and write both. A
+name that ends in ``_v`` is a pixel that holds in each lane the number of its channel. The
+activation is what `simd.activations.activation_argument` returns.
 
 References
 ----------
@@ -23,11 +24,9 @@ import numba
 import numpy as np
 from numba import prange
 
-from kernels.geometry import Window
 from kernels.numba_backend.packed.layout import PackedBatch
-from kernels.numba_backend.packed.pooling import index_dtype, index_shape
 from kernels.numba_backend.packed.row_normalization import batch_norm_rows, batch_norm_rows_grad
-from kernels.numba_backend.runtime.buffer_pool import allocate_outputs, empty
+from kernels.numba_backend.runtime.buffer_pool import allocate_outputs
 from kernels.numba_backend.runtime.capture import launch
 from kernels.numba_backend.runtime.compiler import inlined, parallel, serial
 from kernels.numba_backend.simd.activations import activate, activate_grad
@@ -42,8 +41,7 @@ from kernels.numba_backend.simd.pixels import (
     store_pixel,
 )
 from kernels.numba_backend.simd.tiled_matmul import CHUNK_VECTORS
-from kernels.numba_backend.simd.vectors import load_like, splat_like, store, where
-from kernels.numba_backend.simd.windows import is_new_max
+from kernels.numba_backend.simd.vectors import where
 
 # The blocks of a channel are summed by one task or, where channels are few, by several. Their
 # number does not depend on the number of threads, so no bit of a result does.
@@ -119,8 +117,30 @@ def _add_blocks(x, plane, first, stop, N, valid_lanes, means, sums, squares, cha
                 )
 
 
+@inlined
+def _plane_moments(x, N, valid_lanes, part, parts, plane, means, squared_deviations, residuals):
+    """Write the moments of a part of the channels of a plane: see `_moments`."""
+    B, planes, S, L = x.shape
+    first, stop = part * B // parts, (part + 1) * B // parts
+    count = S * (min(stop * L, N) - first * L)
+    per_plane = channels_per_plane(x)
+    channel = (part * planes + plane) * per_plane
+    for c in range(channel, channel + per_plane):
+        means[c], squared_deviations[c], residuals[c] = 0.0, 0.0, 0.0
+    _add_blocks(x, plane, first, stop, N, valid_lanes, None, means, squared_deviations, channel)
+    for c in range(channel, channel + per_plane):
+        means[c] = round_to_pixel(x, means[c] / count)
+    _add_blocks(
+        x, plane, first, stop, N, valid_lanes, means, residuals, squared_deviations, channel
+    )
+    for c in range(channel, channel + per_plane):
+        means[c] += residuals[c] / count
+        squares = squared_deviations[c] - residuals[c] * residuals[c] / count
+        squared_deviations[c] = max(squares, 0.0)
+
+
 @parallel
-def _moments(x, N, valid_lanes, means, squared_deviations):
+def _moments(x, N, valid_lanes, means, squared_deviations, residuals):
     """means and squared_deviations (parts, channels): the moments of each part of each channel.
 
     A squared deviation is the sum of (x - mean)**2. The mean is rounded, so the deviations do not
@@ -128,27 +148,14 @@ def _moments(x, N, valid_lanes, means, squared_deviations):
     LeVeque (1983)). Without the correction a constant channel of value 1000.1 would get a non-zero
     variance.
     """
-    B, planes, S, L = x.shape
-    parts, channels = means.shape
-    per_plane = channels_per_plane(x)
+    planes, parts = x.shape[1], means.shape[0]
     means_flat, squares_flat = means.reshape(-1), squared_deviations.reshape(-1)
-    residuals = np.empty(parts * channels)
+    residuals_flat = residuals.reshape(-1)
     for task in prange(parts * planes):
-        part, plane = task // planes, task % planes
-        first, stop = part * B // parts, (part + 1) * B // parts
-        count = S * (min(stop * L, N) - first * L)
-        channel = task * per_plane
-        for c in range(channel, channel + per_plane):
-            means_flat[c], squares_flat[c], residuals[c] = 0.0, 0.0, 0.0
-        _add_blocks(x, plane, first, stop, N, valid_lanes, None, means_flat, squares_flat, channel)
-        for c in range(channel, channel + per_plane):
-            means_flat[c] = round_to_pixel(x, means_flat[c] / count)
-        _add_blocks(
-            x, plane, first, stop, N, valid_lanes, means_flat, residuals, squares_flat, channel
-        )
-        for c in range(channel, channel + per_plane):
-            means_flat[c] += residuals[c] / count
-            squares_flat[c] = max(squares_flat[c] - residuals[c] * residuals[c] / count, 0.0)
+        _plane_moments(
+            x, N, valid_lanes, task // planes, parts, task % planes,
+            means_flat, squares_flat, residuals_flat,
+        )  # fmt: skip
 
 
 @serial
@@ -171,13 +178,43 @@ def _merge_moments(means, squared_deviations, B, N, S, L, mean, variance):
         variance[c] = squares / count
 
 
+@inlined
+def set_scale(c, gamma, variance, epsilon, scale):
+    """Write the scale of channel c: gamma / sqrt(variance + epsilon)."""
+    scale[c] = gamma[c] / math.sqrt(variance[c] + epsilon)
+
+
+@inlined
+def moments_of_plane(x, N, valid_lanes, plane, gamma, epsilon, moments, scale, mean, variance):
+    """Write the moments and the scales of the channels of a plane, each computed as one part."""
+    S, per_plane = x.shape[2], channels_per_plane(x)
+    means, squares = moments[0].reshape(-1), moments[1].reshape(-1)
+    _plane_moments(x, N, valid_lanes, 0, 1, plane, means, squares, moments[2].reshape(-1))
+    for c in range(plane * per_plane, min((plane + 1) * per_plane, gamma.size)):
+        mean[c], variance[c] = means[c], squares[c] / (N * S)
+        set_scale(c, gamma, variance, epsilon, scale)
+
+
 @serial
-def _channel_scales(gamma, variance, epsilon):
-    """Return gamma / sqrt(variance + epsilon)."""
-    scale = np.empty_like(gamma)
+def moments_of_parts(x, N, valid_lanes, gamma, epsilon, moments, scale, mean, variance):
+    """Write the moments and the scales of all channels."""
+    _moments(x, N, valid_lanes, moments[0], moments[1], moments[2])
+    _merge_moments(moments[0], moments[1], len(x), N, x.shape[2], x.shape[3], mean, variance)
     for c in range(gamma.size):
-        scale[c] = gamma[c] / math.sqrt(variance[c] + epsilon)
-    return scale
+        set_scale(c, gamma, variance, epsilon, scale)
+
+
+@inlined
+def _normalize_plane(x, b, plane, valid_lanes, mean, scale, beta, activation, y):
+    _, planes, S, L = x.shape
+    x_flat, y_flat = x.reshape(-1), y.reshape(-1)
+    mean_v, scale_v = splat_channels(x, mean, plane), splat_channels(x, scale, plane)
+    beta_v, zero = splat_channels(x, beta, plane), splat_pixel(x, 0.0)
+    is_valid = load_lane_mask(x, valid_lanes, b * L)
+    start = (b * planes + plane) * S * L
+    for p in range(start, start + S * L, L):
+        value = activate((load_pixel(x_flat, p) - mean_v) * scale_v + beta_v, activation)
+        store_pixel(y_flat, p, where(is_valid, value, zero))
 
 
 @parallel
@@ -186,259 +223,199 @@ def _normalize(x, valid_lanes, mean, scale, beta, activation, y):
 
     Padding lanes become 0: otherwise each normalization in turn would multiply what they hold.
     """
-    B, planes, S, L = x.shape
-    x_flat, y_flat = x.reshape(-1), y.reshape(-1)
+    B, planes, _, _ = x.shape
     for task in prange(B * planes):
         b, plane = task // planes, task % planes
-        mean_v, scale_v = splat_channels(x, mean, plane), splat_channels(x, scale, plane)
-        beta_v, zero = splat_channels(x, beta, plane), splat_pixel(x, 0.0)
-        is_valid = load_lane_mask(x, valid_lanes, b * L)
-        for p in range(task * S * L, (task + 1) * S * L, L):
-            value = activate((load_pixel(x_flat, p) - mean_v) * scale_v + beta_v, activation)
-            store_pixel(y_flat, p, where(is_valid, value, zero))
+        _normalize_plane(x, b, plane, valid_lanes, mean, scale, beta, activation, y)
+
+
+@inlined
+def _plane_gradient_sums(
+    dy, x, part, parts, plane, mean, scale, beta, activation, sums_g, sums_g_deviation
+):
+    """Write the sums of a part of the channels of a plane: see `gradient_sums`."""
+    B, planes, S, L = x.shape
+    x_flat, dy_flat = x.reshape(-1), dy.reshape(-1)
+    mean_v, scale_v = splat_channels(x, mean, plane), splat_channels(x, scale, plane)
+    beta_v, zero = splat_channels(x, beta, plane), splat_pixel(x, 0.0)
+    per_plane = channels_per_plane(x)
+    channel = (part * planes + plane) * per_plane
+    for c in range(channel, channel + per_plane):
+        sums_g[c], sums_g_deviation[c] = 0.0, 0.0
+    first, stop = part * B // parts, (part + 1) * B // parts
+    # In rows (S = 1) a channel has one vector in each block: all blocks are one run.
+    runs, length, stride = (1, stop - first, planes * L) if S == 1 else (stop - first, S, L)
+    for b in range(first, first + runs):
+        for s in range(0, length, CHUNK_VECTORS):
+            acc_g, acc_g_deviation = zero, zero
+            start = (b * planes + plane) * S * L + s * stride
+            chunk_stop = start + min(CHUNK_VECTORS, length - s) * stride
+            for p in range(start, chunk_stop, stride):
+                deviation = load_pixel(x_flat, p) - mean_v
+                value = deviation * scale_v + beta_v
+                g = activate_grad(load_pixel(dy_flat, p), value, activation)
+                acc_g += g
+                acc_g_deviation += g * deviation
+            add_channel_sums(x, acc_g, sums_g, channel)
+            add_channel_sums(x, acc_g_deviation, sums_g_deviation, channel)
 
 
 @parallel
-def _normalize_and_pool(x, size, valid_lanes, mean, scale, beta, activation, y, index, x_at_max):
-    """y = the maximum of `_normalize` in each window, index its tap, x_at_max the x it came from.
-
-    x is (B * planes, H, W, L), and y and x_at_max are (B * planes, OH, OW, L). The last dimension
-    of index has a lane for each channel of a plane.
-    """
-    all_planes, H, W, L = x.shape
-    OH, OW, index_lanes = index.shape[1:]
-    planes, (KH, KW) = all_planes * L // valid_lanes.size, size
-    x_flat, y_flat = x.reshape(-1), y.reshape(-1)
-    index_flat, x_at_max_flat = index.reshape(-1), x_at_max.reshape(-1)
-    tap_type = index.dtype.type
-    for task in prange(all_planes):
-        b, plane = task // planes, task % planes
-        mean_v, scale_v = splat_channels(x, mean, plane), splat_channels(x, scale, plane)
-        beta_v, zero = splat_channels(x, beta, plane), splat_pixel(x, 0.0)
-        lowest = splat_pixel(x, -np.inf)
-        is_valid = load_lane_mask(x, valid_lanes, b * L)
-        for i in range(OH):
-            for j in range(OW):
-                first_pixel = (task * H + i * KH) * W + j * KW
-                largest, x_largest = lowest, lowest
-                argmax_tap = splat_like(tap_type(0), lowest)
-                for r in range(KH):
-                    for q in range(KW):
-                        pixel = load_pixel(x_flat, (first_pixel + r * W + q) * L)
-                        value = activate((pixel - mean_v) * scale_v + beta_v, activation)
-                        is_larger = is_new_max(value, largest)
-                        largest = where(is_larger, value, largest)
-                        x_largest = where(is_larger, pixel, x_largest)
-                        tap = splat_like(tap_type(r * KW + q), lowest)
-                        argmax_tap = where(is_larger, tap, argmax_tap)
-                out = (task * OH + i) * OW + j
-                store_pixel(y_flat, out * L, where(is_valid, largest, zero))
-                store(index_flat, out * index_lanes, argmax_tap)
-                store_pixel(x_at_max_flat, out * L, where(is_valid, x_largest, zero))
-
-
-@parallel
-def _gradient_sums(dy, x, mean, scale, beta, activation, sums):
+def gradient_sums(dy, x, mean, scale, beta, activation, sums):
     """sums (2, parts, channels) = the sums of g and of g * (x - mean) over parts of each channel.
 
     g is the gradient with respect to the input of the activation, which is computed again from x.
     Padding lanes of dy hold 0.
     """
-    B, planes, S, L = x.shape
-    x_flat, dy_flat = x.reshape(-1), dy.reshape(-1)
-    parts = sums.shape[1]
+    planes, parts = x.shape[1], sums.shape[1]
     sums_g, sums_g_deviation = sums[0].reshape(-1), sums[1].reshape(-1)
-    per_plane = channels_per_plane(x)
     for task in prange(parts * planes):
-        part, plane = task // planes, task % planes
-        mean_v, scale_v = splat_channels(x, mean, plane), splat_channels(x, scale, plane)
-        beta_v, zero = splat_channels(x, beta, plane), splat_pixel(x, 0.0)
-        channel = task * per_plane
-        for c in range(channel, channel + per_plane):
-            sums_g[c], sums_g_deviation[c] = 0.0, 0.0
-        first, stop = part * B // parts, (part + 1) * B // parts
-        # In rows (S = 1) a channel has one vector in each block: all blocks are one run.
-        runs, length, stride = (1, stop - first, planes * L) if S == 1 else (stop - first, S, L)
-        for b in range(first, first + runs):
-            for s in range(0, length, CHUNK_VECTORS):
-                acc_g, acc_g_deviation = zero, zero
-                start = (b * planes + plane) * S * L + s * stride
-                chunk_stop = start + min(CHUNK_VECTORS, length - s) * stride
-                for p in range(start, chunk_stop, stride):
-                    deviation = load_pixel(x_flat, p) - mean_v
-                    value = deviation * scale_v + beta_v
-                    g = activate_grad(load_pixel(dy_flat, p), value, activation)
-                    acc_g += g
-                    acc_g_deviation += g * deviation
-                add_channel_sums(x, acc_g, sums_g, channel)
-                add_channel_sums(x, acc_g_deviation, sums_g_deviation, channel)
+        _plane_gradient_sums(
+            dy, x, task // planes, parts, task % planes, mean, scale, beta, activation,
+            sums_g, sums_g_deviation,
+        )  # fmt: skip
+
+
+@inlined
+def set_coefficients(
+    c, sum_g, sum_g_deviation, count, gamma, variance, epsilon, dgamma, dbeta, coefficients
+):
+    """Write the gradients of channel c, and what `_input_gradient` multiplies by."""
+    inverse_std = 1 / math.sqrt(np.float64(variance[c]) + epsilon)
+    dgamma[c] = sum_g_deviation * inverse_std
+    dbeta[c] = sum_g
+    coefficients[0, c] = gamma[c] * inverse_std * sum_g / count
+    coefficients[1, c] = gamma[c] * inverse_std**3 * sum_g_deviation / count
 
 
 @serial
-def _parameter_gradients(sums, count, gamma, variance, epsilon, dgamma, dbeta):
-    """Write dgamma and dbeta (C,); return the coefficients (C,) of dx that `_input_gradient` uses.
+def parameter_gradients(sums, count, gamma, variance, epsilon, dgamma, dbeta, coefficients):
+    """Write dgamma and dbeta (C,), and the coefficients (2, C) of dx: constant and slope.
 
-    dx = scale * g - constant - linear_coef * (x - mean): the mean and the variance of the batch
-    depend on x, too.
+    dx = scale * g - constant - slope * (x - mean): the mean and the variance of the batch depend on
+    x, too.
     """
-    constant, linear_coef = np.empty_like(gamma), np.empty_like(gamma)
     for c in range(gamma.size):
         sum_g, sum_g_deviation = 0.0, 0.0
         for part in range(sums.shape[1]):
             sum_g += sums[0, part, c]
             sum_g_deviation += sums[1, part, c]
-        inverse_std = 1 / math.sqrt(np.float64(variance[c]) + epsilon)
-        dgamma[c] = sum_g_deviation * inverse_std
-        dbeta[c] = sum_g
-        constant[c] = gamma[c] * inverse_std * sum_g / count
-        linear_coef[c] = gamma[c] * inverse_std**3 * sum_g_deviation / count
-    return constant, linear_coef
+        set_coefficients(
+            c, sum_g, sum_g_deviation, count, gamma, variance, epsilon, dgamma, dbeta, coefficients
+        )
+
+
+@inlined
+def _plane_input_gradient(
+    dy, x, b, plane, valid_lanes, mean, scale, beta, activation, coefficients, dx
+):
+    _, planes, S, L = x.shape
+    x_flat, dy_flat, dx_flat = x.reshape(-1), dy.reshape(-1), dx.reshape(-1)
+    mean_v, scale_v = splat_channels(x, mean, plane), splat_channels(x, scale, plane)
+    beta_v, zero = splat_channels(x, beta, plane), splat_pixel(x, 0.0)
+    constant_v = splat_channels(x, coefficients[0], plane)
+    slope_v = splat_channels(x, coefficients[1], plane)
+    is_valid = load_lane_mask(x, valid_lanes, b * L)
+    start = (b * planes + plane) * S * L
+    for p in range(start, start + S * L, L):
+        deviation = load_pixel(x_flat, p) - mean_v
+        g = activate_grad(load_pixel(dy_flat, p), deviation * scale_v + beta_v, activation)
+        value = scale_v * g - constant_v - slope_v * deviation
+        store_pixel(dx_flat, p, where(is_valid, value, zero))
 
 
 @parallel
-def _input_gradient(dy, x, valid_lanes, mean, scale, beta, activation, constant, linear_coef, dx):
-    """dx = scale * g - constant - linear_coef * (x - mean), with g as in `_gradient_sums`.
+def _input_gradient(dy, x, valid_lanes, mean, scale, beta, activation, coefficients, dx):
+    """dx = scale * g - constant - slope * (x - mean), with g as in `gradient_sums`.
 
     Padding lanes of dx become 0.
     """
-    B, planes, S, L = x.shape
-    x_flat, dy_flat, dx_flat = x.reshape(-1), dy.reshape(-1), dx.reshape(-1)
+    B, planes, _, _ = x.shape
     for task in prange(B * planes):
-        b, plane = task // planes, task % planes
-        mean_v, scale_v = splat_channels(x, mean, plane), splat_channels(x, scale, plane)
-        beta_v, zero = splat_channels(x, beta, plane), splat_pixel(x, 0.0)
-        constant_v = splat_channels(x, constant, plane)
-        linear_coef_v = splat_channels(x, linear_coef, plane)
-        is_valid = load_lane_mask(x, valid_lanes, b * L)
-        for p in range(task * S * L, (task + 1) * S * L, L):
-            deviation = load_pixel(x_flat, p) - mean_v
-            g = activate_grad(load_pixel(dy_flat, p), deviation * scale_v + beta_v, activation)
-            value = scale_v * g - constant_v - linear_coef_v * deviation
-            store_pixel(dx_flat, p, where(is_valid, value, zero))
-
-
-@parallel
-def _input_gradient_through_pool(
-    dy, index, size, x, valid_lanes, mean, scale, beta, activation, constant, linear_coef, dx
-):
-    """`_input_gradient` where dy (B * planes, OH, OW, L) is the gradient of a max pooling's output.
-
-    Only the pixel at tap ``index`` of each window receives its dy. x and dx are (B * planes, H, W,
-    L).
-    """
-    all_planes, H, W, L = x.shape
-    OH, OW, index_lanes = index.shape[1:]
-    planes, (KH, KW) = all_planes * L // valid_lanes.size, size
-    x_flat, dy_flat = x.reshape(-1), dy.reshape(-1)
-    index_flat, dx_flat = index.reshape(-1), dx.reshape(-1)
-    tap_type = index.dtype.type
-    for task in prange(all_planes):
-        b, plane = task // planes, task % planes
-        mean_v, scale_v = splat_channels(x, mean, plane), splat_channels(x, scale, plane)
-        beta_v, zero = splat_channels(x, beta, plane), splat_pixel(x, 0.0)
-        constant_v = splat_channels(x, constant, plane)
-        linear_coef_v = splat_channels(x, linear_coef, plane)
-        is_valid = load_lane_mask(x, valid_lanes, b * L)
-        for i in range(OH):
-            for j in range(OW):
-                out = (task * OH + i) * OW + j
-                dy_at_max = load_pixel(dy_flat, out * L)
-                argmax_tap = load_like(index_flat, out * index_lanes, dy_at_max)
-                for r in range(KH):
-                    for q in range(KW):
-                        p = ((task * H + i * KH + r) * W + j * KW + q) * L
-                        deviation = load_pixel(x_flat, p) - mean_v
-                        g = activate_grad(dy_at_max, deviation * scale_v + beta_v, activation)
-                        is_argmax = argmax_tap == splat_like(tap_type(r * KW + q), dy_at_max)
-                        g = where(is_argmax, g, zero)
-                        value = scale_v * g - constant_v - linear_coef_v * deviation
-                        store_pixel(dx_flat, p, where(is_valid, value, zero))
-        # Pixels to the right of the last window and below it have g = 0.
-        for i in range(H):
-            for j in range(OW * KW if i < OH * KH else 0, W):
-                p = ((task * H + i) * W + j) * L
-                deviation = load_pixel(x_flat, p) - mean_v
-                value = zero - constant_v - linear_coef_v * deviation
-                store_pixel(dx_flat, p, where(is_valid, value, zero))
+        _plane_input_gradient(
+            dy, x, task // planes, task % planes, valid_lanes, mean, scale, beta, activation,
+            coefficients, dx,
+        )  # fmt: skip
 
 
 @serial
-def _batch_norm_activation(
-    x, N, valid_lanes, gamma, beta, epsilon, activation, moments, mean, variance, y
+def _batch_norm_inference(x, valid_lanes, gamma, beta, mean, variance, epsilon, scale, y):
+    for c in range(gamma.size):
+        set_scale(c, gamma, variance, epsilon, scale)
+    _normalize(x, valid_lanes, mean, scale, beta, gamma.dtype.type(1), y)
+
+
+@serial
+def _batch_norm_in_parts(
+    x, N, valid_lanes, gamma, beta, epsilon, activation, moments, scale, mean, variance, y
 ):
-    _moments(x, N, valid_lanes, moments[0], moments[1])
-    _merge_moments(moments[0], moments[1], len(x), N, x.shape[2], x.shape[3], mean, variance)
-    scale = _channel_scales(gamma, variance, epsilon)
+    moments_of_parts(x, N, valid_lanes, gamma, epsilon, moments, scale, mean, variance)
     _normalize(x, valid_lanes, mean, scale, beta, activation, y)
 
 
-@serial
-def _batch_norm_inference(x, valid_lanes, gamma, beta, mean, variance, epsilon, y):
-    scale, identity = _channel_scales(gamma, variance, epsilon), gamma.dtype.type(1)
-    _normalize(x, valid_lanes, mean, scale, beta, identity, y)
+@parallel
+def _batch_norm_by_planes(
+    x, N, valid_lanes, gamma, beta, epsilon, activation, moments, scale, mean, variance, y
+):
+    B, planes, _, _ = x.shape
+    for plane in prange(planes):
+        moments_of_plane(x, N, valid_lanes, plane, gamma, epsilon, moments, scale, mean, variance)
+        for b in range(B):
+            _normalize_plane(x, b, plane, valid_lanes, mean, scale, beta, activation, y)
 
 
 @serial
-def _batch_norm_activation_grad(
-    dy, x, N, valid_lanes, gamma, beta, mean, variance, epsilon, activation, sums,
-    dgamma, dbeta, dx,
+def _batch_norm_grad_in_parts(
+    dy, x, N, valid_lanes, gamma, beta, mean, variance, epsilon, activation, sums, scale,
+    coefficients, dgamma, dbeta, dx,
 ):  # fmt: skip
-    scale = _channel_scales(gamma, variance, epsilon)
-    _gradient_sums(dy, x, mean, scale, beta, activation, sums)
+    for c in range(gamma.size):
+        set_scale(c, gamma, variance, epsilon, scale)
+    gradient_sums(dy, x, mean, scale, beta, activation, sums)
     count = N * x.shape[2]
-    constant, linear_coef = _parameter_gradients(
-        sums, count, gamma, variance, epsilon, dgamma, dbeta
-    )
-    _input_gradient(dy, x, valid_lanes, mean, scale, beta, activation, constant, linear_coef, dx)
+    parameter_gradients(sums, count, gamma, variance, epsilon, dgamma, dbeta, coefficients)
+    _input_gradient(dy, x, valid_lanes, mean, scale, beta, activation, coefficients, dx)
 
 
-@serial
-def _batch_norm_activation_pool(
-    x, x_images, N, valid_lanes, size, gamma, beta, epsilon, activation, moments,
-    mean, variance, y, index, x_at_max,
+@parallel
+def _batch_norm_grad_by_planes(
+    dy, x, N, valid_lanes, gamma, beta, mean, variance, epsilon, activation, sums, scale,
+    coefficients, dgamma, dbeta, dx,
 ):  # fmt: skip
-    """x (B, C, S, L) and x_images (B * C, H, W, L) are the same memory."""
-    _moments(x, N, valid_lanes, moments[0], moments[1])
-    _merge_moments(moments[0], moments[1], len(x), N, x.shape[2], x.shape[3], mean, variance)
-    scale = _channel_scales(gamma, variance, epsilon)
-    _normalize_and_pool(
-        x_images, size, valid_lanes, mean, scale, beta, activation, y, index, x_at_max
-    )
+    B, planes, S, _ = x.shape
+    sums_g, sums_g_deviation = sums[0].reshape(-1), sums[1].reshape(-1)
+    per_plane = channels_per_plane(x)
+    for plane in prange(planes):
+        first, stop = plane * per_plane, min((plane + 1) * per_plane, gamma.size)
+        for c in range(first, stop):
+            set_scale(c, gamma, variance, epsilon, scale)
+        _plane_gradient_sums(
+            dy, x, 0, 1, plane, mean, scale, beta, activation, sums_g, sums_g_deviation
+        )
+        for c in range(first, stop):
+            set_coefficients(
+                c, sums_g[c], sums_g_deviation[c], N * S, gamma, variance, epsilon, dgamma, dbeta,
+                coefficients,
+            )  # fmt: skip
+        for b in range(B):
+            _plane_input_gradient(
+                dy, x, b, plane, valid_lanes, mean, scale, beta, activation, coefficients, dx
+            )
 
 
-@serial
-def _batch_norm_activation_pool_grad(
-    dy, dy_images, x_at_max, index, size, x_images, N, valid_lanes, gamma, beta, mean, variance,
-    epsilon, activation, sums, dgamma, dbeta, dx,
-):  # fmt: skip
-    """dy (B, C, S, L) and dy_images (B * C, OH, OW, L) are the same memory.
+def allocate_sums(x: PackedBatch, kinds: int) -> tuple[np.ndarray, bool]:
+    """Return an array (kinds, parts, channels) for sums over each part of each channel.
 
-    Only the pixels that were a maximum have a gradient before the normalization, so the sums run
-    over them alone: dy and x_at_max.
-    """
-    scale = _channel_scales(gamma, variance, epsilon)
-    _gradient_sums(dy, x_at_max, mean, scale, beta, activation, sums)
-    count = N * x_images.shape[1] * x_images.shape[2]
-    constant, linear_coef = _parameter_gradients(
-        sums, count, gamma, variance, epsilon, dgamma, dbeta
-    )
-    _input_gradient_through_pool(
-        dy_images, index, size, x_images, valid_lanes, mean, scale, beta, activation,
-        constant, linear_coef, dx,
-    )  # fmt: skip
-
-
-def _allocate_sums(x: PackedBatch) -> np.ndarray:
-    """Return an array (2, parts, channels) for two sums over each part of each channel.
-
-    The padding channel counts as one.
+    The padding channel counts as one. The second result is whether each channel is one part.
     """
     B, planes = x.data.shape[:2]
     channels = 2 * planes if x.is_bfloat16 else planes
-    return np.empty((2, min(B, -(-MIN_TASKS // planes)), channels))
+    parts = min(B, -(-MIN_TASKS // planes))
+    return np.empty((kinds, parts, channels)), parts == 1
 
 
-def _valid_lanes_of(x: PackedBatch) -> np.ndarray:
+def valid_lanes_of(x: PackedBatch) -> np.ndarray:
+    """Return, for each lane of all blocks, 1 if it holds an image and 0 if it is padding."""
     return _valid_lanes(len(x.data), x.shape[0], x.lanes, x.dtype)
 
 
@@ -456,9 +433,11 @@ def batch_norm_activation(x: PackedBatch, gamma, beta, epsilon, activation):
             mean, variance, y.data, numba.get_num_threads(),
         )  # fmt: skip
         return y, mean, variance
+    moments, by_planes = allocate_sums(x, 3)
     launch(
-        _batch_norm_activation, x.planes, x.shape[0], _valid_lanes_of(x), gamma, beta,
-        x.dtype.type(epsilon), activation, _allocate_sums(x), mean, variance, y.planes,
+        _batch_norm_by_planes if by_planes else _batch_norm_in_parts,
+        x.planes, x.shape[0], valid_lanes_of(x), gamma, beta, x.dtype.type(epsilon), activation,
+        moments, np.empty_like(gamma), mean, variance, y.planes,
     )  # fmt: skip
     return y, mean, variance
 
@@ -466,8 +445,8 @@ def batch_norm_activation(x: PackedBatch, gamma, beta, epsilon, activation):
 def batch_norm_inference(x: PackedBatch, gamma, beta, mean, variance, epsilon) -> PackedBatch:
     y = x.like()
     launch(
-        _batch_norm_inference, x.planes, _valid_lanes_of(x), gamma, beta, mean, variance,
-        x.dtype.type(epsilon), y.planes,
+        _batch_norm_inference, x.planes, valid_lanes_of(x), gamma, beta, mean, variance,
+        x.dtype.type(epsilon), np.empty_like(gamma), y.planes,
     )  # fmt: skip
     return y
 
@@ -484,47 +463,11 @@ def batch_norm_activation_grad(
             x.dtype.type(epsilon), activation, dgamma, dbeta, dx.data, numba.get_num_threads(),
         )  # fmt: skip
         return dx, dgamma, dbeta
+    sums, by_planes = allocate_sums(x, 2)
     launch(
-        _batch_norm_activation_grad, dy.planes, x.planes, x.shape[0], _valid_lanes_of(x), gamma,
-        beta, mean, variance, x.dtype.type(epsilon), activation, _allocate_sums(x),
-        dgamma, dbeta, dx.planes,
-    )  # fmt: skip
-    return dx, dgamma, dbeta
-
-
-def batch_norm_activation_pool(x: PackedBatch, gamma, beta, epsilon, activation, window: Window):
-    """Return y, (argmax_taps, x_at_max), mean and variance."""
-    mean, variance = np.empty_like(gamma), np.empty_like(gamma)
-    y = x.like(x.shape[1], *window.output)
-    argmax_taps, x_at_max = empty(index_shape(y), index_dtype(window)), y.like()
-    launch(
-        _batch_norm_activation_pool, x.planes, x.images, x.shape[0], _valid_lanes_of(x),
-        window.size, gamma, beta, x.dtype.type(epsilon), activation, _allocate_sums(x), mean,
-        variance, y.images, argmax_taps, x_at_max.data,
-    )  # fmt: skip
-    return y, (argmax_taps, x_at_max), mean, variance
-
-
-def batch_norm_activation_pool_grad(
-    dy: PackedBatch,
-    x: PackedBatch,
-    index,
-    gamma,
-    beta,
-    mean,
-    variance,
-    epsilon,
-    activation,
-    window: Window,
-    out=None,
-):
-    """Return dx, dgamma and dbeta; index is (argmax_taps, x_at_max)."""
-    dgamma, dbeta = allocate_outputs(out, (gamma.shape, gamma.shape), x.dtype)
-    argmax_taps, x_at_max = index
-    dx = x.like()
-    launch(
-        _batch_norm_activation_pool_grad, dy.planes, dy.images, x_at_max.planes, argmax_taps,
-        window.size, x.images, x.shape[0], _valid_lanes_of(x), gamma, beta, mean, variance,
-        x.dtype.type(epsilon), activation, _allocate_sums(x), dgamma, dbeta, dx.images,
+        _batch_norm_grad_by_planes if by_planes else _batch_norm_grad_in_parts,
+        dy.planes, x.planes, x.shape[0], valid_lanes_of(x), gamma, beta, mean, variance,
+        x.dtype.type(epsilon), activation, sums, np.empty_like(gamma),
+        np.empty((2, *gamma.shape), gamma.dtype), dgamma, dbeta, dx.planes,
     )  # fmt: skip
     return dx, dgamma, dbeta
