@@ -101,12 +101,32 @@ def test_activations_in_bfloat16(shape):
         assert_close(got, each)
 
 
-def test_no_bit_depends_on_the_number_of_threads():
+@pytest.mark.parametrize("F", [32, 48])
+@pytest.mark.parametrize("C", [8, 20, 21, 38])
+def test_weight_gradient_of_more_patches_than_are_computed_at_a_time(C, F):
+    """Sums continue from chunk to chunk, also where the tiles of registers overlap."""
+    rng = np.random.default_rng(0)
+    x, packed_x = images(rng, np.float32, 2, C, 36, 36)
+    window = make_window((36, 36), (3, 3), 1, 1)
+    dy, packed_dy = images(rng, np.float32, 2, F, 36, 36)
+    w = np.zeros((F, C, 3, 3), np.float32)
+    _, *want = NUMPY.correlate_grad(dy, x, w, padding=1)
+    got = winograd.weight_gradient(packed_dy, packed_x, w.shape, window)
+    for got_each, each in zip(got, want, strict=True):
+        assert_close(got_each, each)
+
+
+@pytest.mark.parametrize(
+    ("C", "F", "image"),
+    [(128, 256, (6, 5)), (72, 256, (9, 9))],
+    ids=["slices of whole tiles", "slices whose tiles overlap"],
+)
+def test_no_bit_depends_on_the_number_of_threads(C, F, image):
     """Few patches and many weights are cut into slices, more of them for more threads."""
     rng = np.random.default_rng(0)
-    _, packed_x = images(rng, np.float32, 40, 128, 6, 5)
-    w, window = positive(rng, (256, 128, 3, 3), np.float32), make_window((6, 5), (3, 3), 1, 1)
-    _, packed_dy = images(rng, np.float32, 40, 256, 6, 5)
+    _, packed_x = images(rng, np.float32, 40, C, *image)
+    w, window = positive(rng, (F, C, 3, 3), np.float32), make_window(image, (3, 3), 1, 1)
+    _, packed_dy = images(rng, np.float32, 40, F, *image)
 
     def run(n_threads):
         numba.set_num_threads(n_threads)
@@ -118,8 +138,13 @@ def test_no_bit_depends_on_the_number_of_threads():
     want = run(1)
     for got, each in zip(run(threads), want, strict=True):
         np.testing.assert_array_equal(got, each)
+
+
+def test_slices_of_the_weight_gradient():
     slices = {winograd._count_slices(128, 4, workers) for workers in (1, 2, 3, 64)}
     assert slices == {1, 2, 4}
+    # So that the test of the number of threads sees slices of one part whose tiles overlap.
+    assert {winograd._count_slices(72, 1, workers) for workers in (1, 2)} == {2, 4}
 
 
 def test_transforms_give_the_correlation_and_its_gradients():

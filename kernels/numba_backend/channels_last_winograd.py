@@ -16,11 +16,12 @@ from kernels.numba_backend.runtime.capture import launch
 from kernels.numba_backend.runtime.compiler import SizedKernel, inlined, serial, workers_for
 from kernels.numba_backend.simd.activations import activate
 from kernels.numba_backend.simd.copies import transpose_padded
-from kernels.numba_backend.simd.micro_kernels import (
-    outer_product_tile_of_columns,
-    outer_product_tile_shape,
+from kernels.numba_backend.simd.micro_kernels import outer_product_tile_shape
+from kernels.numba_backend.simd.tiled_matmul import (
+    batched_matmul,
+    scale_and_bias,
+    strided_offsets,
 )
-from kernels.numba_backend.simd.tiled_matmul import scale_and_bias, strided_offsets
 from kernels.numba_backend.simd.vectors import VECTOR_BYTES, load, splat, store
 from kernels.numba_backend.simd.winograd_transforms import (
     ELEMENTS,
@@ -100,7 +101,7 @@ def _transform_patches(padded, P, width, grid, first, count, transformed, stride
         row, j = (first + k) // columns, (first + k) % columns
         start = (_first_row(row, rows) * width + OUTPUTS * j) * P
         for p in range(0, P, L):
-            transform_patch(padded, start + p, width * P, P, transformed, k * P + p, stride, 0)
+            transform_patch(padded, start + p, width * P, P, transformed, k * P + p, stride)
 
 
 @inlined
@@ -112,17 +113,24 @@ def _store_outputs(
     transform_products(products, start, SIZE * stride, stride, outputs, 0, L)
     row, left = patch // columns, patch % columns * OUTPUTS
     n, top = row // rows, row % rows * OUTPUTS
-    for i in range(min(OUTPUTS, OH - top)):
-        out = ((n * OH + top + i) * OW + left) * P + f
-        for j in range(min(OUTPUTS, OW - left)):
-            value = load(outputs, (i * OUTPUTS + j) * L) * factor + shift
-            store(y, out + j * P, activate(value, activation))
+    out_rows, out_columns = min(OUTPUTS, OH - top), min(OUTPUTS, OW - left)
+    out, row_stride = ((n * OH + top) * OW + left) * P + f, OW * P
+    if out_rows == out_columns == OUTPUTS:  # LLVM knows the bounds of these loops
+        for i in range(OUTPUTS):
+            for j in range(OUTPUTS):
+                value = load(outputs, (i * OUTPUTS + j) * L) * factor + shift
+                store(y, out + i * row_stride + j * P, activate(value, activation))
+    else:
+        for i in range(out_rows):
+            for j in range(out_columns):
+                value = load(outputs, (i * OUTPUTS + j) * L) * factor + shift
+                store(y, out + i * row_stride + j * P, activate(value, activation))
 
 
 @SizedKernel
 def _correlate(
     x, C, pad_begin, grid, w, filter_offsets, patch_offsets, scale, bias, activation, parts, tile,
-    ones, zeros, identity, vectors, n_patches, padded, taps, filters, patches, products, outputs, y,
+    vectors, n_patches, padded, taps, filters, patches, products, outputs, y,
 ):  # fmt: skip
     """y (N, OH, OW, P) = the correlation of x (N, H, W, P of x) with w (F, C, 3, 3).
 
@@ -136,7 +144,7 @@ def _correlate(
     _, OH, OW, P = y.shape
     F, _, _, _ = w.shape
     shape, out_shape = (N, H, W, P_x), (N, OH, OW, P)
-    (ROWS, COLUMNS), L = tile, VECTOR_BYTES // w.itemsize
+    L = VECTOR_BYTES // w.itemsize
     w_flat, y_flat, x_flat = w.reshape(-1), y.reshape(-1), x.reshape(-1)
     total, width = N * grid[0] * grid[1], vectors * L
     filter_stride, patch_stride = C * width + L, n_patches * P_x + L
@@ -163,18 +171,11 @@ def _correlate(
                 _transform_filters(
                     w_flat, C, F, f, vectors, taps[task], filters_flat, filter_stride
                 )
-                for u in range(ELEMENTS):
-                    for row in range(0, count, ROWS):
-                        p = min(row, n_patches - ROWS)
-                        for column in range(0, width, COLUMNS * L):
-                            c = min(column, width - COLUMNS * L)
-                            outer_product_tile_of_columns(
-                                filters_flat, u * filter_stride + c, filter_offsets, L,
-                                patches_flat, u * patch_stride + p * P_x, patch_offsets, P_x, C,
-                                ones, zeros, 0, identity,
-                                products_flat, u * product_stride + p * width + c, width, L,
-                                ROWS, COLUMNS,
-                            )  # fmt: skip
+                batched_matmul(
+                    ELEMENTS, filters_flat, filter_stride, filter_offsets, patches_flat,
+                    patch_stride, P_x, patch_offsets, C, products_flat, product_stride,
+                    count, n_patches, vectors, tile,
+                )  # fmt: skip
                 for v in range(0, width, L):
                     factor, shift = load(scale, f + v), load(bias, f + v)
                     for p in range(count):
@@ -216,8 +217,7 @@ def correlate(x: np.ndarray, C: int, w, b, window: Window, scale, activation) ->
     launch(
         _correlate.for_work(work), x, C, window.pad_begin, grid, w, strided_offsets(C, width),
         strided_offsets(C, 1), scale, b, activation, parts,
-        outer_product_tile_shape(n_patches, vectors), *scale_and_bias(None, None, width, dtype),
-        dtype.type(1), vectors, n_patches,
+        outer_product_tile_shape(n_patches, vectors, in_first_level=True), vectors, n_patches,
         empty((tasks, N * (OUTPUTS * grid[0] + 2) * (OUTPUTS * grid[1] + 2) * P_x), dtype),
         empty((tasks, 9 * C * L), dtype),
         empty((tasks, ELEMENTS * (C * width + L)), dtype),

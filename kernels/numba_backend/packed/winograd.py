@@ -36,10 +36,12 @@ from kernels.geometry import Window
 from kernels.numba_backend.packed.layout import PackedBatch, rounded
 from kernels.numba_backend.runtime.buffer_pool import allocate_outputs, empty
 from kernels.numba_backend.runtime.capture import launch
-from kernels.numba_backend.runtime.compiler import inlined, parallel
+from kernels.numba_backend.runtime.compiler import inlined, parallel, serial
 from kernels.numba_backend.simd.activations import activate, activation_argument
-from kernels.numba_backend.simd.copies import copy_padded_rows
-from kernels.numba_backend.simd.micro_kernels import outer_product_tile, outer_product_tile_shape
+from kernels.numba_backend.simd.micro_kernels import (
+    outer_product_tile_shape,
+    product_tile,
+)
 from kernels.numba_backend.simd.pixels import (
     channels_per_plane,
     load_channels,
@@ -48,7 +50,11 @@ from kernels.numba_backend.simd.pixels import (
     store_channels,
     store_pixel,
 )
-from kernels.numba_backend.simd.tiled_matmul import scale_and_bias, strided_offsets
+from kernels.numba_backend.simd.tiled_matmul import (
+    batched_matmul,
+    scale_and_bias,
+    strided_offsets,
+)
 from kernels.numba_backend.simd.vectors import (
     VECTOR_BYTES,
     add_lanes,
@@ -66,14 +72,14 @@ from kernels.numba_backend.simd.winograd_transforms import (
     SIZE,
     transform_filter,
     transform_gradient,
-    transform_patch,
+    transform_padded_patch,
     transform_products,
     transform_sums,
 )
 
 # Patches that are computed at a time: as many as CHUNK_BYTES hold with their products, but enough
 # for the columns of a tile or, in the weight gradient, for the terms of a sum.
-CHUNK_BYTES, MIN_CHUNK, MIN_SUMMED_CHUNK, MAX_CHUNK = 640 << 10, 2, 4, 8
+CHUNK_BYTES, MIN_CHUNK, MIN_SUMMED_CHUNK, MAX_CHUNK = 640 << 10, 4, 4, 8
 # The weight gradient is summed over each of some parts of the patches, at most MAX_PARTS and
 # PARTS_BYTES. The number does not depend on the number of threads, so no bit of a result does.
 # Where parts are few, each task computes a slice of the channels, of at least MIN_SLICE.
@@ -130,30 +136,43 @@ def _prefetch_patch(x, plane, H, W, top, left, size, L):
 
 @inlined
 def _transform_patches(
-    x, shape, pad_begin, first_plane, stop_plane, first, count, chunk, grid, padded, transformed
+    x, shape, pad_begin, first_plane, stop_plane, first, count, chunk, grid, transformed
 ):
     """transformed (36, channels, chunk, L) = B' d B of ``count`` patches of x from ``first`` on.
 
-    The channels are those of some planes. ``shape`` is that of x (planes, H, W, L), and ``padded``
-    is work space for a patch.
+    The channels are those of some planes. ``shape`` is that of x (planes, H, W, L).
     """
     planes, H, W, L = shape
-    per_plane = channels_per_plane(x)
+    per_plane, size = channels_per_plane(x), H * W * L
     stride = _element_stride((stop_plane - first_plane) * per_plane, chunk, L)
     for c in range(first_plane, stop_plane):
-        for p in range(count if c + 1 < stop_plane else 0):
-            b, i, j = _position(first + p, grid)
-            top, left = i - pad_begin[0], j - pad_begin[1]
-            _prefetch_patch(x, b * planes + c + 1, H, W, top, left, SIZE, L)
+        next_plane = size if c + 1 < stop_plane else 0
         for p in range(count):
             b, i, j = _position(first + p, grid)
-            top, left, plane = i - pad_begin[0], j - pad_begin[1], b * planes + c
-            out = ((c - first_plane) * per_plane * chunk + p) * L
-            pixels, start, row_stride = x, ((plane * H + top) * W + left) * L, W * L
-            if not (top >= 0 and left >= 0 and top + SIZE <= H and left + SIZE <= W):
-                copy_padded_rows(x, plane, H, W, top, left, SIZE, SIZE, L, padded)
-                pixels, start, row_stride = padded, 0, SIZE * L
-            transform_patch(pixels, start, row_stride, L, transformed, out, stride, chunk * L)
+            transform_padded_patch(
+                x, (b * planes + c) * size, (H, W), i - pad_begin[0], j - pad_begin[1],
+                next_plane, transformed, ((c - first_plane) * per_plane * chunk + p) * L, stride,
+                chunk * L,
+            )  # fmt: skip
+
+
+@inlined
+def _store_output(outputs, m, n, scale, bias, activation, y, plane, i, j, shape):
+    """Write output (m, n) of a patch: see `_store_outputs`."""
+    OH, OW, L = shape
+    value = load_channels(y, outputs, (OUTPUTS * m + n) * L, OUTPUTS * OUTPUTS * L)
+    value = activate(value * scale + bias, activation)
+    store_pixel(y, ((plane * OH + i + m) * OW + j + n) * L, value)
+
+
+@inlined
+def _prefetch_outputs(y, plane, i, j, shape):
+    """Ask for the pixels of y that `_store_outputs` writes, if the patch has all of them."""
+    OH, OW, L = shape
+    if i + OUTPUTS <= OH and j + OUTPUTS <= OW:
+        for m in range(OUTPUTS):
+            for n in range(OUTPUTS):
+                prefetch_to_write(y, ((plane * OH + i + m) * OW + j + n) * L)
 
 
 @inlined
@@ -170,17 +189,21 @@ def _store_outputs(
             products, start + k * channel_stride, SIZE * stride, stride,
             outputs, k * OUTPUTS * OUTPUTS * L, L,
         )  # fmt: skip
-    for m in range(min(OUTPUTS, OH - i)):
-        for n in range(min(OUTPUTS, OW - j)):
-            value = load_channels(y, outputs, (OUTPUTS * m + n) * L, OUTPUTS * OUTPUTS * L)
-            value = activate(value * scale + bias, activation)
-            store_pixel(y, ((plane * OH + i + m) * OW + j + n) * L, value)
+    rows, columns = min(OUTPUTS, OH - i), min(OUTPUTS, OW - j)
+    if rows == columns == OUTPUTS:  # loops whose bounds LLVM knows: a third of the time
+        for m in range(OUTPUTS):
+            for n in range(OUTPUTS):
+                _store_output(outputs, m, n, scale, bias, activation, y, plane, i, j, shape)
+    else:
+        for m in range(rows):
+            for n in range(columns):
+                _store_output(outputs, m, n, scale, bias, activation, y, plane, i, j, shape)
 
 
 @parallel
 def _correlate(
     x, w_transformed, columns, x_offsets, w_offsets, scale, bias, activation, y, pad_begin, chunk,
-    tile, padded_patches, x_buffers, product_buffers, output_buffers,
+    tile, x_buffers, product_buffers, output_buffers,
 ):  # fmt: skip
     """y (B, F, OH, OW, L) = the correlation of x (B, C, H, W, L), by chunks of patches.
 
@@ -190,42 +213,29 @@ def _correlate(
     """
     B, x_planes, H, W, L = x.shape
     _, y_planes, OH, OW, _ = y.shape
-    C, F, (ROWS, COLUMNS) = x_offsets.size, y_planes * channels_per_plane(y), tile
+    C, F = x_offsets.size, y_planes * channels_per_plane(y)
     grid = (OH + OUTPUTS - 1) // OUTPUTS, (OW + OUTPUTS - 1) // OUTPUTS
     n_patches, workers = B * grid[0] * grid[1], len(x_buffers)
     n_chunks = (n_patches + chunk - 1) // chunk
     w_stride = _element_stride(F, columns // L, L)
     x_stride, product_stride = _element_stride(C, chunk, L), _element_stride(F, chunk, L)
     x_flat, y_flat = x.reshape(-1), y.reshape(-1)
-    ones, zeros = np.ones(F, w_transformed.dtype), np.zeros(F, w_transformed.dtype)
-    identity = w_transformed.dtype.type(1)
     for worker in prange(workers):
         transformed, products = x_buffers[worker], product_buffers[worker]
         for task in range(worker * n_chunks // workers, (worker + 1) * n_chunks // workers):
             first = min(task * chunk, n_patches - chunk)
             _transform_patches(
                 x_flat, (x_planes, H, W, L), pad_begin, 0, x_planes, first, chunk, chunk, grid,
-                padded_patches[worker], transformed,
+                transformed,
             )  # fmt: skip
-            for u in range(ELEMENTS):
-                for row in range(0, F, ROWS):
-                    r = min(row, F - ROWS)
-                    for column in range(0, chunk, COLUMNS):
-                        p = min(column, chunk - COLUMNS)
-                        outer_product_tile(
-                            transformed, u * x_stride + p * L, x_offsets, L,
-                            w_transformed, u * w_stride + r * columns, w_offsets, columns, C,
-                            ones, zeros, r, identity,
-                            products, u * product_stride + (r * chunk + p) * L,
-                            chunk * L, L, ROWS, COLUMNS,
-                        )  # fmt: skip
+            batched_matmul(
+                ELEMENTS, transformed, x_stride, x_offsets, w_transformed, w_stride, columns,
+                w_offsets, C, products, product_stride, F, F, chunk, tile,
+            )  # fmt: skip
             for f in range(y_planes):
                 for p in range(chunk if f + 1 < y_planes else 0):
                     b, i, j = _position(first + p, grid)
-                    for m in range(i, min(i + OUTPUTS, OH)):
-                        for n in range(j, min(j + OUTPUTS, OW)):
-                            plane = b * y_planes + f + 1
-                            prefetch_to_write(y_flat, ((plane * OH + m) * OW + n) * L)
+                    _prefetch_outputs(y_flat, b * y_planes + f + 1, i, j, (OH, OW, L))
                 scale_v, bias_v = splat_channels(y, scale, f), splat_channels(y, bias, f)
                 for p in range(chunk):
                     b, i, j = _position(first + p, grid)
@@ -282,10 +292,51 @@ def _transform_gradients(
             )  # fmt: skip
 
 
+@serial
+def _multiply_gradients(
+    transformed, gradients, x_offsets, dy_offsets, rows, vectors, chunk, count, tile,
+    sums, first_sum, sum_stride, is_continued,
+):  # fmt: skip
+    """sums (36, rows, F) = the products of channels and filters over the images of some patches.
+
+    They are added to the sums so far if ``is_continued``. As `batched_matmul`, this is a function
+    of its own so that it has registers.
+    """
+    (ROWS, COLUMNS), L = tile, VECTOR_BYTES // sums.itemsize
+    x_stride = _element_stride(rows, chunk, L)
+    dy_stride = _element_stride(chunk * L, vectors, L)
+    tile_sums = np.zeros(ROWS * COLUMNS * L, sums.dtype)
+    for u in range(ELEMENTS):
+        for row in range(0, rows, ROWS):
+            r = min(row, rows - ROWS)
+            for column in range(0, vectors, COLUMNS):
+                v = min(column, vectors - COLUMNS)
+                start = first_sum + u * sum_stride + (r * vectors + v) * L
+                out, out_start, row_stride = sums, start, vectors * L
+                # Another tile has already added to the sums that this one shares with it.
+                is_overlapping = is_continued and (r < row or v < column)
+                if is_overlapping:
+                    out, out_start, row_stride = tile_sums, 0, COLUMNS * L
+                    for i in range(row - r, ROWS):
+                        for j in range(column - v, COLUMNS):
+                            value = load(sums, start + (i * vectors + j) * L)
+                            store(tile_sums, (i * COLUMNS + j) * L, value)
+                product_tile(
+                    gradients, u * dy_stride + v * L, dy_offsets, L,
+                    transformed, u * x_stride + r * chunk * L, x_offsets, chunk * L, count * L,
+                    out, out_start, row_stride, L, ROWS, COLUMNS, is_continued,
+                )  # fmt: skip
+                if is_overlapping:
+                    for i in range(row - r, ROWS):
+                        for j in range(column - v, COLUMNS):
+                            value = load(tile_sums, (i * COLUMNS + j) * L)
+                            store(sums, start + (i * vectors + j) * L, value)
+
+
 @parallel
 def _sum_products(
-    x, dy, pad_begin, chunk, slices, tile, x_offsets, dy_offsets, padded_patches, squares,
-    x_buffers, dy_buffers, product_buffers, parts, dy_parts,
+    x, dy, pad_begin, chunk, slices, tile, x_offsets, dy_offsets, squares,
+    x_buffers, dy_buffers, parts, dy_parts,
 ):  # fmt: skip
     """parts (parts, 36, C, F) = (A dy A') * (B' d B), summed over each part of the patches of x.
 
@@ -295,21 +346,17 @@ def _sum_products(
     """
     B, planes, H, W, L = x.shape
     _, dy_planes, OH, OW, _ = dy.shape
-    (ROWS, COLUMNS), per_plane = tile, channels_per_plane(x)
+    per_plane = channels_per_plane(x)
     slice_planes, vectors = planes // slices, dy_planes * per_plane // L
     rows, F = slice_planes * per_plane, vectors * L
     grid = (OH + OUTPUTS - 1) // OUTPUTS, (OW + OUTPUTS - 1) // OUTPUTS
     n_patches, workers, n_parts = B * grid[0] * grid[1], len(x_buffers), len(parts)
-    x_stride = _element_stride(rows, chunk, L)
     dy_stride = _element_stride(chunk * L, vectors, L)
     part_stride = _element_stride(rows * slices, vectors, L)
     x_flat, dy_flat, parts_flat = x.reshape(-1), dy.reshape(-1), parts.reshape(-1)
     sums_flat = dy_parts.reshape(-1)
-    ones, zeros = np.ones(rows, parts.dtype), np.zeros(rows, parts.dtype)
-    identity = parts.dtype.type(1)
     for worker in prange(workers):
         transformed, gradients = x_buffers[worker], dy_buffers[worker]
-        product = product_buffers[worker]
         first_task = worker * n_parts * slices // workers
         for task in range(first_task, (worker + 1) * n_parts * slices // workers):
             part, first_plane = task // slices, task % slices * slice_planes
@@ -321,31 +368,17 @@ def _sum_products(
                 count = min(chunk, stop_patch - first)
                 _transform_patches(
                     x_flat, (planes, H, W, L), pad_begin, first_plane, first_plane + slice_planes,
-                    first, count, chunk, grid, padded_patches[worker], transformed,
+                    first, count, chunk, grid, transformed,
                 )  # fmt: skip
                 _transform_gradients(
                     dy_flat, (dy_planes, OH, OW, L), first, count, grid, dy_stride,
                     squares[worker], gradients, sums_flat, part * F, first_plane == 0,
                 )  # fmt: skip
-                for u in range(ELEMENTS):
-                    start = (part * ELEMENTS + u) * part_stride + first_plane * per_plane * F
-                    # The first chunk is the sum so far; the others are added to it.
-                    sums, sums_start = product, 0
-                    if first == first_patch:
-                        sums, sums_start = parts_flat, start
-                    for row in range(0, rows, ROWS):
-                        r = min(row, rows - ROWS)
-                        for column in range(0, vectors, COLUMNS):
-                            v = min(column, vectors - COLUMNS)
-                            outer_product_tile(
-                                gradients, u * dy_stride + v * L, dy_offsets, L,
-                                transformed, u * x_stride + r * chunk * L, x_offsets, chunk * L,
-                                count * L, ones, zeros, r, identity,
-                                sums, sums_start + r * F + v * L, F, L, ROWS, COLUMNS,
-                            )  # fmt: skip
-                    for q in range(0, rows * F if first > first_patch else 0, L):
-                        acc = load(parts_flat, start + q) + load(product, q)
-                        store(parts_flat, start + q, acc)
+                _multiply_gradients(
+                    transformed, gradients, x_offsets, dy_offsets, rows, vectors, chunk, count,
+                    tile, parts_flat, part * ELEMENTS * part_stride + first_plane * per_plane * F,
+                    part_stride, first > first_patch,
+                )  # fmt: skip
 
 
 @parallel
@@ -401,8 +434,7 @@ def _launch_correlate(
     launch(
         _correlate, x.data, transformed, columns, strided_offsets(C, chunk * L),
         strided_offsets(C, 1), *scale_and_bias(scale, bias, F, dtype), activation,
-        y.data, pad_begin, chunk, outer_product_tile_shape(F, chunk),
-        empty((workers, ELEMENTS * L), x.data.dtype),
+        y.data, pad_begin, chunk, outer_product_tile_shape(F, chunk, in_first_level=True),
         empty((workers, ELEMENTS * _element_stride(C, chunk, L)), dtype),
         empty((workers, ELEMENTS * _element_stride(F, chunk, L)), dtype),
         empty((workers, 2 * OUTPUTS * OUTPUTS * L), dtype),
@@ -444,13 +476,12 @@ def weight_gradient(dy: PackedBatch, x: PackedBatch, w_shape, window: Window, ou
     dy_parts = empty((n_parts, F), np.dtype(np.float64))
     launch(
         _sum_products, x.data, dy.data, window.pad_begin, chunk, slices,
-        outer_product_tile_shape(rows, vectors),
+        outer_product_tile_shape(rows, vectors, in_first_level=True),
         strided_offsets(chunk * L, 1), strided_offsets(chunk * L, F),
-        empty((workers, ELEMENTS * L), x.data.dtype),
         empty((workers, OUTPUTS * OUTPUTS * L * L), dtype),
         empty((workers, ELEMENTS * _element_stride(rows, chunk, L)), dtype),
         empty((workers, ELEMENTS * _element_stride(chunk * L, vectors, L)), dtype),
-        empty((workers, rows * F), dtype), parts, dy_parts,
+        parts, dy_parts,
     )  # fmt: skip
     dw, db = allocate_outputs(out, (w_shape, w_shape[:1]), dtype)
     launch(_add_parts, parts, dy_parts, dw, db)

@@ -64,6 +64,15 @@ def emit_store(builder, value, pointer, offset):
     builder.store(value, vector_pointer(builder, value.type, pointer, offset)).align = 1
 
 
+def emit_prefetch(builder, pointer, offset, is_write, locality):
+    """Ask for the cache line that is ``offset`` elements behind a pointer: see `vectors`."""
+    byte_pointer, integer = ir.IntType(8).as_pointer(), ir.IntType(32)
+    address = builder.bitcast(builder.gep(pointer, [offset]), byte_pointer)
+    kind = ir.FunctionType(ir.VoidType(), [byte_pointer, integer, integer, integer])
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+    builder.call(function, [address, *map(integer, (is_write, locality, 1))])  # 1: of data
+
+
 def emit_splat(builder, vector, scalar):
     """Return a vector with the same scalar in all lanes."""
     undefined = ir.Constant(vector, ir.Undefined)

@@ -11,8 +11,8 @@ from functools import lru_cache
 import numpy as np
 from numba import prange
 
-from kernels.numba_backend.runtime.compiler import inlined, parallel
-from kernels.numba_backend.simd.micro_kernels import dot_tile, outer_product_tile
+from kernels.numba_backend.runtime.compiler import inlined, parallel, serial
+from kernels.numba_backend.simd.micro_kernels import dot_tile, outer_product_tile, product_tile
 from kernels.numba_backend.simd.pixels import (
     add_channel_sums,
     channels_per_plane,
@@ -88,6 +88,35 @@ def tiled_matmul(
                 out, out_base + c * out_strides[4], out_strides[3], out_strides[4],
                 ROWS, COLUMNS,
             )  # fmt: skip
+
+
+@serial
+def batched_matmul(
+    batch, x, x_stride, x_offsets, w, w_stride, w_row_stride, w_offsets, n_terms,
+    out, out_stride, rows, max_rows, columns, tile,
+):  # fmt: skip
+    """out[i, r, c] = sum over t of w[i, r, t] * x[i, t, c], for i < batch and r < rows.
+
+    A column is one vector; the columns of x and out lie beside each other. Up to ``max_rows`` rows
+    may be computed. ``tile`` is one of `micro_kernels.OUTER_PRODUCT_TILES`, no larger than
+    (max_rows, columns).
+
+    This is a function of its own, for a kernel has more variables than the processor has registers:
+    the products of Winograd's method for 32 channels and filters ran at 83 GFLOP/s of 150 in the
+    kernel on an Intel Xeon, and at 104 here.
+    """
+    (ROWS, COLUMNS), L = tile, VECTOR_BYTES // out.itemsize
+    for i in range(batch):
+        for row in range(0, rows, ROWS):
+            r = min(row, max_rows - ROWS)
+            for column in range(0, columns, COLUMNS):
+                c = min(column, columns - COLUMNS)
+                product_tile(
+                    x, i * x_stride + c * L, x_offsets, L,
+                    w, i * w_stride + r * w_row_stride, w_offsets, w_row_stride, n_terms,
+                    out, i * out_stride + (r * columns + c) * L, columns * L, L,
+                    ROWS, COLUMNS, False,
+                )  # fmt: skip
 
 
 @parallel

@@ -13,7 +13,6 @@ import operator
 
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic, models, overload, register_model
 
 from kernels.numba_backend.runtime.compiler import FASTMATH
@@ -23,6 +22,7 @@ from kernels.numba_backend.simd.codegen import (
     call_masked,
     data_pointer,
     emit_load,
+    emit_prefetch,
     emit_reduce_sum,
     emit_splat,
     emit_store,
@@ -105,11 +105,7 @@ def _make_prefetch(is_write, locality):
     def prefetch(typing, array, offset):
         def codegen(context, builder, signature, args):
             pointer = data_pointer(context, builder, signature.args[0], args[0])
-            byte_pointer, integer = ir.IntType(8).as_pointer(), ir.IntType(32)
-            address = builder.bitcast(builder.gep(pointer, [args[1]]), byte_pointer)
-            kind = ir.FunctionType(ir.VoidType(), [byte_pointer, integer, integer, integer])
-            function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
-            builder.call(function, [address, *map(integer, (is_write, locality, 1))])  # 1: of data
+            emit_prefetch(builder, pointer, args[1], is_write, locality)
             return context.get_dummy_value()
 
         return types.void(array, offset), codegen

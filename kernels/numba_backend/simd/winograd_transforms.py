@@ -18,6 +18,7 @@ convolution for deep neural networks (2020).
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from kernels.numba_backend.runtime.compiler import FASTMATH
@@ -26,7 +27,9 @@ from kernels.numba_backend.simd.codegen import (
     INT,
     data_pointer,
     emit_load,
+    emit_prefetch,
     emit_store,
+    vector_pointer,
 )
 from kernels.numba_backend.simd.vectors import full_vector
 
@@ -143,27 +146,61 @@ def _emit_stores(builder, pointer, start, stride):
     return store
 
 
-@intrinsic
-def transform_patch(
-    typing, x, start, row_stride, column_stride, out, out_start, out_stride, channel_stride
-):
-    """Write the 36 elements of B' d B of each channel, where d is the patch of x at ``start``.
+def _emit_padded_patch(builder, pointer, vector, plane, shape, top, left, next_plane):
+    """Return rows of the pixels of a patch of a plane (H, W), with zeros outside of the plane.
 
-    Element u of the first channel is the vector at ``out_start + u * out_stride`` of out, and that
-    of the second one, in bfloat16, lies ``channel_stride`` behind it.
+    The pixels in the same places are asked for ``next_plane`` elements later.
+    """
+    H, W = shape
+    lanes = ir.Constant(INT, vector.count)
+    row_stride = builder.mul(W, lanes)
+    zeros = cgutils.global_constant(builder, "zeros", ir.Constant(vector, None))
+    columns = _strided(builder, left, ir.Constant(INT, 1), SIZE)
+    is_inside_row = [builder.icmp_unsigned("<", column, W) for column in columns]
+    rows = []
+    for i in _strided(builder, top, ir.Constant(INT, 1), SIZE):
+        is_row = builder.icmp_unsigned("<", i, H)
+        # A row outside of the plane is not read. What is asked for instead is near.
+        start = builder.mul(builder.select(is_row, i, ir.Constant(INT, 0)), row_stride)
+        row = builder.gep(pointer, [builder.add(plane, start)])
+        pixels = []
+        for j, is_column in zip(columns, is_inside_row, strict=True):
+            offset = builder.mul(j, lanes)
+            pixel = vector_pointer(builder, vector, row, offset)
+            is_inside = builder.and_(is_row, is_column)
+            value = builder.load(builder.select(is_inside, pixel, zeros))
+            value.align = 1
+            pixels.append(value)
+            emit_prefetch(builder, row, builder.add(next_plane, offset), 0, 3)
+        rows.append(pixels)
+    return rows
+
+
+@intrinsic
+def transform_padded_patch(
+    typing, x, plane, shape, top, left, next_plane, out, out_start, out_stride, channel_stride
+):
+    """Write the 36 elements of B' d B of each channel, where d is a patch of a plane of x.
+
+    The plane begins at offset ``plane`` and has the shape (H, W). The patch begins at (top, left),
+    and what lies outside of the plane is 0. Element u of the first channel is the vector at
+    ``out_start + u * out_stride`` of out, and that of the second one, in bfloat16, lies
+    ``channel_stride`` behind it. The pixels ``next_plane`` elements behind those of the patch are
+    prefetched.
     """
 
     def codegen(context, builder, signature, args):
-        x, start, row_stride, column_stride, out, out_start, out_stride, channel_stride = args
+        (
+            x, plane, shape, top, left, next_plane, out, out_start, out_stride, channel_stride
+        ) = args  # fmt: skip
         x_pointer = data_pointer(context, builder, signature.args[0], x)
-        out_pointer = data_pointer(context, builder, signature.args[4], out)
-        vector = context.get_value_type(full_vector(signature.args[4].dtype))
+        out_pointer = data_pointer(context, builder, signature.args[6], out)
+        vector = context.get_value_type(full_vector(signature.args[6].dtype))
         is_paired = signature.args[0].dtype == types.uint32
-        kind = pair_vector(vector.count) if is_paired else vector
-        rows = [
-            [emit_load(builder, kind, x_pointer, offset) for offset in row]
-            for row in _grid_offsets(builder, start, row_stride, column_stride, SIZE)
-        ]
+        rows = _emit_padded_patch(
+            builder, x_pointer, pair_vector(vector.count) if is_paired else vector, plane,
+            cgutils.unpack_tuple(builder, shape), top, left, next_plane,
+        )  # fmt: skip
         channels = [rows]
         if is_paired:
             pixels = [[emit_widen(builder, pairs) for pairs in row] for row in rows]
@@ -174,7 +211,9 @@ def transform_patch(
             out_start = builder.add(out_start, channel_stride)
         return context.get_dummy_value()
 
-    arguments = x, start, row_stride, column_stride, out, out_start, out_stride, channel_stride
+    arguments = (
+        x, plane, shape, top, left, next_plane, out, out_start, out_stride, channel_stride
+    )  # fmt: skip
     return types.void(*arguments), codegen
 
 
@@ -205,6 +244,7 @@ def _transform_vectors(line, size):
 # Each takes (x, start, row_stride, column_stride, out, out_start, out_stride): the vectors of x lie
 # at start + i * row_stride + j * column_stride, and element u of the transform is written to
 # out_start + u * out_stride.
+transform_patch = _transform_vectors(input_line, SIZE)
 transform_filter = _transform_vectors(filter_line, 3)
 transform_products = _transform_vectors(output_line, SIZE)
 transform_gradient = _transform_vectors(gradient_line, OUTPUTS)
