@@ -190,7 +190,7 @@ def _store_outputs(
             outputs, k * OUTPUTS * OUTPUTS * L, L,
         )  # fmt: skip
     rows, columns = min(OUTPUTS, OH - i), min(OUTPUTS, OW - j)
-    if rows == columns == OUTPUTS:  # loops whose bounds LLVM knows: a third of the time
+    if rows == columns == OUTPUTS:  # loops whose bounds LLVM knows
         for m in range(OUTPUTS):
             for n in range(OUTPUTS):
                 _store_output(outputs, m, n, scale, bias, activation, y, plane, i, j, shape)

@@ -416,11 +416,9 @@ def _emit_sums(context, builder, signature, args, out_type, finish, is_continued
 
 def _emit_outer_product_tile(by_row, context, builder, signature, args):
     """Emit a tile of outer products; scale and bias belong to its rows, or else to its columns."""
-    terms_are_pairs, vector = (
-        signature.args[0].dtype == types.uint32,
-        _vector_type(signature.args[0]),
-    )
-    dtype = types.float32 if terms_are_pairs else signature.args[0].dtype
+    x_type = signature.args[0]
+    vector = _vector_type(x_type)
+    dtype = types.float32 if x_type.dtype == types.uint32 else x_type.dtype
     vector_type, argument_type = Vector(dtype, vector.count), signature.args[ACTIVATION]
     operands = _unwrap_arrays(context, builder, signature, args)
     scale, bias, affine_start, activation = operands[AFFINE : ACTIVATION + 1]

@@ -156,7 +156,7 @@ def _emit_padded_patch(builder, pointer, vector, plane, shape, top, left, next_p
     row_stride = builder.mul(W, lanes)
     zeros = cgutils.global_constant(builder, "zeros", ir.Constant(vector, None))
     columns = _strided(builder, left, ir.Constant(INT, 1), SIZE)
-    is_inside_row = [builder.icmp_unsigned("<", column, W) for column in columns]
+    are_columns = [builder.icmp_unsigned("<", column, W) for column in columns]
     rows = []
     for i in _strided(builder, top, ir.Constant(INT, 1), SIZE):
         is_row = builder.icmp_unsigned("<", i, H)
@@ -164,7 +164,7 @@ def _emit_padded_patch(builder, pointer, vector, plane, shape, top, left, next_p
         start = builder.mul(builder.select(is_row, i, ir.Constant(INT, 0)), row_stride)
         row = builder.gep(pointer, [builder.add(plane, start)])
         pixels = []
-        for j, is_column in zip(columns, is_inside_row, strict=True):
+        for j, is_column in zip(columns, are_columns, strict=True):
             offset = builder.mul(j, lanes)
             pixel = vector_pointer(builder, vector, row, offset)
             is_inside = builder.and_(is_row, is_column)
