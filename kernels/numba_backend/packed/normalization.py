@@ -3,8 +3,8 @@
 Activations are large and a normalization does little arithmetic with each: its time goes into
 reading and writing them. So the activation runs in the same sweep over memory. The mean, the
 variance and the result of a channel are computed in a row, while its numbers are in the
-second-level cache; the gradients as well. Where channels are too few for that, or too few to keep
-all threads busy, the sums run over parts of the batch, and a second sweep follows.
+second-level cache; the gradients as well. Where channels are too few to keep all threads busy, the
+sums run over parts of the batch, and a second sweep follows.
 
 The kernels see x as (B, planes, S, L): B blocks of L images and S pixels. A plane holds one
 channel, or two as pairs of bfloat16 numbers; the functions of `simd.pixels` read and write both. A
