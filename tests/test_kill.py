@@ -67,6 +67,10 @@ def test_a_kill_at_any_moment_leaves_complete_files(tmp_path, long_mode):
             if end is not None and time.monotonic() > end:
                 break
         time.sleep(rng.uniform(0, 0.1))  # lines follow saves at once; a kill must not always
+        if kill % 4 < 2:  # every other kill of both kinds of epochs is aimed at a save
+            deadline = time.monotonic() + 60
+            while not list(folder.glob(".*.tmp")):
+                assert time.monotonic() < deadline, "no save begins"
         process.kill()
         rest, _ = process.communicate(timeout=60)
         last = max([last, *(reported_progress(line) or (0, 0) for line in rest.splitlines())])

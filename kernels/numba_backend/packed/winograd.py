@@ -80,6 +80,8 @@ from kernels.numba_backend.simd.winograd_transforms import (
 # Patches that are computed at a time: as many as CHUNK_BYTES hold with their products, but enough
 # for the columns of a tile or, in the weight gradient, for the terms of a sum.
 CHUNK_BYTES, MIN_CHUNK, MIN_SUMMED_CHUNK, MAX_CHUNK = 640 << 10, 4, 4, 8
+# Channels of the weight gradient that are one task: their numbers for a filter share cache lines.
+SUMMED_CHANNELS = 4
 # The weight gradient is summed over each of some parts of the patches, at most MAX_PARTS and
 # PARTS_BYTES. The number does not depend on the number of threads, so no bit of a result does.
 # Where parts are few, each task computes a slice of the channels, of at least MIN_SLICE.
@@ -390,18 +392,21 @@ def _add_parts(parts, dy_parts, dw, db):
     F, C, _, _ = dw.shape
     parts_flat, n_parts, L = parts.reshape(-1), len(parts), VECTOR_BYTES // parts.itemsize
     stride = _element_stride(C, F // L, L)
-    for c in prange(C):
-        sums, taps = np.empty(ELEMENTS * L, parts.dtype), np.empty(9 * L, parts.dtype)
-        for f in range(0, F, L):
+    for c_block in prange((C + SUMMED_CHANNELS - 1) // SUMMED_CHANNELS):
+        sums, taps = np.empty(ELEMENTS * F, parts.dtype), np.empty(9 * L, parts.dtype)
+        first = c_block * SUMMED_CHANNELS
+        for c in range(first, min(first + SUMMED_CHANNELS, C)):
             for u in range(ELEMENTS):
-                acc = load(parts_flat, u * stride + c * F + f)
-                for part in range(1, n_parts):
-                    acc += load(parts_flat, (part * ELEMENTS + u) * stride + c * F + f)
-                store(sums, u * L, acc)
-            transform_sums(sums, 0, SIZE * L, L, taps, 0, L)
-            for lane in range(L):
-                for tap in range(9):
-                    dw[f + lane, c, tap // 3, tap % 3] = taps[tap * L + lane]
+                for f in range(0, F, L):
+                    acc = load(parts_flat, u * stride + c * F + f)
+                    for part in range(1, n_parts):
+                        acc += load(parts_flat, (part * ELEMENTS + u) * stride + c * F + f)
+                    store(sums, u * F + f, acc)
+            for f in range(0, F, L):
+                transform_sums(sums, f, SIZE * F, F, taps, 0, L)
+                for lane in range(L):
+                    for tap in range(9):
+                        dw[f + lane, c, tap // 3, tap % 3] = taps[tap * L + lane]
     for f in range(F):
         dy_sum = 0.0
         for part in range(n_parts):

@@ -49,8 +49,8 @@ class _Format(NamedTuple):
 FLOAT = _Format(32, 23, 127, 0.693147182464599609375, -1.904654299957768e-9, 7, -104.0, 89.0)
 DOUBLE = _Format(64, 52, 1023, math.log(2), 2.3190468138462996e-17, 13, -746.0, 710.0)
 # Numba adds the flags of `compiler.FASTMATH` to instructions that have none. The additions and
-# multiplications below must not be reordered. None of their results is a zero whose sign matters.
-IN_ORDER = ("nsz",)
+# multiplications below must not be fused. None of their results is a zero whose sign matters.
+UNFUSED = ("nsz",)
 
 
 def _format_of(vector) -> _Format:
@@ -84,7 +84,7 @@ def _power_of_two(builder, n):
     # A float of this size has no fraction: n is added to the lowest bits of its mantissa. The upper
     # bits of the sum are shifted out.
     integer_only = _constant(vector, 1.5 * 2.0**fmt.mantissa_bits)
-    bits = builder.bitcast(builder.fadd(n, integer_only, flags=IN_ORDER), integers)
+    bits = builder.bitcast(builder.fadd(n, integer_only, flags=UNFUSED), integers)
     exponent = builder.add(bits, _constant(integers, fmt.bias))
     return builder.bitcast(builder.shl(exponent, _constant(integers, fmt.mantissa_bits)), vector)
 
@@ -92,14 +92,14 @@ def _power_of_two(builder, n):
 def _reduce(builder, x):
     """Return n and exp(r) - 1, where x = n * log(2) + r."""
     vector, fmt = x.type, _format_of(x.type)
-    n = builder.fmul(x, _constant(vector, 1 / math.log(2)), flags=IN_ORDER)
+    n = builder.fmul(x, _constant(vector, 1 / math.log(2)), flags=UNFUSED)
     n = _round(builder, n)
     r = _multiply_add(builder, n, _constant(vector, -fmt.log2), x)
     r = _multiply_add(builder, n, _constant(vector, -fmt.log2_error), r)
     series = _constant(vector, 1 / math.factorial(fmt.terms))
     for k in reversed(range(1, fmt.terms)):
         series = _multiply_add(builder, series, r, _constant(vector, 1 / math.factorial(k)))
-    return n, builder.fmul(series, r, flags=IN_ORDER)
+    return n, builder.fmul(series, r, flags=UNFUSED)
 
 
 @intrinsic
@@ -109,11 +109,11 @@ def exp(typing, x):
     def codegen(context, builder, signature, args):
         fmt = _format_of(args[0].type)
         n, series = _reduce(builder, _clamp(builder, args[0], fmt.low, fmt.high))
-        y = builder.fadd(series, _constant(n.type, 1.0), flags=IN_ORDER)
+        y = builder.fadd(series, _constant(n.type, 1.0), flags=UNFUSED)
         # 2**n itself may overflow, or be too small for a normal number.
-        half = _round(builder, builder.fmul(n, _constant(n.type, 0.5), flags=IN_ORDER))
-        for part in (half, builder.fsub(n, half, flags=IN_ORDER)):
-            y = builder.fmul(y, _power_of_two(builder, part), flags=IN_ORDER)
+        half = _round(builder, builder.fmul(n, _constant(n.type, 0.5), flags=UNFUSED))
+        for part in (half, builder.fsub(n, half, flags=UNFUSED)):
+            y = builder.fmul(y, _power_of_two(builder, part), flags=UNFUSED)
         return y
 
     return x(x), codegen
@@ -126,7 +126,7 @@ def expm1_of_negative(typing, x):
     def codegen(context, builder, signature, args):
         n, series = _reduce(builder, _clamp(builder, args[0], -40.0, 0.0))  # -1 below -40
         power = _power_of_two(builder, n)
-        power_minus_1 = builder.fadd(power, _constant(n.type, -1.0), flags=IN_ORDER)
+        power_minus_1 = builder.fadd(power, _constant(n.type, -1.0), flags=UNFUSED)
         return _multiply_add(builder, power, series, power_minus_1)
 
     return x(x), codegen
