@@ -82,10 +82,16 @@ def test_avg_pool_agrees_with_numpy(case):
 
 
 # Images, channels, filters, rows, columns, kernel size, stride and groups: more filters than
-# pixels, several packed blocks of them, and more pixels than filters.
+# pixels, more pixels than filters, nothing to pad, and groups.
 @pytest.mark.parametrize("workers", [1, 2, 3, 7])
 @pytest.mark.parametrize(
-    "case", [(1, 40, 100, 4, 4, 3, 1, 1), (2, 20, 33, 9, 9, 1, 2, 1), (1, 12, 40, 7, 7, 3, 2, 2)]
+    "case",
+    [
+        (1, 40, 100, 4, 4, 3, 1, 1),
+        (2, 20, 33, 9, 9, 1, 2, 1),
+        (2, 32, 70, 9, 9, 1, 1, 1),
+        (1, 12, 40, 7, 7, 3, 2, 2),
+    ],
 )
 def test_every_split_of_the_work_computes_the_same_bits(case, workers, monkeypatch):
     (N, C, F, H, W, size, stride, groups), rng = case, np.random.default_rng(0)
@@ -96,7 +102,7 @@ def test_every_split_of_the_work_computes_the_same_bits(case, workers, monkeypat
     assert_close(want, NUMPY.correlate(x, w, **arguments))
     NUMBA.correlate(-x, w, **arguments)  # the memory of `want` is used again
     monkeypatch.setattr(channels_last_kernels, "workers_for", lambda work: workers)
-    monkeypatch.setattr(channels_last_kernels, "MAX_PACKED_BYTES", 1)
+    monkeypatch.setattr(channels_last_kernels, "MAX_SHORT_BYTES", 0)  # another shape of tiles
     np.testing.assert_array_equal(NUMBA.correlate(x, w, **arguments), want)
 
 

@@ -41,7 +41,10 @@ from kernels.numba_backend.simd.vectors import (
 )
 from kernels.numba_backend.simd.windows import clip, is_new_max
 
-MAX_PACKED_BYTES = 640 << 10  # of packed filters: they stay in the second-level cache
+# The bytes of the packed filters of a vector up to which four of them stay in the first-level
+# cache, and 4x4 sums are faster than 8x2: 65 instead of 80 us for 32 channels (1x1, 64 filters,
+# 32x32 pixels), 59 and 62 for 64 channels, but 110 and 101 for 128.
+MAX_SHORT_BYTES = 4 << 10
 
 
 class ChannelsLast:
@@ -129,40 +132,41 @@ def copy_padded_rows(x, pad_begin, first, last, padded):
 
 @SizedKernel
 def _correlate(
-    x, pad_begin, padded_buffers, kernel_extent, x_offsets, w, packed_filters, w_offsets,
-    scale, bias, factors, shifts, activation, stride, parts, tile, vectors, y,
+    x, is_padded, pad_begin, padded_buffers, kernel_extent, x_offsets, w, packed_filters, w_offsets,
+    scale, bias, factors, shifts, activation, stride, parts, tile, y,
 ):  # fmt: skip
     """Write the correlation of x (N, H, W, P) with the filters w (F, C/groups, KH, KW) to y.
 
     Tasks compute one of ``parts`` (of the rows of output pixels, of the filters of a group) each.
-    A task pads the rows that it needs, and packs its filters, in buffers of its own: data that
-    another core has just written takes longer to fetch than to write again. It packs some vectors
-    of filters at a time, packed_filters (tasks, terms, vectors), which stay in the second-level
-    cache.
+    A task pads the rows that it needs, in a buffer of its own: data that another core has just
+    written takes longer to fetch than to write again. Where there is nothing to pad, the only
+    buffer is x itself. It packs the filters of one column of tiles at a time, packed_filters
+    (tasks, terms, vectors), which stay in the first-level cache for all pixels.
 
     In y (N, OH, OW, P) the groups lie side by side. The zeros after the filters of one group are
     overwritten by the next group.
     """
     N, OH, OW, P = y.shape
-    _, _, H, W, C = padded_buffers.shape
+    buffers, _, H, W, C = padded_buffers.shape
     groups, columns = factors.shape
     filters, terms = scale.size // groups, w_offsets.size
     channels = w.shape[1]
     (ROWS, COLUMNS), (sh, sw) = tile, stride
     L = VECTOR_BYTES // w.itemsize
-    width = vectors * L
-    for f in range(scale.size):
-        factors[f // filters, f % filters] = scale[f]
-        shifts[f // filters, f % filters] = bias[f]
+    width = COLUMNS * L
+    tasks = parts[0] * parts[1]
+    for g in range(groups):
+        for f in range(filters):
+            factors[g, f], shifts[g, f] = scale[g * filters + f], bias[g * filters + f]
     w_flat, y_flat = w.reshape(-1), y.reshape(-1)
     factors_flat, shifts_flat = factors.reshape(-1), shifts.reshape(-1)
-    for task in prange(parts[0] * parts[1]):
-        padded, weights = padded_buffers[task], packed_filters[task]
+    for task in prange(tasks):
+        padded, weights = padded_buffers[task % buffers], packed_filters[task]
         part, slice_ = task // parts[1], task % parts[1]
         first, last = part * N * OH // parts[0], (part + 1) * N * OH // parts[0]
         c_first = slice_ * (columns // L) // parts[1] * L
         c_last = (slice_ + 1) * (columns // L) // parts[1] * L
-        if first < last:
+        if first < last and is_padded:
             end = (last - 1) // OH * H + (last - 1) % OH * sh + kernel_extent
             copy_padded_rows(x, pad_begin, first // OH * H + first % OH * sh, end, padded)
         x_flat = padded.reshape(-1)
@@ -177,15 +181,13 @@ def _correlate(
                 padded_row = (row // OH * H + row % OH * sh) * W
                 for column_start in range(0, OW, ROWS):
                     j = min(column_start, OW - ROWS)
-                    for filter_start in range(0, width, COLUMNS * L):
-                        f = min(filter_start, width - COLUMNS * L)
-                        outer_product_tile_of_columns(
-                            weights, f, w_offsets, L,
-                            x_flat, (padded_row + j * sw) * C + g * channels, x_offsets, sw * C,
-                            terms,
-                            factors_flat, shifts_flat, g * columns + c + f, activation,
-                            y_flat, (row * OW + j) * P + g * filters + c + f, P, L, ROWS, COLUMNS,
-                        )  # fmt: skip
+                    outer_product_tile_of_columns(
+                        weights, 0, w_offsets, L,
+                        x_flat, (padded_row + j * sw) * C + g * channels, x_offsets, sw * C,
+                        terms,
+                        factors_flat, shifts_flat, g * columns + c, activation,
+                        y_flat, (row * OW + j) * P + g * filters + c, P, L, ROWS, COLUMNS,
+                    )  # fmt: skip
 
 
 @SizedKernel
@@ -282,16 +284,18 @@ def correlate(
     (OH, OW), T = window.output, w[0].size
     work, columns = N * OH * OW * T * F, -(-filters // L) * L  # with the zeros after a group
     parts = _parts(workers_for(work), N * OH, OW, columns // L if groups == 1 else 1, L)
-    vectors = min(columns // L // parts[1], max(4, MAX_PACKED_BYTES // (T * L * x.dtype.itemsize)))
     tasks, P = parts[0] * parts[1], -(-((groups - 1) * filters + columns) // L) * L
+    is_short = T * L * x.dtype.itemsize <= MAX_SHORT_BYTES
+    tile = outer_product_tile_shape(OW, columns // L // parts[1], in_first_level=is_short)
+    is_padded = window.padded != x.shape[2:] or not x.data.flags.c_contiguous
+    padded = empty((tasks, N, *window.padded, C), x.dtype) if is_padded else x.data[np.newaxis]
     y = ChannelsLast(empty((N, OH, OW, P), x.dtype), F)
     launch(
-        _correlate.for_work(work), x.data, window.pad_begin,
-        empty((tasks, N, *window.padded, C), x.dtype), window.kernel_extent[0],
-        _x_offsets(window, w.shape[1], C, 1), w, empty((tasks, T * vectors * L), x.dtype),
-        strided_offsets(T, vectors * L), *scale_and_bias(scale, b, F, x.dtype),
-        *np.zeros((2, groups, columns), x.dtype), activation, window.stride, parts,
-        outer_product_tile_shape(OW, vectors), vectors, y.data,
+        _correlate.for_work(work), x.data, is_padded, window.pad_begin, padded,
+        window.kernel_extent[0], _x_offsets(window, w.shape[1], C, 1), w,
+        empty((tasks, T * tile[1] * L), x.dtype), strided_offsets(T, tile[1] * L),
+        *scale_and_bias(scale, b, F, x.dtype), *np.zeros((2, groups, columns), x.dtype),
+        activation, window.stride, parts, tile, y.data,
     )  # fmt: skip
     return y
 
