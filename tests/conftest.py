@@ -10,7 +10,7 @@ from hypothesis import settings
 os.environ["CNN_TUNING"] = "off"
 
 # No deadline: the first example of a kernel compiles it.
-settings.register_profile("cnn", deadline=None, max_examples=50, derandomize=True)
+settings.register_profile("cnn", deadline=None, max_examples=30, derandomize=True)
 settings.load_profile("cnn")
 
 
