@@ -11,6 +11,8 @@ os.environ["CNN_TUNING"] = "off"
 
 # No deadline: the first example of a kernel compiles it.
 settings.register_profile("cnn", deadline=None, max_examples=30, derandomize=True)
+# All tests: ./run.sh pytest --long
+settings.register_profile("cnn-long", settings.get_profile("cnn"), max_examples=200)
 settings.load_profile("cnn")
 
 
@@ -36,6 +38,11 @@ def pytest_cmdline_main(config):
 
 def pytest_addoption(parser):
     parser.addoption("--long", action="store_true", help="run tests in their long mode: minutes")
+
+
+def pytest_configure(config):
+    if config.getoption("--long"):  # in this process, and in each worker
+        settings.load_profile("cnn-long")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -154,13 +154,12 @@ def _correlate(
     (ROWS, COLUMNS), (sh, sw) = tile, stride
     L = VECTOR_BYTES // w.itemsize
     width = COLUMNS * L
-    tasks = parts[0] * parts[1]
     for g in range(groups):
         for f in range(filters):
             factors[g, f], shifts[g, f] = scale[g * filters + f], bias[g * filters + f]
     w_flat, y_flat = w.reshape(-1), y.reshape(-1)
     factors_flat, shifts_flat = factors.reshape(-1), shifts.reshape(-1)
-    for task in prange(tasks):
+    for task in prange(parts[0] * parts[1]):
         padded, weights = padded_buffers[task % buffers], packed_filters[task]
         part, slice_ = task // parts[1], task % parts[1]
         first, last = part * N * OH // parts[0], (part + 1) * N * OH // parts[0]

@@ -15,11 +15,11 @@ if config.DISABLE_JIT:  # type: ignore[attr-defined]
     )
 
 # A product and a sum may be fused. Nothing may be reordered ("reassoc", "arcp"): LLVM orders the
-# same loop in different ways. It compiles some loops twice, for arrays that may overlap and for
-# others, and it optimizes a kernel again for the object that the cache keeps. With "reassoc", the
-# batch normalization of rows rounded otherwise in the process that compiled it than in later ones,
-# and its gradient once in a hundred processes, where its arrays lay close together. The kernels
-# are as fast without: they sum in vectors of their own.
+# same sum in different ways. It optimizes a kernel again for the object that the cache keeps, and
+# compiles some loops twice, for arrays that may overlap and for others. With "reassoc", the batch
+# normalization of rows rounded otherwise in the process that compiled it than in later ones, and
+# its gradient rounded otherwise in single calls, in one process of thirty. The kernels are as fast
+# without: they sum in vectors of their own.
 FASTMATH = {"contract", "nsz"}
 OPTIONS: dict[str, Any] = {"nogil": True, "fastmath": FASTMATH, "error_model": "numpy"}
 
