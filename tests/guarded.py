@@ -60,7 +60,7 @@ def empty(shape, dtype=float, order="C", **options):
     dtype = np.dtype(dtype)
     if dtype.hasobject or order not in ("C", "K") or options:
         return unguarded_empty(shape, dtype, order, **options)
-    return guarded_bytes(math.prod(shape) * dtype.itemsize).view(dtype).reshape(shape)
+    return guarded_bytes(int(math.prod(shape)) * dtype.itemsize).view(dtype).reshape(shape)
 
 
 def empty_like(prototype, dtype=None):

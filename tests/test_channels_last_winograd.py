@@ -9,6 +9,7 @@ from kernels.geometry import make_window
 from kernels.numba_backend import channels_last, channels_last_winograd
 from kernels.numba_backend.channels_last import ChannelsLast
 from kernels.numba_backend.packed.layout import simd_width
+from kernels.numba_backend.runtime import tuning
 from tests.cases import assert_close
 
 NUMPY = get_backend("numpy")
@@ -54,6 +55,28 @@ def test_every_split_of_the_work_computes_the_same_bits(case, workers, monkeypat
     assert_close(want, NUMPY.correlate(x, w, padding=padding))
     got = get_backend("numba").correlate(x, w, padding=padding)
     np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize("choice", ["winograd", "direct"])
+def test_the_faster_method_is_measured(choice, monkeypatch):
+    """On each machine, for a class of shapes: there is a kernel for each answer."""
+    asked, rng = [], np.random.default_rng(0)
+
+    def choose(kernel, shape_class, candidates, default):
+        asked.append(f"{kernel} {shape_class}, {default}")
+        return choice
+
+    others = {"winograd": "_correlate_directly", "direct": "_correlate_by_winograd"}
+    monkeypatch.setattr(channels_last, others[choice], list)  # of no use
+    monkeypatch.setattr(tuning, "choose", choose)
+    x = rng.standard_normal((2, 32, 14, 15), np.float32)
+    w = rng.standard_normal((40, 32, 3, 3), np.float32)
+    got = get_backend("numba").correlate(x, w, padding=1)
+    assert_close(got, NUMPY.correlate(x, w, padding=1))
+    assert asked == [
+        "correlate 32x14x15, 40 filters 3x3, stride (1, 1), padding ((1, 1), (1, 1)), "
+        "dilation (1, 1), groups 1, float32, images 2, winograd"
+    ]
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -12,7 +12,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 MODULES = (
-    "kernels", "channels_last", "depthwise", "panels", "winograd", "numba_backend", "numbers",
+    "kernels", "channels_last", "channels_last_depthwise", "channels_last_separable",
+    "channels_last_winograd", "depthwise", "separable", "panels", "winograd", "numba_backend",
+    "numbers",
 )  # fmt: skip
 ALL_TESTS = [f"tests/test_{name}.py" for name in MODULES]
 # Of test_numba_backend.py only the tests of kernels: the others start processes, or need captured
@@ -38,7 +40,10 @@ def run_tests(long_mode, selection, *arguments, **environment):
 @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's mprotect")
 @pytest.mark.parametrize("end", ["end", "start"])
 def test_kernels_stay_between_guard_pages(end, long_mode):
-    names = ("kernels", "channels_last", "depthwise", "panels")
+    names = (
+        "kernels", "channels_last", "channels_last_depthwise", "channels_last_separable",
+        "depthwise", "panels",
+    )  # fmt: skip
     selection = [*(f"tests/test_{name}.py" for name in names), "-k", "correlat or pool or bands"]
     output = run_tests(long_mode, selection, "-p", "tests.guarded", CNN_GUARD=end)
     arrays = int(output.splitlines()[-1].split()[0].replace(",", ""))

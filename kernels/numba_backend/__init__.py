@@ -99,10 +99,10 @@ batch_norm_activation_pool_grad = dispatch_by_layout(
 correlate = dispatch_by_layout(
     convolution.correlate, packed.correlate, channels_last.correlate, capturable=True
 )
-_separable_correlate = compose_separable(correlate)
 separable_correlate = dispatch_by_layout(
-    _separable_correlate, packed.separable_correlate, _separable_correlate, capturable=True
-)
+    compose_separable(correlate), packed.separable_correlate, channels_last.separable_correlate,
+    capturable=True,
+)  # fmt: skip
 correlate_grad = dispatch_by_layout(convolution.correlate_grad, packed.correlate_grad)
 dense = dispatch_by_layout(dense_kernels.dense, packed.dense, capturable=True)
 dense_grad = dispatch_by_layout(numpy_backend.dense_grad, packed.dense_grad)

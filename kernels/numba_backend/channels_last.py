@@ -8,20 +8,27 @@ layer. A layer that has no kernel here gets plain arrays.
 """
 
 import math
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 from numba import prange
 
 from kernels import validation
 from kernels.geometry import Window, make_window
-from kernels.numba_backend import channels_last_depthwise, channels_last_winograd, planes
+from kernels.numba_backend import (
+    channels_last_depthwise,
+    channels_last_separable,
+    channels_last_winograd,
+    planes,
+)
 from kernels.numba_backend.packed import checks
 from kernels.numba_backend.packed.layout import simd_width
 from kernels.numba_backend.planes import Planes
+from kernels.numba_backend.runtime import tuning
 from kernels.numba_backend.runtime.buffer_pool import empty
 from kernels.numba_backend.runtime.capture import launch
 from kernels.numba_backend.runtime.compiler import SizedKernel, serial, workers_for
+from kernels.numba_backend.shape_class import ShapeClass
 from kernels.numba_backend.simd.activation_kernels import activate_kernel, add_kernel
 from kernels.numba_backend.simd.activations import activation_argument
 from kernels.numba_backend.simd.copies import transpose_padded
@@ -40,6 +47,7 @@ from kernels.numba_backend.simd.vectors import (
     where,
 )
 from kernels.numba_backend.simd.windows import clip, is_new_max
+from kernels.separable import compose_separable
 
 # The bytes of the packed filters of a vector up to which four of them stay in the first-level
 # cache, and 4x4 sums are faster than 8x2: 65 instead of 80 us for 32 channels (1x1, 64 filters,
@@ -251,33 +259,13 @@ def _parts(workers: int, rows: int, columns: int, vectors: int, lanes: int) -> t
     return min(workers, rows), 1
 
 
-def correlate(
-    x: ChannelsLast | Planes,
-    w,
-    b=None,
-    stride=1,
-    padding=0,
-    dilation=1,
-    groups=1,
-    scale=None,
-    activation=None,
-) -> ChannelsLast | Planes:
-    w, groups = checks.check_filters(w, x.shape, x.dtype, groups)
-    scale, b = checks.check_scale_and_bias(scale, b, len(w), x.dtype)
-    activation = activation_argument(activation, x.dtype)
-    window = make_window(x.shape[2:], w.shape[2:], stride, padding, dilation)
-    if channels_last_winograd.is_supported(window, groups, *x.shape[:2], len(w)):
-        x = _in_whole_vectors(_as_channels_last(x))
-        out = channels_last_winograd.correlate(x.data, x.shape[1], w, b, window, scale, activation)
-        return ChannelsLast(out, len(w))
-    if planes.is_faster(window, groups, len(w), x.dtype):
-        x_offsets = _x_offsets(window, x.shape[1], 1, math.prod(window.padded))
-        return planes.correlate(_as_planes(x), w, b, window, scale, activation, x_offsets)
-    x = _as_channels_last(x)
-    if channels_last_depthwise.is_supported(groups, x.shape[1], len(w)):
-        data = _in_whole_vectors(x).data
-        out = channels_last_depthwise.correlate(data, w, b, window, scale, activation)
-        return ChannelsLast(out, len(w))
+def _correlate_by_winograd(x, w, b, window, groups, scale, activation) -> ChannelsLast:
+    x = _in_whole_vectors(x)
+    out = channels_last_winograd.correlate(x.data, x.shape[1], w, b, window, scale, activation)
+    return ChannelsLast(out, len(w))
+
+
+def _correlate_directly(x, w, b, window, groups, scale, activation) -> ChannelsLast:
     N, F, C = x.shape[0], len(w), x.data.shape[3]
     L, filters = simd_width(x.dtype), F // groups
     (OH, OW), T = window.output, w[0].size
@@ -297,6 +285,70 @@ def correlate(
         activation, window.stride, parts, tile, y.data,
     )  # fmt: skip
     return y
+
+
+def _correlate_fastest(*args) -> ChannelsLast:
+    """Correlate by Winograd's method or directly, whichever is faster on this machine."""
+    x, w, _, window, groups, _, _ = args
+    runs = {
+        "winograd": partial(_correlate_by_winograd, *args),
+        "direct": partial(_correlate_directly, *args),
+    }
+    shape_class = ShapeClass(window, w.shape, groups, x.dtype, "images", len(x.data))
+    return runs[tuning.choose("correlate", shape_class, runs, "winograd")]()
+
+
+def correlate(
+    x: ChannelsLast | Planes,
+    w,
+    b=None,
+    stride=1,
+    padding=0,
+    dilation=1,
+    groups=1,
+    scale=None,
+    activation=None,
+) -> ChannelsLast | Planes:
+    w, groups = checks.check_filters(w, x.shape, x.dtype, groups)
+    scale, b = checks.check_scale_and_bias(scale, b, len(w), x.dtype)
+    activation = activation_argument(activation, x.dtype)
+    window = make_window(x.shape[2:], w.shape[2:], stride, padding, dilation)
+    if planes.is_faster(window, groups, len(w), x.dtype):
+        x_offsets = _x_offsets(window, x.shape[1], 1, math.prod(window.padded))
+        return planes.correlate(_as_planes(x), w, b, window, scale, activation, x_offsets)
+    x = _as_channels_last(x)
+    if channels_last_depthwise.is_supported(window, groups, x.shape[1], len(w)):
+        data = _in_whole_vectors(x).data
+        out = channels_last_depthwise.correlate(data, w, b, window, scale, activation)
+        return ChannelsLast(out, len(w))
+    args = (x, w, b, window, groups, scale, activation)
+    if channels_last_winograd.is_supported(window, groups, *x.shape[:2], len(w)):
+        return _correlate_fastest(*args)
+    return _correlate_directly(*args)
+
+
+_composed_separable_correlate = compose_separable(correlate)
+
+
+def separable_correlate(
+    x: ChannelsLast | Planes, w, pointwise_w, b=None, pointwise_b=None, stride=1, padding=0,
+    dilation=1, scale=None, pointwise_scale=None, activation=None, pointwise_activation=None,
+) -> ChannelsLast | Planes:  # fmt: skip
+    options = (
+        b, pointwise_b, stride, padding, dilation, scale, pointwise_scale, activation,
+        pointwise_activation,
+    )  # fmt: skip
+    checked_w, checked_pointwise_w, window, affine, pointwise_affine = checks.check_separable(
+        x, w, pointwise_w, *options
+    )
+    is_known = channels_last_depthwise.is_supported(window, x.shape[1], x.shape[1], len(checked_w))
+    if not is_known or checked_pointwise_w.shape[2:] != (1, 1):
+        return _composed_separable_correlate(x, w, pointwise_w, *options)
+    data = _in_whole_vectors(_as_channels_last(x)).data
+    out = channels_last_separable.correlate(
+        data, checked_w, checked_pointwise_w, window, affine, pointwise_affine, MAX_SHORT_BYTES
+    )
+    return ChannelsLast(out, len(checked_pointwise_w))
 
 
 def activate(x: ChannelsLast | Planes, activation) -> ChannelsLast | Planes:

@@ -91,31 +91,21 @@ def separable_correlate(
     pointwise_scale=None, activation=None, pointwise_activation=None,
 ):  # fmt: skip
     checks.check_images(x)
-    w, _ = checks.check_filters(w, x.shape, x.dtype, x.shape[1])
-    window = make_window(x.shape[2:], w.shape[2:], stride, padding, dilation)
-    between = x.shape[0], len(w), *window.output
-    pointwise_w, _ = checks.check_filters(pointwise_w, between, x.dtype, 1)
+    options = (
+        b, pointwise_b, stride, padding, dilation, scale, pointwise_scale, activation,
+        pointwise_activation,
+    )  # fmt: skip
+    checked_w, checked_pointwise_w, window, affine, pointwise_affine = checks.check_separable(
+        x, w, pointwise_w, *options
+    )
     if x.is_bfloat16:
         y = separable_correlate(
-            widen(x), rounded(w), rounded(pointwise_w), b, pointwise_b, stride, padding, dilation,
-            scale, pointwise_scale, activation, pointwise_activation,
-        )  # fmt: skip
+            widen(x), rounded(checked_w), rounded(checked_pointwise_w), *options
+        )
         return narrow(y)
-    if not separable.is_supported(window, x, w.shape, pointwise_w.shape):
-        return _composed_separable_correlate(
-            x, w, pointwise_w, b, pointwise_b, stride, padding, dilation, scale, pointwise_scale,
-            activation, pointwise_activation,
-        )  # fmt: skip
-    scale, b = checks.check_scale_and_bias(scale, b, len(w), x.dtype)
-    pointwise_scale, pointwise_b = checks.check_scale_and_bias(
-        pointwise_scale, pointwise_b, len(pointwise_w), x.dtype
-    )
-    activation = activation_argument(activation, x.dtype)
-    pointwise_activation = activation_argument(pointwise_activation, x.dtype)
-    return separable.correlate(
-        x, w, pointwise_w, window, (scale, b, activation),
-        (pointwise_scale, pointwise_b, pointwise_activation),
-    )  # fmt: skip
+    if not separable.is_supported(window, x, checked_w.shape, checked_pointwise_w.shape):
+        return _composed_separable_correlate(x, w, pointwise_w, *options)
+    return separable.correlate(x, checked_w, checked_pointwise_w, window, affine, pointwise_affine)
 
 
 def correlate_grad(dy, x, w, stride=1, padding=0, dilation=1, groups=1, need_dx=True, out=None):

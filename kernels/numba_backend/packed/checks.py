@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from kernels import validation
-from kernels.geometry import Window
+from kernels.geometry import Window, make_window
 from kernels.numba_backend.packed.layout import PackedBatch
 from kernels.numba_backend.packed.pooling import index_dtype, index_shape
 from kernels.numba_backend.runtime.capture import invalidate_capture
@@ -81,6 +81,33 @@ def check_scale_and_bias(scale: Any, b: Any, outputs: int, dtype: np.dtype):
     """Return a checked scale and bias (outputs,); each may be None."""
     checked = validation.check_scale_and_bias(scale, b, outputs, dtype)
     return tuple(map(check_capturable, checked, (scale, b)))
+
+
+def check_separable(
+    x: Any, w: Any, pointwise_w: Any, b: Any, pointwise_b: Any, stride: Any, padding: Any,
+    dilation: Any, scale: Any, pointwise_scale: Any, activation: Any, pointwise_activation: Any,
+):  # fmt: skip
+    """Return the checked arguments of a depthwise separable correlation of x.
+
+    Returns
+    -------
+    w, pointwise_w : filters
+    window : Window
+        Of the depthwise correlation.
+    affine, pointwise_affine : (scale, bias, activation)
+    """
+    w, _ = check_filters(w, x.shape, x.dtype, x.shape[1])
+    window = make_window(x.shape[2:], w.shape[2:], stride, padding, dilation)
+    between = x.shape[0], len(w), *window.output
+    pointwise_w, _ = check_filters(pointwise_w, between, x.dtype, 1)
+    affine, pointwise_affine = (
+        (*check_scale_and_bias(scale, b, len(w), x.dtype), activation_argument(act, x.dtype))
+        for scale, b, w, act in (
+            (scale, b, w, activation),
+            (pointwise_scale, pointwise_b, pointwise_w, pointwise_activation),
+        )
+    )
+    return w, pointwise_w, window, affine, pointwise_affine
 
 
 def check_vectors(x: PackedBatch, **vectors: Any) -> list[np.ndarray]:

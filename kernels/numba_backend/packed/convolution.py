@@ -13,7 +13,7 @@ them compete, `tuning` measures which one is the fastest.
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numba
 import numpy as np
@@ -26,10 +26,10 @@ from kernels.numba_backend.runtime import tuning
 from kernels.numba_backend.runtime.buffer_pool import allocate_outputs, empty
 from kernels.numba_backend.runtime.capture import launch
 from kernels.numba_backend.runtime.compiler import parallel, serial
+from kernels.numba_backend.shape_class import ShapeClass
 from kernels.numba_backend.simd.activations import activation_argument
 from kernels.numba_backend.simd.copies import copy_padded_rows
 from kernels.numba_backend.simd.micro_kernels import dot_tile_shape, outer_product_tile_shape
-from kernels.numba_backend.simd.pixels import PAIR_DTYPE
 from kernels.numba_backend.simd.tiled_matmul import (
     channel_sums,
     scale_and_bias,
@@ -337,30 +337,6 @@ def _weight_gradient_candidates(
     return plain[-1:] if channels >= MIN_PANEL_CHANNELS else plain[:1]
 
 
-class _ShapeClass(NamedTuple):
-    """What the times of the candidates depend on. Its text is a key in files of choices.
-
-    The number of blocks is rounded down to 1, 2 or 4, and to what is measured: a last batch of an
-    epoch, which is smaller than the others, is rarely measured anew.
-    """
-
-    window: Window
-    w_shape: tuple[int, ...]
-    groups: int
-    storage: np.dtype  # of the activations: its name would take longer to find than the choice
-    n_blocks: int
-
-    def __str__(self) -> str:
-        (F, channels, KH, KW), window = self.w_shape, self.window
-        H, W = window.image
-        precision = "bfloat16" if self.storage == PAIR_DTYPE else self.storage.name
-        return (
-            f"{channels * self.groups}x{H}x{W}, {F} filters {KH}x{KW}, stride {window.stride}, "
-            f"padding {window.padding}, dilation {window.dilation}, groups {self.groups}, "
-            f"{precision}, blocks from {self.n_blocks}"
-        )
-
-
 def _first_blocks(x: PackedBatch, n_blocks: int) -> PackedBatch:
     """Return a new batch of the first blocks without padded copies.
 
@@ -409,7 +385,7 @@ def _run_fastest(
         x, (w_shape, window, groups) = batches[0], shapes
         n_blocks = min(len(x.data), MEASURED_BLOCKS[kernel])
         n_blocks = 2 if n_blocks == 3 else n_blocks
-        shape_class = _ShapeClass(window, w_shape, groups, x.data.dtype, n_blocks)
+        shape_class = ShapeClass(window, w_shape, groups, x.data.dtype, "blocks from", n_blocks)
         runs = {
             name: partial(_run_on_first_blocks, kernel, implementations[name], batches, args)
             for name in candidates

@@ -61,8 +61,9 @@ def correlate_row(
     while first < stop and x_row + term_rows[stop - 1] >= H:
         stop -= 1
     sliding_sums(
-        x, (plane * H + x_row) * W * L, x_offsets, left, W, weights, w_offsets, w_stride, first,
-        stop - first, bias, activation, y, y_start, y_stride, columns, TAPS, column_step, COLUMNS,
+        x, (plane * H + x_row) * W * L, x_offsets, VECTOR_BYTES // x.itemsize, left, W, weights, 0,
+        w_offsets, w_stride, first, stop - first, bias, activation, y, y_start, y_stride, columns,
+        TAPS, column_step, COLUMNS,
     )  # fmt: skip
 
 

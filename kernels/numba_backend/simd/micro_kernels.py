@@ -586,7 +586,8 @@ def dot_tile(
 # a row, and the stride is the distance in pixels of two windows.
 SLIDING_WINDOWS = [(taps, stride) for taps in (1, 2, 3, 5) for stride in (1, 2)]
 SLIDING_COLUMNS = [8, 4, 1]
-SLIDING_ACTIVATION = 11  # position of an argument of `sliding_sums`
+# Positions of arguments of `sliding_sums`.
+SLIDING_BIAS, SLIDING_ACTIVATION = 12, 13
 
 
 def sliding_columns(columns: int) -> int:
@@ -604,8 +605,9 @@ def _window_pairs(taps, stride, columns):
 
 @intrinsic
 def sliding_sums(
-    typing, x, x_base, x_offsets, left, width, w, w_offsets, w_stride, first_term, n_terms, bias,
-    activation, out, out_base, out_stride, columns, TAPS, STRIDE, COLUMNS,
+    typing, x, x_base, x_offsets, pixel_stride, left, width, w, w_base, w_offsets, w_stride,
+    first_term, n_terms, bias, activation, out, out_base, out_stride, columns, TAPS, STRIDE,
+    COLUMNS,
 ):  # fmt: skip
     """out[c] = bias + the sum over t and m of w[t, m] * x[t, left + c * STRIDE + m], a vector each.
 
@@ -613,25 +615,31 @@ def sliding_sums(
     tiles of COLUMNS windows, of which the last overlaps the one before it. Each pixel is loaded
     once for all windows of its tile. In the flat arrays,
 
-        w[t, m]  is w[w_offsets[t] + m * w_stride], a scalar
-        x[t, q]  is the vector q vectors after x_base + x_offsets[t], or 0 outside of 0 <= q < width
+        w[t, m]  is at w_base + w_offsets[t] + m * w_stride
+        x[t, q]  is the vector at x_base + x_offsets[t] + q * pixel_stride, or 0 outside of
+                 0 <= q < width
         out[c]   is the vector at out_base + c * out_stride
 
-    for first_term <= t < first_term + n_terms, m < TAPS and c < columns. (TAPS, STRIDE) is one of
+    for first_term <= t < first_term + n_terms, m < TAPS and c < columns. The bias is a scalar or a
+    vector, and so are the weights: one for each lane, or the same for all. (TAPS, STRIDE) is one of
     SLIDING_WINDOWS, and COLUMNS one of SLIDING_COLUMNS, at most ``columns``.
     """
     signature = types.void(
-        x, x_base, x_offsets, left, width, w, w_offsets, w_stride, first_term, n_terms, bias,
-        activation, out, out_base, out_stride, columns, TAPS, STRIDE, COLUMNS,
+        x, x_base, x_offsets, pixel_stride, left, width, w, w_base, w_offsets, w_stride,
+        first_term, n_terms, bias, activation, out, out_base, out_stride, columns, TAPS, STRIDE,
+        COLUMNS,
     )  # fmt: skip
 
     def codegen(context, builder, signature, args):
         vector = _vector_type(signature.args[0])
         vector_type = Vector(signature.args[0].dtype, vector.count)
         argument_type = signature.args[SLIDING_ACTIVATION]
+        is_splat = not isinstance(signature.args[SLIDING_BIAS], Vector)
+        load_weight = _load_splat if is_splat else emit_load
         (
-            x, x_base, x_offsets, left, width, w, w_offsets, w_stride, first_term, n_terms, bias,
-            activation, out, out_base, out_stride, columns, TAPS, STRIDE, COLUMNS,
+            x, x_base, x_offsets, pixel_stride, left, width, w, w_base, w_offsets, w_stride,
+            first_term, n_terms, bias, activation, out, out_base, out_stride, columns, TAPS, STRIDE,
+            COLUMNS,
         ) = _unwrap_arrays(context, builder, signature, args)  # fmt: skip
         window = builder.add(builder.mul(TAPS, _int64(8)), STRIDE)
         shapes = {
@@ -642,7 +650,8 @@ def sliding_sums(
         slots = _stack_slots(builder, vector, max(SLIDING_COLUMNS))
         padding = builder.bitcast(*_stack_slots(builder, vector, 1), x.type)
         emit_store(builder, ir.Constant(vector, None), padding, _int64(0))
-        bias = emit_splat(builder, vector, bias)
+        bias = emit_splat(builder, vector, bias) if is_splat else bias
+        w = builder.gep(w, [w_base])
         tiles = builder.sdiv(builder.add(columns, builder.sub(COLUMNS, _int64(1))), COLUMNS)
         last_column = builder.sub(columns, COLUMNS)
 
@@ -652,7 +661,7 @@ def sliding_sums(
             Of the pixels of the tile, the first and the last ``border`` may be outside of x.
             """
             n_pixels = (count - 1) * stride + taps
-            column_offset = builder.mul(x_column, _int64(vector.count))
+            column_offset = builder.mul(x_column, pixel_stride)
             x_tile = builder.gep(x, [builder.add(x_base, column_offset)])
             with cgutils.for_range(builder, n_terms) as loop:
                 term = builder.add(first_term, loop.index)
@@ -661,9 +670,9 @@ def sliding_sums(
                 weights = []
                 for m in range(taps):
                     offset = builder.add(w_offset, builder.mul(w_stride, _int64(m)))
-                    weights.append(_load_splat(builder, vector, w, offset))
+                    weights.append(load_weight(builder, vector, w, offset))
                 for q, pairs in _window_pairs(taps, stride, count):
-                    pointer = builder.gep(pixels, [_int64(q * vector.count)])
+                    pointer = builder.gep(pixels, [builder.mul(pixel_stride, _int64(q))])
                     if q < border or q >= n_pixels - border:
                         column = builder.add(x_column, _int64(q))
                         is_pixel = builder.icmp_unsigned("<", column, width)
