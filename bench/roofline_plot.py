@@ -6,6 +6,7 @@ import numpy as np
 
 from bench.common import COLORS, import_pyplot, use_plain_log_ticks
 
+KEY_LINES = 45  # of a column of the key beside a panel
 LINES = {"L1": "-", "L2": "--", "L3": "-.", "memory": ":"}
 
 
@@ -70,8 +71,14 @@ def intensity(row: dict) -> float:
 def plot(networks: dict[str, list[dict]], peaks: dict, pattern: str, title: str, path: Path):
     """Draw a panel for each network, with all kernels that do arithmetic."""
     pyplot = import_pyplot()
+    columns = max(-(-len(rows) // KEY_LINES) for rows in networks.values())
+    longest = max(
+        len(f"{row['kernel']} {row['shape']}") for rows in networks.values() for row in rows
+    )
+    key_width = 4.3 * (longest + 4)  # in points, a 72nd of an inch; a letter is 4.2 wide
+    size = 7.5 + columns * key_width / 72, 0.6 + 5.6 * len(networks)
     figure, panels = pyplot.subplots(
-        len(networks), figsize=(11, 0.6 + 5.6 * len(networks)), squeeze=False, layout="constrained"
+        len(networks), figsize=size, squeeze=False, layout="constrained"
     )
     for (network, rows), axes in zip(networks.items(), panels[:, 0], strict=True):
         rows = [row for row in rows if row["operations"]]
@@ -80,10 +87,18 @@ def plot(networks: dict[str, list[dict]], peaks: dict, pattern: str, title: str,
         for computes in (True, False):
             chosen = [n for n, row in enumerate(rows) if (row["limit"] == "FMA") == computes]
             points(axes, [rows[n] for n in chosen], [n + 1 for n in chosen], computes)
-        key = "\n".join(f"{n:>2} {row['kernel']} {row['shape']}" for n, row in enumerate(rows, 1))
-        axes.text(
-            1.02, 1.0, key, transform=axes.transAxes, fontsize=7, va="top", family="monospace"
-        )
+        key = [f"{n:>2} {row['kernel']} {row['shape']}" for n, row in enumerate(rows, 1)]
+        for column, first in enumerate(range(0, len(key), KEY_LINES)):
+            axes.annotate(
+                "\n".join(key[first : first + KEY_LINES]),
+                (1.0, 1.0),
+                xycoords="axes fraction",
+                xytext=(10 + key_width * column, 0),
+                textcoords="offset points",
+                fontsize=7,
+                va="top",
+                family="monospace",
+            )
         axes.set(xscale="log", yscale="log", xlabel="FLOP/byte", ylabel="GFLOP/s")
         rates = [row["gflops"] for row in rows]
         axes.set_ylim(min(rates) / 2, 2 * max(*rates, peaks["gflops"]))

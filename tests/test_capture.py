@@ -120,6 +120,18 @@ def test_a_function_that_kernels_do_not_account_for_runs_every_time(function, re
     assert len(runs) == 4
 
 
+def test_a_function_without_kernels_runs_every_time():
+    runs = []
+    result, step = BACKEND.capture(lambda: runs.append(1))
+    assert result is None
+    assert step is None
+    step = CapturedStep(lambda: runs.append(1))
+    step()
+    step()
+    assert step.invalid_reason == "no kernel was launched"
+    assert len(runs) == 3
+
+
 def test_values_that_no_kernel_computed_prevent_a_replay():
     x = np.zeros((16, 1, 4, 4), np.float32)
     inputs = x, np.zeros(1, np.float32), np.ones(1, np.float32)

@@ -23,16 +23,17 @@ from kernels.numba_backend import (
 )
 from kernels.numba_backend.packed import checks
 from kernels.numba_backend.packed.layout import simd_width
+from kernels.numba_backend.packed.shape_class import ShapeClass
 from kernels.numba_backend.planes import Planes
 from kernels.numba_backend.runtime import tuning
 from kernels.numba_backend.runtime.buffer_pool import empty
 from kernels.numba_backend.runtime.capture import launch
 from kernels.numba_backend.runtime.compiler import SizedKernel, serial, workers_for
-from kernels.numba_backend.shape_class import ShapeClass
 from kernels.numba_backend.simd.activation_kernels import activate_kernel, add_kernel
 from kernels.numba_backend.simd.activations import activation_argument
 from kernels.numba_backend.simd.copies import transpose_padded
 from kernels.numba_backend.simd.micro_kernels import (
+    MAX_SHORT_BYTES,
     outer_product_tile_of_columns,
     outer_product_tile_shape,
 )
@@ -48,11 +49,6 @@ from kernels.numba_backend.simd.vectors import (
 )
 from kernels.numba_backend.simd.windows import clip, is_new_max
 from kernels.separable import compose_separable
-
-# The bytes of the packed filters of a vector up to which four of them stay in the first-level
-# cache, and 4x4 sums are faster than 8x2: 65 instead of 80 us for 32 channels (1x1, 64 filters,
-# 32x32 pixels), 59 and 62 for 64 channels, but 110 and 101 for 128.
-MAX_SHORT_BYTES = 4 << 10
 
 
 class ChannelsLast:
@@ -346,7 +342,7 @@ def separable_correlate(
         return _composed_separable_correlate(x, w, pointwise_w, *options)
     data = _in_whole_vectors(_as_channels_last(x)).data
     out = channels_last_separable.correlate(
-        data, checked_w, checked_pointwise_w, window, affine, pointwise_affine, MAX_SHORT_BYTES
+        data, checked_w, checked_pointwise_w, window, affine, pointwise_affine
     )
     return ChannelsLast(out, len(checked_pointwise_w))
 

@@ -16,6 +16,7 @@ from kernels.numba_backend.runtime.capture import launch
 from kernels.numba_backend.runtime.compiler import SizedKernel, workers_for
 from kernels.numba_backend.simd.copies import transpose_padded
 from kernels.numba_backend.simd.micro_kernels import (
+    MAX_SHORT_BYTES,
     outer_product_tile_of_columns,
     outer_product_tile_shape,
     sliding_columns,
@@ -70,7 +71,7 @@ def _correlate(
 
 
 def correlate(
-    x: np.ndarray, w, pointwise_w, window: Window, affine, pointwise_affine, max_short_bytes
+    x: np.ndarray, w, pointwise_w, window: Window, affine, pointwise_affine
 ) -> np.ndarray:
     """Return the correlation (N, OH, OW, P) of x (N, H, W, C), of whole vectors of channels.
 
@@ -81,7 +82,7 @@ def correlate(
     (*depthwise_affine, depthwise_activation), (*affine, activation) = affine, pointwise_affine
     P, work = -(-F // L) * L, N * OH * OW * C * (F + taps)
     tasks = min(workers_for(work), N * OH)
-    is_short = C * L * dtype.itemsize <= max_short_bytes
+    is_short = C * L * dtype.itemsize <= MAX_SHORT_BYTES
     tile = outer_product_tile_shape(N * OH // tasks * OW, P // L, in_first_level=is_short)
     y, width = empty((N, OH, OW, P), dtype), tile[1] * L
     launch(

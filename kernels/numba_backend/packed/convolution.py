@@ -22,11 +22,11 @@ from numba import prange
 from kernels.geometry import Window
 from kernels.numba_backend.packed import depthwise, panels, pointwise, winograd
 from kernels.numba_backend.packed.layout import PackedBatch, narrow, rounded, widen
+from kernels.numba_backend.packed.shape_class import ShapeClass
 from kernels.numba_backend.runtime import tuning
 from kernels.numba_backend.runtime.buffer_pool import allocate_outputs, empty
 from kernels.numba_backend.runtime.capture import launch
 from kernels.numba_backend.runtime.compiler import parallel, serial
-from kernels.numba_backend.shape_class import ShapeClass
 from kernels.numba_backend.simd.activations import activation_argument
 from kernels.numba_backend.simd.copies import copy_padded_rows
 from kernels.numba_backend.simd.micro_kernels import dot_tile_shape, outer_product_tile_shape

@@ -140,6 +140,8 @@ class _CallGraph:
 
     def end_capture(self, result: Any) -> None:
         """Invalidate the graph if its calls do not compute what the function returned."""
+        if not self._calls:
+            self.invalidate("no kernel was launched")
         for index in range(len(self._inputs)):
             if index not in self._launched_inputs:
                 self.invalidate(f"no kernel was launched with input {index} itself")

@@ -11,9 +11,9 @@ from kernels.numba_backend.simd.pixels import PAIR_DTYPE
 class ShapeClass(NamedTuple):
     """What the times of the candidates depend on. Its text is a key in files of choices.
 
-    ``amount`` and ``unit`` say how many images are meant. In the packed layout, the number of blocks
-    is rounded down to 1, 2 or 4, and to what is measured: a last batch of an epoch, which is
-    smaller than the others, is rarely measured anew.
+    ``amount`` and ``unit`` say how many images are meant. In the packed layout, the number of
+    blocks is rounded down to 1, 2 or 4, and to what is measured: a last batch of an epoch, which
+    is smaller than the others, is rarely measured anew.
     """
 
     window: Window
