@@ -106,7 +106,9 @@ def plot(networks: dict[str, list[dict]], peaks: dict, pattern: str, title: str,
         use_plain_log_ticks(axes.yaxis)
         axes.grid(color="#eeeeee")
         axes.legend(loc="lower right", fontsize=7)
-        axes.set_title(f"{network} network", fontsize=10)
+        axes.set_title(
+            "single layers" if network == "layers" else f"{network} network", fontsize=10
+        )
     figure.suptitle(f"Roofline, float32\n{title}", fontsize=10)
     figure.savefig(path, dpi=130)
     pyplot.close(figure)

@@ -283,9 +283,9 @@ def _correlate_directly(x, w, b, window, groups, scale, activation) -> ChannelsL
     return y
 
 
-def _correlate_fastest(*args) -> ChannelsLast:
+def _correlate_fastest(x, w, b, window, groups, scale, activation) -> ChannelsLast:
     """Correlate by Winograd's method or directly, whichever is faster on this machine."""
-    x, w, _, window, groups, _, _ = args
+    args = (x, w, b, window, groups, scale, activation)
     runs = {
         "winograd": partial(_correlate_by_winograd, *args),
         "direct": partial(_correlate_directly, *args),
@@ -309,6 +309,9 @@ def correlate(
     scale, b = checks.check_scale_and_bias(scale, b, len(w), x.dtype)
     activation = activation_argument(activation, x.dtype)
     window = make_window(x.shape[2:], w.shape[2:], stride, padding, dilation)
+    args = (w, b, window, groups, scale, activation)
+    if channels_last_winograd.is_supported(window, groups, *x.shape[:2], len(w)):
+        return _correlate_fastest(_as_channels_last(x), *args)
     if planes.is_faster(window, groups, len(w), x.dtype):
         x_offsets = _x_offsets(window, x.shape[1], 1, math.prod(window.padded))
         return planes.correlate(_as_planes(x), w, b, window, scale, activation, x_offsets)
@@ -317,10 +320,7 @@ def correlate(
         data = _in_whole_vectors(x).data
         out = channels_last_depthwise.correlate(data, w, b, window, scale, activation)
         return ChannelsLast(out, len(w))
-    args = (x, w, b, window, groups, scale, activation)
-    if channels_last_winograd.is_supported(window, groups, *x.shape[:2], len(w)):
-        return _correlate_fastest(*args)
-    return _correlate_directly(*args)
+    return _correlate_directly(x, *args)
 
 
 _composed_separable_correlate = compose_separable(correlate)
