@@ -110,5 +110,5 @@ def plot(networks: dict[str, list[dict]], peaks: dict, pattern: str, title: str,
             "single layers" if network == "layers" else f"{network} network", fontsize=10
         )
     figure.suptitle(f"Roofline, float32\n{title}", fontsize=10)
-    figure.savefig(path, dpi=130)
+    figure.savefig(path, dpi=100, pil_kwargs={"optimize": True})
     pyplot.close(figure)
