@@ -6,7 +6,8 @@ The program first measures the peaks of the machine: float32 multiply-adds per s
 and bytes per second from each level of the memory hierarchy. The speed of a sweep over activations
 is given as a share of the bandwidth of the smallest level that holds all its inputs and outputs.
 That of a convolution or a matrix product is given as a share of the peak of multiply-adds or, where
-that would take longer, of this bandwidth.
+that would take longer, of this bandwidth. Kernels run as in a model's step: without Python between
+them, and on one thread where that is faster.
 """
 
 import sys
@@ -32,11 +33,9 @@ from kernels.numba_backend.runtime.capture import COMPILE_AFTER, capture
 from training.cli.flag_types import positive_int
 
 CAPTION = """\
-Times are medians of kernels that run as in a model's step: without Python between them, and on
-one thread where that is faster. Each input and output counts once, even when a kernel reads it
-twice: a sweep that must read its input twice cannot reach 100 %. The operations of a convolution
-are those of the direct sum: an algorithm that needs fewer operations, such as Winograd's, can
-exceed 100 %.
+Times are medians. Each input and output counts once, even when a kernel reads it twice: a sweep
+that must read its input twice cannot reach 100 %. The operations of a convolution are those of
+the direct sum: an algorithm that needs fewer operations, such as Winograd's, can exceed 100 %.
 The bandwidth is that of a triad, a + factor * b. A kernel can exceed the bandwidth of a cache
 level when the next smaller cache still holds a part of its data."""
 ROOF = "triad"
