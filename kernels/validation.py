@@ -314,11 +314,10 @@ def check_activation(value: Any, dtype: np.dtype) -> Activation:
     if isinstance(value, ClippedRelu):
         return ClippedRelu(dtype.type(check_max_value(value.max_value)))
     if isinstance(value, LeakyRelu):
-        with np.errstate(over="ignore"):
-            slope = dtype.type(check_number(value.negative_slope, "negative_slope"))
-        if not np.isfinite(slope):
+        slope = check_number(value.negative_slope, "negative_slope")
+        if abs(slope) > float(np.finfo(dtype).max):
             raise ValueError(f"negative_slope must be finite in {dtype}, got {value[0]!r}")
-        return LeakyRelu(slope)
+        return LeakyRelu(dtype.type(slope))
     return value
 
 

@@ -13,14 +13,13 @@ from kernels.numba_backend.simd.activation_kernels import (
     softmax_kernel,
 )
 from kernels.numba_backend.simd.activations import activation_argument
-from kernels.numba_backend.small_work import run_by_size
 
 
 def activate(x, activation):
     x = validation.check_activations(x, "x")
     activation = activation_argument(activation, x.dtype)
     y = np.empty_like(x)
-    run_by_size(x.size, launch, activate_kernel, x.reshape(-1), activation, y.reshape(-1))
+    launch(activate_kernel.for_sweep(x.size), x.reshape(-1), activation, y.reshape(-1))
     return y
 
 
@@ -28,9 +27,8 @@ def activate_grad(dy, x, activation):
     dy, x = validation.check_same_shape(dy, x)
     activation = activation_argument(activation, x.dtype)
     dx = np.empty_like(x)
-    run_by_size(
-        x.size, activate_grad_kernel, dy.reshape(-1), x.reshape(-1), activation, dx.reshape(-1)
-    )
+    kernel = activate_grad_kernel.for_sweep(x.size)
+    kernel(dy.reshape(-1), x.reshape(-1), activation, dx.reshape(-1))
     return dx
 
 
@@ -38,9 +36,8 @@ def add(x, other, activation=None):
     other, x = validation.check_same_shape(other, x, dy_name="other")
     activation = activation_argument(activation, x.dtype)
     y = np.empty_like(x)
-    run_by_size(
-        x.size, launch, add_kernel, x.reshape(-1), other.reshape(-1), activation, y.reshape(-1)
-    )
+    kernel = add_kernel.for_sweep(x.size)
+    launch(kernel, x.reshape(-1), other.reshape(-1), activation, y.reshape(-1))
     return y
 
 

@@ -87,7 +87,7 @@ def _normalize(images, mean, std, out):
 def normalize_images(images, mean, std) -> ChannelsLast:
     N, C, H, W = images.shape
     x = ChannelsLast(empty((N, H, W, C), mean.dtype), C)
-    launch(_normalize.for_work(8 * images.size), images, mean, std, x.data)
+    launch(_normalize.for_sweep(images.size), images, mean, std, x.data)
     return x
 
 
@@ -109,7 +109,7 @@ def to_array(x: ChannelsLast | Planes) -> np.ndarray:
         return planes.to_array(x)
     N, C, H, W = x.shape
     out = empty(x.shape, x.dtype)
-    launch(_to_array.for_work(8 * out.size), x.data, out.reshape(N, C, H * W))
+    launch(_to_array.for_sweep(out.size), x.data, out.reshape(N, C, H * W))
     return out
 
 
@@ -215,7 +215,7 @@ def _in_whole_vectors(x: ChannelsLast) -> ChannelsLast:
         return x
     N, C, H, W = x.shape
     out = empty((N, H, W, -(-C // L) * L), x.dtype)
-    launch(_copy_pixels.for_work(8 * out.size), data, out)
+    launch(_copy_pixels.for_sweep(out.size), data, out)
     return ChannelsLast(out, C)
 
 
@@ -350,7 +350,8 @@ def separable_correlate(
 def activate(x: ChannelsLast | Planes, activation) -> ChannelsLast | Planes:
     activation = activation_argument(activation, x.dtype)
     y = _like(x)
-    launch(activate_kernel, x.data.reshape(-1), activation, y.data.reshape(-1))
+    kernel = activate_kernel.for_sweep(x.data.size)
+    launch(kernel, x.data.reshape(-1), activation, y.data.reshape(-1))
     return y
 
 
@@ -373,7 +374,8 @@ def add(
     activation = activation_argument(activation, x.dtype)
     y = _like(x)
     x_flat, other_flat = x.data.reshape(-1), other.data.reshape(-1)
-    launch(add_kernel, x_flat, other_flat, activation, y.data.reshape(-1))
+    kernel = add_kernel.for_sweep(x_flat.size)
+    launch(kernel, x_flat, other_flat, activation, y.data.reshape(-1))
     return y
 
 

@@ -27,7 +27,7 @@ from kernels.numpy_backend.normalization import dropout_mask
 def activate(x: PackedBatch, activation) -> PackedBatch:
     activation = activation_argument(activation, x.dtype)
     y = x.like()
-    launch(activate_kernel, x.flat, activation, y.flat)
+    launch(activate_kernel.for_sweep(x.flat.size), x.flat, activation, y.flat)
     return y
 
 
@@ -35,7 +35,7 @@ def activate_grad(dy: PackedBatch, x: PackedBatch, activation) -> PackedBatch:
     checks.check_same_shape(dy=dy, x=x)
     activation = activation_argument(activation, x.dtype)
     dx = dy.like()
-    launch(activate_grad_kernel, dy.flat, x.flat, activation, dx.flat)
+    launch(activate_grad_kernel.for_sweep(x.flat.size), dy.flat, x.flat, activation, dx.flat)
     return dx
 
 
@@ -43,7 +43,7 @@ def add(x: PackedBatch, other: PackedBatch, activation=None) -> PackedBatch:
     checks.check_same_shape(x=x, other=other)
     activation = activation_argument(activation, x.dtype)
     y = x.like()
-    launch(add_kernel, x.flat, other.flat, activation, y.flat)
+    launch(add_kernel.for_sweep(x.flat.size), x.flat, other.flat, activation, y.flat)
     return y
 
 

@@ -43,6 +43,7 @@ inlined = _compile_with(forceinline=True)  # for functions that take a few nanos
 # threads take 2 to 5 us to begin and end a kernel, and up to 250 us while another process uses a
 # core: a kernel then waits for a thread that sleeps.
 MIN_PARALLEL_WORK = 1 << 20
+SWEEP_WORK = 8  # multiply-adds in the time in which a simple sweep reads a number
 
 
 def workers_for(work: int) -> int:
@@ -72,3 +73,7 @@ class SizedKernel:
     def for_work(self, work: int) -> Callable:
         """Return the form for so many multiply-adds."""
         return self.parallel if work >= MIN_PARALLEL_WORK else self.serial
+
+    def for_sweep(self, size: int) -> Callable:
+        """Return the form for a simple sweep over so many numbers."""
+        return self.for_work(SWEEP_WORK * size)

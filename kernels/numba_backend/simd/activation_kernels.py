@@ -9,7 +9,7 @@ import math
 
 from numba import prange
 
-from kernels.numba_backend.runtime.compiler import inlined, parallel, serial
+from kernels.numba_backend.runtime.compiler import SizedKernel, inlined, parallel, serial
 from kernels.numba_backend.simd.activations import activate, activate_grad
 from kernels.numba_backend.simd.pixels import (
     load_pixel,
@@ -31,7 +31,7 @@ def activate_row(x, activation):
     masked_store(x, full, value, x.size - full)
 
 
-@parallel
+@SizedKernel
 def activate_kernel(x, activation, y):
     """y = the activation of x."""
     L = VECTOR_BYTES // x.itemsize
@@ -42,7 +42,7 @@ def activate_kernel(x, activation, y):
     masked_store_pixel(y, full, value, x.size - full)
 
 
-@parallel
+@SizedKernel
 def activate_grad_kernel(dy, x, activation, dx):
     """dx = dy times the derivative of the activation at x."""
     L = VECTOR_BYTES // x.itemsize
@@ -55,7 +55,7 @@ def activate_grad_kernel(dy, x, activation, dx):
     masked_store_pixel(dx, full, activate_grad(g, value, activation), rest)
 
 
-@parallel
+@SizedKernel
 def add_kernel(x, other, activation, y):
     """y = the activation of x + other."""
     L = VECTOR_BYTES // x.itemsize

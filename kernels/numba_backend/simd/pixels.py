@@ -24,6 +24,7 @@ from kernels.numba_backend.simd.codegen import (
     emit_reduce_sum,
     emit_splat,
     emit_store,
+    emit_store_first,
     emit_transpose,
     first_lanes,
 )
@@ -127,8 +128,7 @@ def masked_store_pixel(typing, x, offset, value, count):
         if _is_paired(x):
             value = emit_narrow(builder, *_halves(builder, value))
         pointer = builder.bitcast(builder.gep(pointer, [args[1]]), value.type.as_pointer())
-        mask = first_lanes(builder, value.type.count, args[3])
-        call_masked(builder, "store", pointer, mask, value)
+        emit_store_first(builder, value, pointer, args[3])
         return context.get_dummy_value()
 
     return types.void(x, offset, value, count), codegen

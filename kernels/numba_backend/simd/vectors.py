@@ -26,6 +26,7 @@ from kernels.numba_backend.simd.codegen import (
     emit_reduce_sum,
     emit_splat,
     emit_store,
+    emit_store_first,
     emit_transpose,
     first_lanes,
     lane_indices,
@@ -143,8 +144,7 @@ def masked_store(typing, array, offset, value, count):
         array, offset, value, count = args
         pointer = data_pointer(context, builder, signature.args[0], array)
         pointer = vector_pointer(builder, value.type, pointer, offset)
-        mask = first_lanes(builder, value.type.count, count)
-        call_masked(builder, "store", pointer, mask, value)
+        emit_store_first(builder, value, pointer, count)
         return context.get_dummy_value()
 
     return types.void(array, offset, value, count), codegen
