@@ -126,7 +126,7 @@ def label_pictures(
     written = [labels[name] for name in inputs.names]
     if style in ROWS:
         return Answers(style, written, inputs, *read_rows(model, inputs))
-    shares = answer_probabilities(model, inputs.images)
+    shares = answer_probabilities(model, model.logits(inputs.images))
     is_blank = np.array([BLANK in remarks for remarks in inputs.remarks])
     read = np.where(is_blank, "", np.array(model.class_names)[shares.argmax(axis=1)])
     probabilities = np.where(is_blank, 0, shares.max(axis=1))

@@ -9,6 +9,7 @@ from training import evaluation
 from training.evaluation import (
     accuracy,
     balanced_accuracy,
+    calibration_error,
     class_measures,
     confusion_matrix,
     worst_mistakes,
@@ -49,6 +50,29 @@ def test_measures_of_a_class_that_is_never_predicted_or_has_no_images():
     assert np.isnan(
         [accuracy(np.zeros((2, 2), int)), balanced_accuracy(np.zeros((2, 2), int))]
     ).all()
+
+
+def test_calibration_error_agrees_with_its_definition():
+    rng = np.random.default_rng(0)
+    logits, labels = 3 * rng.standard_normal((500, 4)), rng.integers(0, 4, 500)
+    shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    shares[0], shares[1] = [0.6, 0.4, 0, 0], [1, 0, 0, 0]  # the upper ends of two bins
+    confidence, is_correct = shares.max(axis=1), shares.argmax(axis=1) == labels
+    expected, n_seen = 0.0, 0
+    for b in range(15):
+        inside = (confidence > b / 15) & (confidence <= (b + 1) / 15)
+        n_seen += inside.sum()
+        if inside.any():
+            distance = abs(is_correct[inside].mean() - confidence[inside].mean())
+            expected += distance * inside.mean()
+    assert n_seen == 500
+    assert calibration_error(shares, labels) == pytest.approx(expected)
+
+
+def test_calibration_error_of_perfect_and_of_no_answers():
+    assert calibration_error(np.eye(3), np.arange(3)) == 0
+    assert calibration_error(np.eye(3), np.array([1, 2, 0])) == 1
+    assert np.isnan(calibration_error(np.empty((0, 3)), np.empty(0, int)))
 
 
 def test_measures_agree_with_their_definitions():

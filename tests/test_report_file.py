@@ -18,7 +18,7 @@ def reject_constant(name):
 
 @pytest.mark.parametrize("mean_loss", [0.25, float("nan"), float("inf"), np.float32(0.25)])
 def test_report_holds_all_measures(tmp_path, mean_loss):
-    document = report_file.to_document("m.json", "data.csv", NAMES, MATRIX, mean_loss)
+    document = report_file.to_document("m.json", "data.csv", NAMES, MATRIX, mean_loss, 0.125)
     path = tmp_path / "r.json"
     path.write_text(report_file.to_text(document), encoding="ascii")
     assert report_file.is_report(path)
@@ -33,6 +33,7 @@ def test_report_holds_all_measures(tmp_path, mean_loss):
         "accuracy": 0.7,
         "balanced_accuracy": pytest.approx((3 / 4 + 4 / 6) / 2),
         "mean_loss": 0.25 if np.isfinite(mean_loss) else None,
+        "calibration_error": 0.125,
         "class_names": list(NAMES),
         "classes": [
             {"name": "cat", "precision": 0.6, "recall": 0.75, "f1": pytest.approx(2 / 3)}

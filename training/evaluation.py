@@ -91,6 +91,41 @@ def balanced_accuracy(confusion: np.ndarray) -> float:
     return float(measures.recall[has_images].mean()) if has_images.any() else float("nan")
 
 
+CALIBRATION_BINS = 15
+
+
+def calibration_error(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Return the expected calibration error; NaN if there are no images.
+
+    A model is calibrated where of its answers with a probability of 0.9, say, nine in ten are
+    right. The answers are sorted into 15 bins of equal width by the probability of the predicted
+    class. The error is the mean distance of a bin's accuracy from its mean probability, weighted
+    by the bin's number of images.
+
+    Parameters
+    ----------
+    probabilities : (N, classes)
+    labels : (N,) of int
+
+    References
+    ----------
+    Guo, Pleiss, Sun, Weinberger: On calibration of modern neural networks (2017), equation 3.
+
+    Examples
+    --------
+    >>> calibration_error(np.array([[0.9, 0.1], [0.9, 0.1]]), np.array([0, 1])).__round__(6)
+    0.4
+    """
+    if len(labels) == 0:
+        return float("nan")
+    confidence = probabilities.max(axis=1).astype(np.float64)
+    is_correct = probabilities.argmax(axis=1) == labels
+    # A bin includes its upper end, as in the reference.
+    bins = np.clip(np.ceil(confidence * CALIBRATION_BINS) - 1, 0, CALIBRATION_BINS - 1)
+    excess = np.bincount(bins.astype(np.int64), confidence - is_correct)
+    return float(np.abs(excess).sum() / len(labels))
+
+
 def remove_smoothing(probabilities: np.ndarray, smoothing: float) -> np.ndarray:
     """Return the probabilities of classes, from those of a model trained with label smoothing.
 

@@ -17,13 +17,13 @@ REMARKS_FIRST = "those with remarks first"
 MAX_PROBABILITY = 0.9999  # no answer is certain
 
 
-def answer_probabilities(model: Model, images: np.ndarray) -> np.ndarray:
+def answer_probabilities(model: Model, logits: np.ndarray) -> np.ndarray:
     """Return the probability (N, classes) of each class, without the smoothing of training.
 
     It is at most 0.9999: `remove_smoothing` returns 1 where the network is more certain than the
     smoothed labels, as for 617 of MNIST's 10,000 test images with the default network.
     """
-    probabilities = remove_smoothing(model.predict_proba(images), model.label_smoothing)
+    probabilities = remove_smoothing(model.probabilities(logits), model.label_smoothing)
     return np.minimum(probabilities, MAX_PROBABILITY)
 
 

@@ -71,7 +71,8 @@ def string_rows(model: Model, names: list[str], strings: list[DigitString]) -> l
     The columns are image; label, the names of the classes from left to right; probabilities, one
     for each; preprocessing; remarks.
     """
-    probabilities = answer_probabilities(model, np.concatenate([s.images for s in strings]))
+    images = np.concatenate([string.images for string in strings])
+    probabilities = answer_probabilities(model, model.logits(images))
     ends = np.cumsum([len(string.images) for string in strings])[:-1]
     separator = "" if all(len(name) == 1 for name in model.class_names) else " "
     rows = [HEAD]

@@ -88,7 +88,7 @@ def _show_input(args: argparse.Namespace, model: Model, folder: Path) -> str:
     # Without ink, --predict inverts some pictures that --test leaves as they are.
     mode = "none" if model.ink_stats is None else args.preprocess
     inputs = load_predict_inputs(folder, model.input_format, mode=mode)
-    probabilities = answer_probabilities(model, inputs.images)
+    probabilities = answer_probabilities(model, model.logits(inputs.images))
     classes = [unicodedata.normalize("NFC", name.split("/")[0]) for name in inputs.names]
     labels = np.array([model.class_names.index(name) for name in classes])
     remarks = add_unsure(inputs.remarks, probabilities)

@@ -63,7 +63,7 @@ def predict(args: argparse.Namespace) -> None:
     if args.digits == AUTO:
         _predict_strings(args, model, path, inputs)
         return
-    probabilities = answer_probabilities(model, inputs.images)
+    probabilities = answer_probabilities(model, model.logits(inputs.images))
     # Of equal probabilities, the first class comes first, as with argmax.
     top = np.argsort(-probabilities, axis=1, kind="stable")[:, : args.top]
     remarks = add_unsure(inputs.remarks, probabilities)

@@ -6,9 +6,16 @@ from typing import NamedTuple
 
 import numpy as np
 
+from training.cli.answers import answer_probabilities
 from training.cli.output_paths import sibling_path
 from training.datasets.dataset import list_names
-from training.evaluation import accuracy, balanced_accuracy, class_measures, confusion_matrix
+from training.evaluation import (
+    accuracy,
+    balanced_accuracy,
+    calibration_error,
+    class_measures,
+    confusion_matrix,
+)
 from training.model import Model
 from training.reporting import plots
 from training.reporting.text_table import format_table, shorten
@@ -19,10 +26,21 @@ MAX_NAME = 40  # columns of a class name in a table
 
 
 class Summary(NamedTuple):
-    """What `summarize` measured: a confusion matrix (classes, classes), and the mean loss."""
+    """What `summarize` measured.
+
+    Attributes
+    ----------
+    confusion : (classes, classes) of int
+        See `confusion_matrix`.
+    mean_loss : float
+        Of the network's own probabilities.
+    calibration_error : float
+        Of the probabilities that `--predict` prints.
+    """
 
     confusion: np.ndarray
     mean_loss: float
+    calibration_error: float
 
 
 def summarize(
@@ -56,9 +74,11 @@ def summarize(
     logits = model.logits(images)
     confusion = confusion_matrix(labels, logits.argmax(axis=1), model.classes)
     mean_loss = model.mean_loss(logits, labels)
+    error = calibration_error(answer_probabilities(model, logits), labels)
     print_line(
         f"{name} accuracy {accuracy(confusion):.2%} on {len(images):,} images, "
-        f"balanced accuracy {balanced_accuracy(confusion):.2%}, mean loss {mean_loss:.4f}"
+        f"balanced accuracy {balanced_accuracy(confusion):.2%}, mean loss {mean_loss:.4f}, "
+        f"calibration error {error:.4f}"
     )
     for line in class_table(confusion, model.class_names, name):
         print_line(line)
@@ -66,7 +86,7 @@ def summarize(
         pattern = sibling_path(path, "{}.png")
         drawn = plots.draw_all(model, images, labels, logits, pattern, history)
         print_line("plots: " + ", ".join(map(str, drawn)))
-    return Summary(confusion, mean_loss)
+    return Summary(confusion, mean_loss, error)
 
 
 def class_table(confusion: np.ndarray, class_names: Sequence[str], name: str) -> list[str]:

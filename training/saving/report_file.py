@@ -21,6 +21,7 @@ def to_document(
     class_names: Sequence[str],
     confusion: np.ndarray,
     mean_loss: float,
+    calibration_error: float,
 ) -> dict[str, Any]:
     """Return all measures of a model in JSON's own types; a measure of no images is None.
 
@@ -33,6 +34,8 @@ def to_document(
     confusion : (classes, classes) of int
         See `confusion_matrix`.
     mean_loss : float
+    calibration_error : float
+        See `calibration_error` in `training.evaluation`.
     """
     columns = class_measures(confusion)._asdict()
     return {
@@ -44,6 +47,7 @@ def to_document(
         "accuracy": _number(accuracy(confusion)),
         "balanced_accuracy": _number(balanced_accuracy(confusion)),
         "mean_loss": _number(mean_loss),
+        "calibration_error": _number(calibration_error),
         "class_names": list(class_names),
         "classes": [
             {"name": name}
