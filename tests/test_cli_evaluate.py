@@ -150,6 +150,7 @@ def test_report_is_written_and_replaces_only_a_report(cli, tmp_path, named):
         "support": 0,
     }
     assert f"mean loss {report['mean_loss']:.4f}" in done.stdout
+    assert f"calibration error {report['calibration_error']:.4f}\n" in done.stdout
     assert np.sum(report["confusion_matrix"]) == 7
 
 

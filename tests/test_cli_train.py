@@ -54,6 +54,32 @@ def test_train_then_test_on_own_csv(cli, tmp_path, csv_files):
         assert f"test accuracy {accuracy:.2%} on 200 images" in tested.stdout
 
 
+def test_views_of_predictions_are_those_of_the_training_unless_a_flag_names_them(cli, tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (60, 1, 28, 28)).astype(np.uint8)
+    labels = np.arange(60) % 3
+    write_csv(tmp_path / "noise.csv", images, labels)
+    common = ["--epochs", 1, "--arch", "tiny", "--backend", "numpy", "--no_plots"]
+    path = tmp_path / "models" / "model.json"
+    for flags, expected in (
+        (["--augment", "none"], "none"),
+        (["--augment", "affine"], "shift"),
+        (["--augment", "shift,flip", "--tta", "flip"], "flip"),
+    ):
+        done = cli("--train_data", "noise.csv", *common, *flags)
+        assert done.returncode == 0, done.stderr
+        model = Model.load(path, backend="numpy")
+        assert model.test_time_augmentation == expected
+    for names in ("auto", "none", "shift"):
+        done = cli(
+            *("--test", "--test_data", "noise.csv", "--backend", "numpy", "--no_plots"),
+            *("--tta", names),
+        )
+        assert done.returncode == 0, done.stderr
+        model.test_time_augmentation = "flip" if names == "auto" else names
+        loss = model.mean_loss(model.logits(images), labels)
+        assert f"mean loss {loss:.4f}" in done.stdout
+
+
 def test_train_further_with_every_flag(tmp_path, csv_files):
     arguments = [*csv_files, "--batch_size", 50, "--backend", "numpy", "--threads", 1]
     first = start(

@@ -481,18 +481,20 @@ def test_a_layer_that_leaves_the_backend_sees_every_batch(monkeypatch, place):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_averages_of_an_image_and_its_mirror_image(backend):
+def test_predictions_from_an_image_and_its_mirror_image(backend):
     model = small_network(backend=backend)
     x, y = digits(30)
     own, mirrored = model.logits(x), model.logits(np.ascontiguousarray(x[..., ::-1]))
+    without = model.loss_and_accuracy(x, y)
     assert np.abs(own - mirrored).max() > 1e-3
-    model.averages_mirrored = True
+    model.test_time_augmentation = "flip"
     np.testing.assert_allclose(model.logits(x), (own + mirrored) / 2, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(
         model.predict_proba(x), model.predict_proba(x[..., ::-1]), rtol=1e-5, atol=1e-6
     )
     expected = ((own + mirrored).argmax(axis=1) == y).mean()
     assert model.evaluate(x, y) == expected
+    assert model.loss_and_accuracy(x, y) == without  # what epochs are compared by
     assert model.logits(x).dtype == model.dtype
     assert model.logits(x[:0]).shape == (0, 4)
 

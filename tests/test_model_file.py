@@ -176,8 +176,8 @@ def test_rejects_a_wrong_value_in_any_entry_of_a_model(files, tmp_path):
             assert values == ["x"], keys
         elif path_of_keys.endswith("shortcut"):
             assert values == [[]]  # the identity
-        elif path_of_keys.endswith("averages_mirrored"):
-            assert set(map(type, values)) <= {bool}
+        elif path_of_keys.endswith("test_time_augmentation"):
+            assert set(values) <= {"none", "flip"}
         elif path_of_keys.endswith("label_smoothing"):
             assert all(type(value) in (int, float) for value in values)
         elif "config" in keys:
@@ -476,6 +476,8 @@ def changed(path, change):
         (lambda d: d["normalization"].update(mean=[1, 2]), "mean must be 1 finite numbers"),
         (lambda d: d.update(history=[]), "not a valid model"),
         (lambda d: d.update(averages_mirrored=1), "averages_mirrored must be"),
+        (lambda d: d.update(test_time_augmentation="flip,shift"), "augmentation must be one of"),
+        (lambda d: d.update(test_time_augmentation=["none"]), "augmentation must be one of"),
         (lambda d: d.update(label_smoothing=1), "smoothing must be"),
         (lambda d: d.update(class_names="abcd"), "class_names must be a sequence of names"),
         (lambda d: d.update(class_names=None), "class_names must be a sequence of names"),

@@ -64,6 +64,11 @@ class Augmenter:
         """Whether images are mirrored, so that a network learns to read both."""
         return False
 
+    @property
+    def shifts(self) -> bool:
+        """Whether images are moved, so that a network learns to read them anywhere."""
+        return False
+
 
 class NoAugmenter(Augmenter):
     """Leaves the images unchanged."""
@@ -78,7 +83,7 @@ def _renamed(max_shift: float, reach: float | None) -> float:
     return reach
 
 
-def _whole_pixels(share: float, image: Sequence[int]) -> list[int]:
+def whole_pixels(share: float, image: Sequence[int]) -> list[int]:
     """Return a share of an image's height and width, rounded down to whole pixels."""
     return [int(share * size + 1e-9) for size in image]
 
@@ -102,10 +107,14 @@ class ShiftAugmenter(Augmenter):
             raise ValueError(f"max_shift must be 0 to 0.5 of the image, got {max_shift!r}")
         self.max_shift = float(max_shift)
 
+    @property
+    def shifts(self):
+        return self.max_shift > 0
+
     def matrices(self, N, image, rng):
         matrices = np.zeros((N, 2, 3), np.float32)
         matrices[:, 0, 0] = matrices[:, 1, 1] = 1
-        for axis, max_pixels in enumerate(_whole_pixels(self.max_shift, image)):
+        for axis, max_pixels in enumerate(whole_pixels(self.max_shift, image)):
             matrices[:, axis, 2] = rng.integers(-max_pixels, max_pixels, N, endpoint=True)
         return matrices
 
@@ -154,7 +163,7 @@ class AffineAugmenter(ShiftAugmenter):
         matrices = np.empty((N, 2, 3), np.float32)
         matrices[:, 0, 0], matrices[:, 0, 1] = cosine / height, sine / height
         matrices[:, 1, 0], matrices[:, 1, 1] = -sine / width, cosine / width
-        for axis, max_pixels in enumerate(_whole_pixels(self.max_shift, image)):
+        for axis, max_pixels in enumerate(whole_pixels(self.max_shift, image)):
             matrices[:, axis, 2] = np.floor(drawn[3 + axis] * (2 * max_pixels + 1)) - max_pixels
         return matrices
 
@@ -266,6 +275,10 @@ class PhotoAugmenter(Augmenter):
     def mirrors(self):
         return self.flip
 
+    @property
+    def shifts(self):
+        return self.max_shift > 0
+
     def fitted(self, images, mean):
         augmenter = copy.copy(self)
         augmenter._range = _ColorRange.of(images, mean)
@@ -278,9 +291,9 @@ class PhotoAugmenter(Augmenter):
         colors = self._range or _ColorRange.of(images, images.mean(axis=(0, 2, 3)))
         drawn = rng.random((8, N), np.float32)  # at once, as in AffineAugmenter
         mirrored = (drawn[0] < 0.5) & self.flip
-        max_shifts = np.array(_whole_pixels(self.max_shift, image))
+        max_shifts = np.array(whole_pixels(self.max_shift, image))
         shifts = np.floor(drawn[1:3].T * (2 * max_shifts + 1)).astype(np.int64) - max_shifts
-        box = np.array(_whole_pixels(self.cutout, image))
+        box = np.array(whole_pixels(self.cutout, image))
         corners = np.floor(drawn[3:5].T * np.array(image)).astype(np.int64) - box // 2
         boxes = np.concatenate([corners, corners + box], axis=1)
         brightness, contrast, saturation = 2 * drawn[5:] - 1
@@ -308,6 +321,10 @@ class ComposedAugmenter(Augmenter):
     @property
     def mirrors(self):
         return any(augmenter.mirrors for augmenter in self.augmenters)
+
+    @property
+    def shifts(self):
+        return any(augmenter.shifts for augmenter in self.augmenters)
 
     def fitted(self, images, mean):
         return ComposedAugmenter([each.fitted(images, mean) for each in self.augmenters])

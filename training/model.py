@@ -53,10 +53,10 @@ class Model(Network):
         The name of each class: "0", "1" and so on, until others are assigned.
     resize : "pad", "crop" or "stretch"
         How images of other proportions are brought to the model's size.
-    averages_mirrored : bool
-        Whether the logits of an image are the mean of its own and of its mirror image's. Such
-        predictions take twice as long. False until it is assigned; a model that was trained on
-        mirrored images gains by it: 0.6 to 1.0 points of accuracy on CIFAR-10 (`resnet`).
+    test_time_augmentation : str
+        "none" until it is assigned; "flip", "shift" or "shift,flip": predictions are the mean of
+        those of an image, of it moved, mirrored, or both. They take 2, 3 or 6 times as long. A
+        model gains by it that was trained on images that were changed in the same way.
 
     Notes
     -----

@@ -26,6 +26,8 @@ from training.parameters import Parameters
 from training.plans import make_plans
 from training.preprocessing.ink_stats import InkStats, measure_ink
 from training.rwlock import RWLock, exclusive, shared
+from training.test_time_augmentation import check_names as check_test_time_augmentation
+from training.test_time_augmentation import mean_logits
 
 INFERENCE_BATCH = 256
 MAX_CAPTURED_STEPS = 8  # batch sizes whose steps stay captured; each holds its activations
@@ -75,7 +77,7 @@ class Network:
         self.ink_stats: InkStats | None = None
         self.resize = "pad"
         self._class_names: tuple[str, ...] | None = None
-        self.averages_mirrored = False
+        self._test_time_augmentation = "none"
         self._checked = self.mean, self.std  # arrays that `_run` need not check again
 
     @exclusive
@@ -416,14 +418,22 @@ class Network:
         weights = image_weights(labels, self.classes, class_weight, sample_weight)
         return self.train_batch(x, labels, weights)[0]
 
+    @property
+    def test_time_augmentation(self) -> str:
+        """Which views of an image a prediction is the mean of, besides the image itself."""
+        return self._test_time_augmentation
+
+    @test_time_augmentation.setter
+    def test_time_augmentation(self, names: str) -> None:
+        self._test_time_augmentation = check_test_time_augmentation(names)
+
     @shared
     def logits(self, x: np.ndarray) -> np.ndarray:
-        """Return the scores (N, classes) of images (N, C, H, W) before the softmax."""
-        images = self._check_images(x)
-        logits = self._logits(images)
-        if self.averages_mirrored:
-            return (logits + self._logits(images[..., ::-1])) / 2
-        return logits
+        """Return the scores (N, classes) of images (N, C, H, W) before the softmax.
+
+        They are the mean over the views of `test_time_augmentation`.
+        """
+        return mean_logits(self._logits, self._check_images(x), self.test_time_augmentation)
 
     def _logits(self, images: np.ndarray) -> np.ndarray:
         if 0 < len(images) <= INFERENCE_BATCH:
@@ -454,12 +464,18 @@ class Network:
 
     def evaluate(self, x: np.ndarray, y: np.ndarray) -> float:
         """Return the accuracy: the share of images labeled correctly, 0 to 1."""
-        return self.loss_and_accuracy(x, y)[1]
-
-    def loss_and_accuracy(self, x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
-        """Return the mean loss and the accuracy on images (N, C, H, W) with labels (N,)."""
         x, y = self.check_data(x, y)
-        loss, n_correct, _ = self._head.loss(self.logits(x), y)
+        return float((self.predict(x) == y).mean())
+
+    @shared
+    def loss_and_accuracy(self, x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
+        """Return the mean loss and the accuracy on images (N, C, H, W) with labels (N,).
+
+        This is without test-time augmentation, which would cost a sixth of an epoch where it is
+        measured after each.
+        """
+        x, y = self.check_data(x, y)
+        loss, n_correct, _ = self._head.loss(self._logits(x), y)
         return loss, n_correct / len(x)
 
     def mean_loss(self, logits: np.ndarray, labels: np.ndarray) -> float:

@@ -28,6 +28,7 @@ from training.input_format import RESIZE_RULES
 from training.preprocessing.preprocess import MODES
 from training.saving.training_state import TrainingState
 from training.schedules import SCHEDULES
+from training.test_time_augmentation import NAMES as TTA_NAMES
 
 DEFAULT_MODEL = Path("models") / "model.json"
 CLASS_WEIGHTS = {"none": None, "balanced": "balanced"}  # the argument of `Model.train`
@@ -299,6 +300,15 @@ def make_parser(architectures: Iterable[str]) -> Parser:
         "photo_no_flip: the same without mirroring (default: auto: shift, and flip if a quick "
         "check shows that mirrored images mean the same)",
     )
+    model.add_argument(
+        "--tta",
+        choices=(AUTO, *TTA_NAMES),
+        default=AUTO,
+        help="test-time augmentation: the answer to an image is the mean of those to it and to "
+        "views of it. shift: it is also moved by up to a pixel of 28, in two directions; flip: it "
+        "is also mirrored (default: auto: that of the saved model; of a new one, those of shift "
+        "and flip that it is trained with)",
+    )
     training.add_argument(
         "--augmenter_ratio",
         type=int,
@@ -451,6 +461,7 @@ RESUMED_FLAGS = (
     "class_weight",
     "clip_norm",
     "augment",
+    "tta",
     "augmenter_ratio",
     "patience",
     "validation_split",

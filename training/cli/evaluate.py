@@ -11,7 +11,7 @@ from training.cli.answers import add_unsure, answer_probabilities, draw_answers
 from training.cli.arguments import DEFAULT_MODEL
 from training.cli.flag_types import AUTO
 from training.cli.input_data import check_shape, load_named, match_classes, read_images
-from training.cli.model_setup import set_threads
+from training.cli.model_setup import load_for_answers
 from training.cli.output_paths import check_report, check_sheet, write_text
 from training.cli.summary import summarize
 from training.datasets import load_predict_inputs
@@ -27,8 +27,7 @@ from training.saving import report_file
 def evaluate(args: argparse.Namespace) -> None:
     """Print, draw and report the measures of a saved model on test images."""
     path = args.from_path or DEFAULT_MODEL
-    model = Model.load(path, args.backend, args.dtype)
-    set_threads(model, args)
+    model = load_for_answers(path, args)
     if args.report is not None:
         check_report(args.report)
     _check_pictures(args)

@@ -14,11 +14,11 @@ DATA_FLAGS = (
 ALLOWED_FLAGS = {
     "test": {
         *("dataset", "data_dir", "test_data", "image_shape", "label_column", "scale"),
-        *("preprocess", "show_input", "no_plots", "report"),
+        *("preprocess", "show_input", "no_plots", "report", "tta"),
     },
     "predict": {
         *("image_shape", "label_column", "scale", "preprocess", "output", "top", "show_input"),
-        "digits",
+        *("digits", "tta"),
     },
     "show_data": {*DATA_FLAGS, "test_data", "to_path", "augment", "validation_split", "seed"},
     "find_lr": {

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
@@ -27,6 +28,15 @@ def set_threads(model: Model, args: argparse.Namespace) -> None:
             model.backend.set_threads(args.threads)
         except ValueError as error:
             raise InputError(f"--threads {args.threads}: {error}") from None
+
+
+def load_for_answers(path: Path, args: argparse.Namespace) -> Model:
+    """Return a saved model to test or to predict with, on the threads and views of the flags."""
+    model = Model.load(path, args.backend, args.dtype)
+    set_threads(model, args)
+    if args.tta != AUTO:
+        model.test_time_augmentation = args.tta
+    return model
 
 
 def load_saved(args: argparse.Namespace) -> Model | None:

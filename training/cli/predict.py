@@ -19,7 +19,7 @@ from training.cli.answers import (
 from training.cli.arguments import DEFAULT_MODEL
 from training.cli.digit_strings import format_strings, read_strings, string_entries, string_rows
 from training.cli.flag_types import AUTO
-from training.cli.model_setup import set_threads
+from training.cli.model_setup import load_for_answers
 from training.cli.output_paths import check_output, check_sheet, write_table
 from training.cli.summary import MAX_NAME
 from training.datasets import load_predict_inputs
@@ -36,8 +36,7 @@ NO_ANSWER = "-"
 def predict(args: argparse.Namespace) -> None:
     """Print the most probable classes of each image as a table, or write them to a CSV file."""
     path = args.from_path or DEFAULT_MODEL
-    model = Model.load(path, args.backend, args.dtype)
-    set_threads(model, args)
+    model = load_for_answers(path, args)
     if args.output is not None:
         check_output(args.output, [args.predict, path])
     if args.show_input is not None:

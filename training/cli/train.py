@@ -8,6 +8,7 @@ import filelock
 
 from training.cli import arguments
 from training.cli.architectures import Networks
+from training.cli.flag_types import AUTO
 from training.cli.input_data import load_data, match_classes
 from training.cli.model_setup import get_augmenter, load_saved, prepare
 from training.cli.output_paths import LOG_NAME, prepare_training, run_path, sibling_path
@@ -18,6 +19,7 @@ from training.reporting.reporter import Reporter
 from training.saving.atomic_file import remove_leftovers
 from training.saving.training_state import TrainingState
 from training.schedules import SCHEDULES
+from training.test_time_augmentation import suitable
 
 # Few images need more epochs: 1,000 images of 8x8 pixels were learned to 94 % in 240 steps, to 97 %
 # in 1,500 and no better in 3,000. MNIST has 844 steps an epoch.
@@ -74,9 +76,7 @@ def _train_locked(args: argparse.Namespace, networks: Networks) -> None:
         if has_default_network:
             reporter.line(f"network: --arch {args.arch}, the default for such images")
         augmenter = get_augmenter(args, model, training, validation, reporter.line)
-        model.averages_mirrored = augmenter.mirrors
-        if augmenter.mirrors:
-            reporter.line("answers are the mean of an image's and of its mirror image's")
+        model.test_time_augmentation = args.tta if args.tta != AUTO else suitable(augmenter)
         state = _open_state(args, reporter)
         n_epochs_before, had_model = len(model.history.get("loss", [])), args.to_path.exists()
         print(model)

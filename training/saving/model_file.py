@@ -150,7 +150,7 @@ def to_document(model: Network, encoded: list[dict[str, Any]] | None = None) -> 
         "classes": model.classes,
         "class_names": list(model.class_names),
         "resize": model.resize,
-        "averages_mirrored": model.averages_mirrored,
+        "test_time_augmentation": model.test_time_augmentation,
         "label_smoothing": model.label_smoothing,
         "dtype": model.compute_dtype,
         "seed": model.seed,
@@ -306,8 +306,10 @@ def _from_document(
     if "class_names" in document:  # older files have none
         model.class_names = document["class_names"]
     model.resize = check_resize(document.get("resize", model.resize))
-    model.averages_mirrored = check_bool(
-        document.get("averages_mirrored", False), "averages_mirrored"
+    # Older files say whether predictions are also those of mirror images.
+    is_mirrored = check_bool(document.get("averages_mirrored", False), "averages_mirrored")
+    model.test_time_augmentation = document.get(
+        "test_time_augmentation", "flip" if is_mirrored else "none"
     )
     model.label_smoothing = document.get("label_smoothing", 0.0)
     if not (model.std > 0).all():
