@@ -44,7 +44,7 @@ def test_a_kill_at_any_moment_leaves_complete_files(tmp_path, long_mode):
     train = write_csv(tmp_path / "train.csv", *digits(300))
     # Such short epochs consist mostly of saves. One thread: more take longer to start.
     command = [sys.executable, "-u", ROOT / "run.py", "--train_data", train, "--threads", "1"]
-    command += ["--arch", "small", "--epochs", "100000", "--no_plots", "--augment", "none"]
+    command += ["--arch", "ancestor", "--epochs", "100000", "--no_plots", "--augment", "none"]
     command += ["--learning_rate", "1e-4", "--schedule", "constant"]
     rng, kill, while_saving = random.Random(0), 0, 0
     while kill < kills or while_saving < 0.3 * kills:

@@ -238,8 +238,9 @@ def make_parser(architectures: Iterable[str]) -> Parser:
         "--epochs",
         type=positive_int,
         metavar="N",
-        help="passes over the training images (default: 15; 5 for --arch tiny, 9 for large and "
-        "resnet; more if the images are so few that training would take less than 3,000 steps)",
+        help="passes over the training images (default: 8 for --arch compact, 5 for tiny, 9 for "
+        "large and resnet, else 15; more if the images are so few that training would take less "
+        "than 3,000 steps)",
     )
     training.add_argument(
         "--batch_size",
@@ -266,7 +267,7 @@ def make_parser(architectures: Iterable[str]) -> Parser:
         "--weight_decay",
         type=non_negative_float,
         metavar="X",
-        help="weight decay of AdamW (default: 0.001; 0.1 for --arch resnet)",
+        help="weight decay of AdamW (default: 0.001; 0.01 for --arch compact, 0.1 for resnet)",
     )
     training.add_argument(
         "--label_smoothing",
