@@ -13,7 +13,8 @@ import sys
 import numpy as np
 from kernels import get_backend
 fast, plain = get_backend("numba"), get_backend("numpy")
-x64 = np.random.default_rng(0).standard_normal((8, 3, 9, 9))
+# As many numbers as all threads work on: fewer start no threads.
+x64 = np.random.default_rng(0).standard_normal((64, 3, 27, 27))
 
 def check():
     for dtype in [np.float32, np.float64][:: int(sys.argv[1])]:

@@ -54,7 +54,7 @@ def test_pictures_are_labeled_as_a_person_reads_them(digits, tmp_path, model_pat
     assert list(labels) == [f"{index}.gif" for index in range(12)]
     model = handwriting.Model.load(model_path, backend="numpy")
     known = np.eye(10)[[int(label) for label in labels.values()]]
-    model.predict_proba = lambda images: known
+    model.probabilities = lambda logits: known
     found = handwriting.label_pictures(model, "gif", tmp_path / "gif", labels, "auto")
     assert found.is_right.all()
     assert found.is_sure.all()

@@ -32,7 +32,7 @@ def fork():
     os._exit(0)
 
 codes = [fork()]
-fast.leaky_relu(np.ones((2, 3, 4, 4)), 0.1)
+fast.max_pool(np.ones((2, 3, 4, 4)), 2)  # starts the threads, although it needs one alone
 codes.append(fork())
 check()
 codes.append(fork())

@@ -514,7 +514,7 @@ def test_rejects_batches_of_one_image_from_the_command_line(tmp_path, monkeypatc
     rows = np.column_stack([labels, images.reshape(40, -1)])
     np.savetxt("train.csv", rows, fmt="%d", delimiter=",")
     arguments = "--train_data train.csv --to_path m.json --batch_size 1 --backend numpy --epochs 1"
-    assert run.main(arguments.split()) == 2
+    assert run.main([*arguments.split(), "--arch", "ancestor"]) == 2
     error = capsys.readouterr().err
     assert error.startswith("run.py: layer 'batchnorm_")
     assert error.endswith("train on batches of at least two images\n")
