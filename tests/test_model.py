@@ -31,7 +31,8 @@ from layers import (
 )
 from tests.cases import assert_close
 from tests.networks import digits, small_network
-from training import SGD, Adam, DivergedError, InputError, Model
+from training import SGD, Adam, DivergedError, InputError, Model, network
+from training.test_time_augmentation import mean_logits
 
 every_backend = pytest.mark.parametrize("backend", list(BACKENDS))
 
@@ -497,6 +498,22 @@ def test_predictions_from_an_image_and_its_mirror_image(backend):
     assert model.loss_and_accuracy(x, y) == without  # what epochs are compared by
     assert model.logits(x).dtype == model.dtype
     assert model.logits(x[:0]).shape == (0, 4)
+
+
+def test_views_of_images_in_a_file_are_made_batch_by_batch(monkeypatch):
+    sizes = []
+
+    def record(logits, images, names):
+        sizes.append(len(images))
+        return mean_logits(logits, images, names)
+
+    monkeypatch.setattr(network, "mean_logits", record)
+    model = Model((1, 28, 28), backend="numpy").add(Flatten()).add(Dense(3))
+    x = np.random.default_rng(0).integers(0, 256, (600, 1, 28, 28)).astype(np.uint8)
+    model.test_time_augmentation = "shift,flip"
+    logits = model.logits(x)
+    assert sizes == [256, 256, 88]
+    np.testing.assert_allclose(logits[250:260], model.logits(x[250:260]), rtol=1e-4, atol=1e-4)
 
 
 def test_captured_predictions_see_each_training_step():

@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+CALIBRATION_BINS = 15
+
 
 def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
     """Count the images of each class by the class that was predicted.
@@ -91,9 +93,6 @@ def balanced_accuracy(confusion: np.ndarray) -> float:
     return float(measures.recall[has_images].mean()) if has_images.any() else float("nan")
 
 
-CALIBRATION_BINS = 15
-
-
 def calibration_error(probabilities: np.ndarray, labels: np.ndarray) -> float:
     """Return the expected calibration error; NaN if there are no images.
 
@@ -113,7 +112,7 @@ def calibration_error(probabilities: np.ndarray, labels: np.ndarray) -> float:
 
     Examples
     --------
-    >>> calibration_error(np.array([[0.9, 0.1], [0.9, 0.1]]), np.array([0, 1])).__round__(6)
+    >>> round(calibration_error(np.array([[0.9, 0.1], [0.9, 0.1]]), np.array([0, 1])), 6)
     0.4
     """
     if len(labels) == 0:

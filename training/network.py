@@ -433,16 +433,20 @@ class Network:
 
         They are the mean over the views of `test_time_augmentation`.
         """
-        return mean_logits(self._logits, self._check_images(x), self.test_time_augmentation)
+        return self._logits(self._check_images(x), self.test_time_augmentation)
 
-    def _logits(self, images: np.ndarray) -> np.ndarray:
-        if 0 < len(images) <= INFERENCE_BATCH:
-            return self._run(self._infer, self.as_contiguous(images))
+    def _logits(self, images: np.ndarray, views: str = "none") -> np.ndarray:
+        # Views are made batch by batch: the images may be in a file, and larger than the memory.
         parts = [
-            self._run(self._infer, self.as_contiguous(images[start : start + INFERENCE_BATCH]))
+            mean_logits(self._logits_of_batch, images[start : start + INFERENCE_BATCH], views)
             for start in range(0, len(images), INFERENCE_BATCH)
         ]
+        if len(parts) == 1:
+            return parts[0]
         return np.concatenate(parts) if parts else np.empty((0, self.classes), self.dtype)
+
+    def _logits_of_batch(self, images: np.ndarray) -> np.ndarray:
+        return self._run(self._infer, self.as_contiguous(images))
 
     def _infer(self, images, mean, std) -> np.ndarray:
         activations = self.backend.normalize_images(images, mean, std, self.dtype, predict=True)
@@ -471,8 +475,8 @@ class Network:
     def loss_and_accuracy(self, x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
         """Return the mean loss and the accuracy on images (N, C, H, W) with labels (N,).
 
-        This is without test-time augmentation, which would cost a sixth of an epoch where it is
-        measured after each.
+        This is without test-time augmentation, which would multiply the time of the validation
+        after each epoch.
         """
         x, y = self.check_data(x, y)
         loss, n_correct, _ = self._head.loss(self._logits(x), y)

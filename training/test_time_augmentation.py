@@ -48,6 +48,8 @@ def mean_logits(
     ----------
     Jordan: 94% on CIFAR-10 in 3.29 seconds on a single GPU (2024), on "multi-crop" evaluation.
     """
+    if names == "none":  # for one image, what follows would take a tenth of the time
+        return logits(images)
     parts = names.split(",")
     mean = _mean_over_mirrored(logits, images, "flip" in parts)
     shifts = whole_pixels(MAX_SHIFT, images.shape[2:])

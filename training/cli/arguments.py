@@ -307,8 +307,8 @@ def make_parser(architectures: Iterable[str]) -> Parser:
         default=AUTO,
         help="test-time augmentation: the answer to an image is the mean of those to it and to "
         "views of it. shift: it is also moved by up to a pixel of 28, in two directions; flip: it "
-        "is also mirrored (default: auto: that of the saved model; of a new one, those of shift "
-        "and flip that it is trained with)",
+        "is also mirrored (default: auto: in training, what the images are changed by; with "
+        "--test and --predict, what the model has)",
     )
     training.add_argument(
         "--augmenter_ratio",

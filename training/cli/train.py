@@ -77,6 +77,11 @@ def _train_locked(args: argparse.Namespace, networks: Networks) -> None:
             reporter.line(f"network: --arch {args.arch}, the default for such images")
         augmenter = get_augmenter(args, model, training, validation, reporter.line)
         model.test_time_augmentation = args.tta if args.tta != AUTO else suitable(augmenter)
+        if model.test_time_augmentation != "none":
+            reporter.line(
+                f"--tta {model.test_time_augmentation}: answers are the mean of those to an image "
+                "and to views of it; the accuracy after each epoch is without"
+            )
         state = _open_state(args, reporter)
         n_epochs_before, had_model = len(model.history.get("loss", [])), args.to_path.exists()
         print(model)
