@@ -155,6 +155,23 @@ def test_few_images_get_more_epochs(cli, csv_files, flag, epochs):
     assert re.search("stopping early|model: ", done.stdout)
 
 
+def test_time_limit_ends_the_run_with_its_test(cli, tmp_path, csv_files):
+    flags = ["--backend", "numpy", "--arch", "tiny", "--augment", "none", "--no_plots"]
+    done = cli(*csv_files, *flags, "--time_limit", 4)
+    assert done.returncode == 0, done.stderr
+    assert "epoch 1:" in done.stdout
+    assert "test accuracy" in done.stdout
+    rates = read_history(tmp_path / "models" / "model-history.csv")["learning_rate"]
+    assert rates[-1] < 0.1 * max(rates)
+
+
+def test_time_limit_without_time_for_training(cli, tmp_path, csv_files):
+    done = cli(*csv_files, "--backend", "numpy", "--augment", "none", "--time_limit", 1)
+    assert done.returncode == 2
+    assert "--time_limit 1: nothing is left for the training" in done.stderr
+    assert not (tmp_path / "models" / "model.json").exists()
+
+
 def test_normalization_excludes_the_validation_images(cli, tmp_path, train_flags):
     done = cli(*train_flags)
     assert done.returncode == 0, done.stderr

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from tests.networks import digits, small_network
-from training import InputError, Reporter
+from training import Constant, InputError, Reporter, TimeLimited
 from training.reporting.reporter import write_history
 
 
@@ -92,6 +92,17 @@ def test_time_left_is_not_reported_after_a_single_step(capsys, clock):
     assert time_left(capsys) is None
     run_epoch(reporter, clock, 2, [2.0], validation=0)
     assert time_left(capsys) == "0:00:02"
+
+
+def test_time_left_of_a_time_limit(capsys, clock):
+    schedule = TimeLimited(Constant(), 60, clock=lambda: clock[0])
+    for epochs, left in ((None, "0:00:40"), (2, "0:00:20"), (10, "0:00:40")):
+        clock[0] = 0.0
+        schedule.run_started()
+        reporter = Reporter()
+        reporter.run_started(epochs, schedule)
+        run_epoch(reporter, clock, 1, [0.1] * 200, validation=0)
+        assert time_left(capsys) == left
 
 
 def test_time_left_does_not_count_skipped_batches(capsys, clock):

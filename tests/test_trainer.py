@@ -19,6 +19,7 @@ from training import (
     Reporter,
     ShiftAugmenter,
     Steps,
+    TimeLimited,
     TrainingState,
     split_validation,
 )
@@ -360,6 +361,77 @@ def test_the_schedule_sets_the_rate_of_each_step_and_restores_it():
     assert rates == pytest.approx([0.1] * 2 + [0.01] * 4 + [0.001] * 2)
     assert history["learning_rate"] == pytest.approx([0.01, 0.001])
     assert model.optimizer.learning_rate == 0.1
+
+
+class SteppingClock:
+    """A clock on which each training step of a model takes a second, and nothing else any time."""
+
+    def __init__(self, model):
+        self.time, self._train_batch = 0.0, model.train_batch
+        model.train_batch = self.train_batch
+
+    def train_batch(self, x, y):
+        self.time += 1.0
+        return self._train_batch(x, y)
+
+    def __call__(self):
+        return self.time
+
+
+def test_a_time_limit_ends_a_run_in_the_middle_of_an_epoch(tmp_path):
+    images, labels = digits(100)
+    model = small_network(backend="numpy").compile(SGD(0.1))
+    clock = SteppingClock(model)
+    schedule = TimeLimited(Steps((0.5,), 0.1), 15, clock=clock)
+    state = TrainingState(tmp_path / "run.json")
+    history = model.train(images, labels, None, 10, schedule=schedule, training_state=state)
+    assert clock.time == 15
+    assert len(history["loss"]) == 2  # ten steps, and five
+    assert history["learning_rate"] == pytest.approx([0.01, 0.01])
+    assert not state.path.exists()
+
+
+def test_the_metrics_of_a_part_of_an_epoch_are_means_over_its_images():
+    images, labels = digits(100)
+    model = small_network(backend="numpy").compile(SGD(0.1))
+    schedule = TimeLimited(Constant(), 4, clock=SteppingClock(model))
+    steps, train_batch = [], model.train_batch
+
+    def record(x, y):
+        steps.append(train_batch(x, y))
+        return steps[-1]
+
+    model.train_batch = record
+    history = model.train(images, labels, None, 10, schedule=schedule)
+    losses, correct = zip(*steps, strict=True)
+    assert len(steps) == 4
+    assert history["loss"] == [pytest.approx(np.mean(losses))]
+    assert history["accuracy"] == [pytest.approx(np.mean(correct) / 10)]
+
+
+def test_a_run_with_a_time_limit_resumes(tmp_path):
+    images, labels = digits(100)
+    path = tmp_path / "run.json"
+
+    def train(model, state, reporter=None):
+        clock = SteppingClock(model.compile(SGD(0.1)))
+        schedule = TimeLimited(Steps((0.6,), 0.1), 25, clock=clock)
+        options = {"training_state": state, "reporter": reporter, "save_every": 1}
+        return model.train(images, labels, None, 10, schedule=schedule, **options), clock.time
+
+    expected, seconds = train(small_network(backend="numpy"), TrainingState(path))
+    assert seconds == 25
+    with pytest.raises(KeyboardInterrupt):
+        train(small_network(backend="numpy"), TrainingState(path), Interrupt(13))
+    history, seconds = train(Model.load(path, backend="numpy"), TrainingState.open(path))
+    assert seconds == 25 - 12  # the step of the interruption is done again
+    for name in ("loss", "accuracy", "learning_rate"):
+        assert history[name] == expected[name]
+
+
+def test_epochs_are_needed_without_a_time_limit():
+    with pytest.raises(ValueError, match="only a TimeLimited schedule"):
+        small_network().train(*digits(20), epochs=None, schedule=Constant())
 
 
 def test_stops_after_epochs_without_improvement():

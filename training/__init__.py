@@ -23,6 +23,7 @@ from training.schedules import (
     ReduceOnPlateau,
     Schedule,
     Steps,
+    TimeLimited,
 )
 from training.trainer import split_validation
 
@@ -49,6 +50,7 @@ __all__ = [
     "Schedule",
     "ShiftAugmenter",
     "Steps",
+    "TimeLimited",
     "TrainingState",
     "make_augmenter",
     "split_validation",

@@ -1,7 +1,9 @@
 """Schedules of the learning rate during a training run."""
 
 import math
+import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 from kernels.scalars import check_int, check_number
 
@@ -14,11 +16,15 @@ def _check_fraction(value: float, name: str, high: float = 1.0) -> float:
     return fraction
 
 
+BEFORE_END = 1 - 2**-20  # a progress
+
+
 class Schedule(ABC):
     """The base of all schedules: a factor for the optimizer's learning rate in each step.
 
     A subclass implements `factor`. One whose factor depends on more than the progress also
-    implements `state` and `set_state`, so that an interrupted run can be resumed.
+    implements `state` and `set_state`, so that an interrupted run can be resumed. One that ends
+    runs implements `is_over`.
     """
 
     @abstractmethod
@@ -40,6 +46,22 @@ class Schedule(ABC):
 
     def set_state(self, state: dict[str, float]) -> None:  # noqa: B027
         """Restore what `state` returned."""
+
+    @property
+    def name(self) -> str:
+        """The name under which an interrupted run is saved."""
+        return type(self).__name__
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the run must end now, and not after its last epoch."""
+        return False
+
+    def run_started(self) -> None:  # noqa: B027
+        """Receive the start of a run, or of the rest of an interrupted one."""
+
+    def validation_ended(self, seconds: float) -> None:  # noqa: B027
+        """Receive the time that a validation took, or will take."""
 
 
 class Constant(Schedule):
@@ -151,6 +173,91 @@ class ReduceOnPlateau(Schedule):
     def set_state(self, state):
         self._factor, self._lowest_loss = float(state["factor"]), float(state["lowest"])
         self._epochs_since_lowest = int(state["waited"])
+
+
+class TimeLimited(Schedule):
+    """Another schedule, fitted to the time that a run may take.
+
+    The progress of a run is the share of its time that has passed, or that of its steps if that is
+    more. A run ends in the middle of an epoch when only the time to validate is left.
+
+    Parameters
+    ----------
+    schedule : Schedule
+    seconds : float
+        Time for the run, its validations included.
+    validations_after : float
+        The time that must be left after the run's last validation, in validations.
+    clock : callable
+        Returns the time in seconds.
+
+    Examples
+    --------
+    >>> seconds = iter([0.0, 15.0, 30.0])
+    >>> schedule = TimeLimited(Cosine(), 30.0, clock=lambda: next(seconds))
+    >>> schedule.run_started()
+    >>> round(schedule.factor(progress=0.1), 3), schedule.is_over
+    (0.5, True)
+    """
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        seconds: float,
+        validations_after: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        if not isinstance(schedule, Schedule) or isinstance(schedule, TimeLimited):
+            raise TypeError(f"schedule must be one without a time limit, got {schedule!r}")
+        self.schedule = schedule
+        self.seconds = check_number(seconds, "seconds")
+        if self.seconds <= 0:
+            raise ValueError(f"seconds must be above 0, got {seconds!r}")
+        self.validations_after = check_number(validations_after, "validations_after", 0)
+        self._clock = clock
+        self._start: float | None = None
+        self._elapsed_before = self._reserve = 0.0
+
+    @property
+    def name(self):
+        return self.schedule.name
+
+    @property
+    def elapsed(self) -> float:
+        """The seconds that the run has taken."""
+        running = 0.0 if self._start is None else self._clock() - self._start
+        return self._elapsed_before + running
+
+    @property
+    def seconds_left(self) -> float:
+        """The time that is left for training and validation; below 0 when it is exceeded."""
+        return self.seconds - self._reserve - self.elapsed
+
+    @property
+    def is_over(self):
+        return self.seconds_left <= 0
+
+    def run_started(self):
+        self._start = self._clock()
+
+    def validation_ended(self, seconds):
+        # As much time is kept for the run's last validation, and for what follows the run.
+        self._reserve = seconds * (1 + self.validations_after)
+
+    def factor(self, progress):
+        available = self.seconds - self._reserve
+        share = self.elapsed / available if available > 0 else 1.0
+        return self.schedule.factor(min(max(progress, share), BEFORE_END))
+
+    def epoch_ended(self, loss):
+        self.schedule.epoch_ended(loss)
+
+    def state(self):
+        return self.schedule.state() | {"elapsed": self.elapsed}
+
+    def set_state(self, state):
+        self.schedule.set_state(state)
+        self._elapsed_before = float(state.get("elapsed", 0.0))
 
 
 SCHEDULES: dict[str, type[Schedule]] = {

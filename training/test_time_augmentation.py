@@ -6,7 +6,8 @@ import numpy as np
 
 from training.augmentation import Augmenter, whole_pixels
 
-NAMES = ("none", "flip", "shift", "shift,flip")
+NUMBER_OF_VIEWS = {"none": 1, "flip": 2, "shift": 3, "shift,flip": 6}
+NAMES = tuple(NUMBER_OF_VIEWS)
 MAX_SHIFT = 1 / 28  # of an image's size: half of the largest shift of `ShiftAugmenter`
 
 

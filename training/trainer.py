@@ -1,5 +1,7 @@
 """The training loop: batches, validation, the best model, the history."""
 
+import dataclasses
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -20,12 +22,13 @@ from training.rwlock import exclusive
 from training.saving import model_file
 from training.saving.best_model import BestModel
 from training.saving.training_state import EpochProgress, TrainingState
-from training.schedules import Constant, Schedule
+from training.schedules import Constant, Schedule, TimeLimited
 
 # Batches are fetched and augmented in groups of so many bytes of images, which stay in the
 # second-level cache. Between two steps the code that does it is out of the caches, and takes 170 us
 # for a batch of 64; a group of 20 batches takes 50 us a batch.
 GROUP_BYTES = 1 << 20
+VALIDATION_SHARE = 0.4  # the time to predict an image by that of a training step, at most
 
 
 def split_validation(
@@ -105,7 +108,7 @@ def train(
     model: Network,
     x: np.ndarray,
     y: np.ndarray,
-    epochs: int = 10,
+    epochs: int | None = 10,
     batch_size: int = 64,
     validation_data: tuple[np.ndarray, np.ndarray] | None = None,
     validation_split: float = 0.0,
@@ -131,7 +134,9 @@ def train(
         The compiled model. `Model.train` passes it.
     x : (N, C, H, W)
     y : (N,) of int
-    epochs, batch_size : int
+    epochs : int, optional
+        None: until the schedule ends the run, such as `TimeLimited`.
+    batch_size : int
     validation_data : (x, y), optional
         Images that are never trained on.
     validation_split : float
@@ -181,7 +186,8 @@ def train(
     DivergedError
         When the loss or a weight is no longer a finite number. The best model so far is kept.
     """
-    epochs, batch_size = check_int(epochs, "epochs", 1), check_int(batch_size, "batch_size", 1)
+    epochs = None if epochs is None else check_int(epochs, "epochs", 1)
+    batch_size = check_int(batch_size, "batch_size", 1)
     x, y = model.check_data(x, y)
     sample_weight = check_weights(sample_weight, len(x), "sample_weight")
     inputs = {"x": x}
@@ -221,6 +227,8 @@ def train(
     ):
         if not isinstance(value, (expected, type(None))):
             raise TypeError(f"{name} must be of type {expected.__name__}, got {value!r}")
+    if epochs is None and not isinstance(schedule, TimeLimited):
+        raise ValueError("epochs must be a number: only a TimeLimited schedule ends a run itself")
     if model.optimizer is None:
         raise RuntimeError("call compile(optimizer=...) before training")
     if to_path is not None:
@@ -265,7 +273,7 @@ def _check_finite(model: Network, when: str) -> None:
 class _LearningRateSetter:
     """Sets the learning rate of each step of a run by a schedule."""
 
-    def __init__(self, optimizer: Optimizer, schedule: Schedule, epochs: int):
+    def __init__(self, optimizer: Optimizer, schedule: Schedule, epochs: int | None):
         self.optimizer, self.schedule, self._epochs = optimizer, schedule, epochs
         self._base = optimizer.learning_rate
 
@@ -279,7 +287,8 @@ class _LearningRateSetter:
         fraction : float
             The share of the epoch's images that were trained on.
         """
-        factor = self.schedule.factor((epoch - 1 + fraction) / self._epochs)
+        progress = 0.0 if self._epochs is None else (epoch - 1 + fraction) / self._epochs
+        factor = self.schedule.factor(progress)
         self.optimizer.learning_rate = self._base * factor
 
     def restore(self) -> None:
@@ -332,9 +341,9 @@ class _EpochTrainer:
         epoch: int,
         reporter: Reporter,
         progress: EpochProgress | None,
-        step_ended: Callable[[EpochProgress], None],
+        step_ended: Callable[[EpochProgress], bool],
     ) -> dict[str, float]:
-        """Show every image in random order; return the metrics of the epoch.
+        """Show every image in random order, or fewer; return the metrics of the epoch.
 
         Parameters
         ----------
@@ -344,7 +353,8 @@ class _EpochTrainer:
         progress : EpochProgress, optional
             The progress of an earlier run with this epoch, which is resumed.
         step_ended : callable
-            Called with the progress after each step but the last.
+            Called with the progress after each step but the last. Returns whether the epoch goes
+            on.
         """
         model = self._model
         if progress is None:
@@ -373,13 +383,13 @@ class _EpochTrainer:
             progress.n_correct += n_correct
             progress.seconds = time.perf_counter() - start
             reporter.batch_ended(n_images, loss, n_correct)
-            if n_seen < len(order):
-                step_ended(progress)
+            if n_seen < len(order) and not step_ended(progress):
+                break
         return {
-            "loss": progress.loss / len(order),
-            "accuracy": progress.n_correct / len(order),
+            "loss": progress.loss / n_seen,
+            "accuracy": progress.n_correct / n_seen,
             "learning_rate": learning_rate,
-            "images_per_second": len(order) / progress.seconds,
+            "images_per_second": n_seen / progress.seconds,
         }
 
     def _batches(self, order: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
@@ -425,20 +435,31 @@ class _Run:
         self._model, self._epoch_trainer, self._rate_setter = model, epoch_trainer, rate_setter
         self._validation_data, self._best, self._reporter = validation_data, best, reporter
         self._run_file, self._save_every = training_state, save_every
-        self._epochs_done = 0
+        self._epochs_done, self._has_validated = 0, False
+        self._max_validation_time = math.inf
+        self._first_step: EpochProgress | None = None
 
-    def train(self, epochs: int, patience: int | None) -> None:
-        """Train until so many epochs have ended, those of an interrupted run included."""
+    def train(self, epochs: int | None, patience: int | None) -> None:
+        """Train until so many epochs have ended, those of an interrupted run included.
+
+        The schedule may end the run before.
+        """
         best, reporter, history = self._best, self._reporter, self._model.history
         progress, is_resumed = None, self._run_file is not None and self._run_file.resumed
         if is_resumed:
             progress = self._restore()
-        reporter.run_started(epochs)
+        schedule = self._rate_setter.schedule
+        schedule.run_started()
+        reporter.run_started(epochs, schedule)
         try:
             if not is_resumed and self._validation_data is not None and history.get("loss"):
                 # A model that was trained before must not be replaced by a worse one.
                 best.update(self._validate("before the first epoch"), save=False)
-            for epoch in range(self._epochs_done + 1, epochs + 1):
+            for epoch in itertools.count(self._epochs_done + 1):
+                if epochs is not None and epoch > epochs:
+                    break
+                if self._epochs_done and schedule.is_over:
+                    break
                 if patience is not None and best.epochs_since_best >= patience:
                     reporter.line(f"stopping early: {patience} epochs in a row were not the best")
                     break
@@ -482,22 +503,47 @@ class _Run:
             self._run_file.write(model, schedule, best, epoch, self._epoch_trainer.n_images)
         self._reporter.epoch_ended(metrics, is_best, model.history)
 
-    def _step_ended(self, progress: EpochProgress) -> None:
-        """Save the state of the run in the middle of an epoch, every so many steps."""
-        optimizer = self._rate_setter.optimizer
+    def _step_ended(self, progress: EpochProgress) -> bool:
+        """Save the state of the run every so many steps; return whether its epoch goes on."""
+        optimizer, schedule = self._rate_setter.optimizer, self._rate_setter.schedule
+        if self._validation_data is not None and not self._has_validated:
+            self._max_validation_time = self._estimate_validation_time(progress)
+            schedule.validation_ended(self._max_validation_time)
+        if schedule.is_over:
+            return False
         if self._run_file is None or not self._save_every or optimizer.steps % self._save_every:
-            return
+            return True
         _check_finite(self._model, f"epoch {self._epochs_done + 1}, step {progress.steps}")
         self._run_file.write(
             *(self._model, self._rate_setter.schedule, self._best),
             *(self._epochs_done, self._epoch_trainer.n_images, progress),
         )
         self._reporter.state_saved(progress.steps)
+        return True
+
+    def _estimate_validation_time(self, progress: EpochProgress) -> float:
+        """Return the most that a validation may take, by the time of the steps.
+
+        The first step is not counted, which compiles kernels or loads them.
+        """
+        assert self._validation_data is not None
+        first = self._first_step = self._first_step or dataclasses.replace(progress)
+        steps, seconds = progress.steps - first.steps, progress.seconds - first.seconds
+        if steps == 0:
+            return 0.0
+        n_images = len(self._validation_data[0])
+        return VALIDATION_SHARE * seconds / (steps * progress.batch_size) * n_images
 
     def _validate(self, when: str) -> dict[str, float]:
         """Return the metrics on the validation images."""
         assert self._validation_data is not None
+        start = time.perf_counter()
         loss, accuracy = self._model.loss_and_accuracy(*self._validation_data)
+        seconds = time.perf_counter() - start
+        if not self._has_validated:  # the first one compiles kernels, or loads them
+            seconds = min(seconds, self._max_validation_time)
+        self._rate_setter.schedule.validation_ended(seconds)
+        self._has_validated = True
         if not math.isfinite(loss):
             raise DivergedError(
                 f"{when}: the validation loss became {loss}: try a smaller learning rate"

@@ -45,6 +45,7 @@ from kernels.numba_backend.simd.vectors import (
     masked_store,
     splat,
     store,
+    transpose,
     where,
 )
 from kernels.numba_backend.simd.windows import clip, is_new_max
@@ -97,11 +98,17 @@ def _to_array(x, out):
     N, C, S = out.shape
     P, L = x.shape[3], VECTOR_BYTES // x.itemsize
     x_flat, out_flat, zero = x.reshape(-1), out.reshape(-1), splat(x.dtype.type(0))
-    for plane in prange(N * C):
-        n, c = plane // C, plane % C
+    blocks = (C + L - 1) // L
+    for block in prange(N * blocks):
+        n, first = block // blocks, block % blocks * L
         for p in range(0, S, L):
-            pixels = gather_strided(x_flat, (n * S + p) * P + c, P, 0, S - p, zero)
-            masked_store(out_flat, plane * S + p, pixels, S - p)
+            x0, out0 = (n * S + p) * P + first, (n * C + first) * S + p
+            if first + L <= C and p + L <= S:
+                transpose(x_flat, x0, P, out_flat, out0, S)
+            else:
+                for k in range(min(L, C - first)):
+                    pixels = gather_strided(x_flat, x0 + k, P, 0, S - p, zero)
+                    masked_store(out_flat, out0 + k * S, pixels, S - p)
 
 
 def to_array(x: ChannelsLast | Planes) -> np.ndarray:

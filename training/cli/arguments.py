@@ -12,6 +12,7 @@ from training.cli.flag_conflicts import check_conflicts
 from training.cli.flag_types import (
     AUTO,
     augmentation,
+    duration,
     fraction,
     image_shape,
     image_size,
@@ -243,6 +244,14 @@ def make_parser(architectures: Iterable[str]) -> Parser:
         "than 3,000 steps)",
     )
     training.add_argument(
+        "--time_limit",
+        type=duration,
+        metavar="SECONDS",
+        help="end after so many seconds, from reading the images to the last line: the learning "
+        "rate follows the clock, and the last epoch may be a part of one (default: none). With "
+        "--epochs too, the run ends by whichever comes first",
+    )
+    training.add_argument(
         "--batch_size",
         type=positive_int,
         default=64,
@@ -454,6 +463,7 @@ RESUMED_FLAGS = (
     "label_column",
     "scale",
     "epochs",
+    "time_limit",
     "batch_size",
     "learning_rate",
     "schedule",

@@ -43,6 +43,7 @@ positive_int = number_type(int, lambda n: 1 <= n < 2**31, "a whole number from 1
 seed = number_type(int, lambda n: 0 <= n < 2**31, "a whole number from 0 to 2147483647")
 side = number_type(int, lambda n: 1 <= n <= 4096, "a whole number from 1 to 4096")
 positive_float = number_type(float, lambda x: 0 < x <= 10, "a number above 0 and at most 10")
+duration = number_type(float, lambda x: 0 < x <= 1e7, "a number of seconds, above 0")
 fraction = number_type(float, lambda x: 0 < x < 1, "a number between 0 and 1")
 non_negative_float = number_type(float, lambda x: 0 <= x <= 10, "a number from 0 to 10")
 smoothing = number_type(float, lambda x: 0 <= x < 1, "a number of at least 0 and below 1")

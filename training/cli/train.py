@@ -5,6 +5,7 @@ import math
 import time
 
 import filelock
+import numpy as np
 
 from training.cli import arguments
 from training.cli.architectures import Networks
@@ -13,17 +14,20 @@ from training.cli.input_data import load_data, match_classes
 from training.cli.model_setup import get_augmenter, load_saved, prepare
 from training.cli.output_paths import LOG_NAME, prepare_training, run_path, sibling_path
 from training.cli.summary import summarize
+from training.datasets import Dataset
 from training.errors import InputError
+from training.model import Model
 from training.reporting.data_account import describe
 from training.reporting.reporter import Reporter
 from training.saving.atomic_file import remove_leftovers
 from training.saving.training_state import TrainingState
-from training.schedules import SCHEDULES
-from training.test_time_augmentation import suitable
+from training.schedules import SCHEDULES, Schedule, TimeLimited
+from training.test_time_augmentation import NUMBER_OF_VIEWS, suitable
 
 # Few images need more epochs: 1,000 images of 8x8 pixels were learned to 94 % in 240 steps, to 97 %
 # in 1,500 and no better in 3,000. MNIST has 844 steps an epoch.
 MIN_STEPS = 3000
+PLOT_SECONDS = 3.0  # to import the plotting library, and to draw and save the plots
 
 
 def train(args: argparse.Namespace, networks: Networks) -> None:
@@ -63,7 +67,7 @@ def _train_locked(args: argparse.Namespace, networks: Networks) -> None:
     has_default_network = saved is None and args.arch is None
     data = load_data(args, saved.input_format if saved else None)
     model, training, validation = prepare(args, data, networks, saved)
-    if args.epochs is None:
+    if args.epochs is None and args.time_limit is None:
         args.epochs = _default_epochs(args, networks, len(training[0]))
     with Reporter(
         args.to_path.parent / LOG_NAME,
@@ -89,6 +93,9 @@ def _train_locked(args: argparse.Namespace, networks: Networks) -> None:
             f"training on {len(training[0]):,} images of {data.source}, validating on "
             f"{len(validation[0]):,}; {args.backend} backend, {model.compute_dtype}"
         )
+        schedule = SCHEDULES[args.schedule]()
+        if args.time_limit is not None:
+            schedule = _limit_time(args, schedule, start, model, validation, data)
         try:
             model.train(
                 *training,
@@ -97,7 +104,7 @@ def _train_locked(args: argparse.Namespace, networks: Networks) -> None:
                 validation_data=validation,
                 augmenter=augmenter,
                 augmenter_ratio=args.augmenter_ratio,
-                schedule=SCHEDULES[args.schedule](),
+                schedule=schedule,
                 patience=args.patience,
                 to_path=args.to_path,
                 reporter=reporter,
@@ -129,6 +136,27 @@ def _train_locked(args: argparse.Namespace, networks: Networks) -> None:
             print_line=reporter.line,
         )
         reporter.line(f"model: {args.to_path} | {time.perf_counter() - start:.1f} s in all")
+
+
+def _limit_time(
+    args: argparse.Namespace,
+    schedule: Schedule,
+    start: float,
+    model: Model,
+    validation: tuple[np.ndarray, np.ndarray],
+    data: Dataset,
+) -> TimeLimited:
+    """Return a schedule for what is left of --time_limit, less the time of `summarize`."""
+    passed = time.perf_counter() - start
+    seconds = args.time_limit - passed - (0 if args.no_plots else PLOT_SECONDS)
+    if seconds <= 0:
+        raise InputError(
+            f"--time_limit {args.time_limit:g}: nothing is left for the training, since "
+            f"{passed:.1f} s have passed and the plots take about {PLOT_SECONDS:g} s: give more"
+        )
+    n_answers = len(validation[0] if data.test is None else data.test.images)
+    n_views = NUMBER_OF_VIEWS[model.test_time_augmentation]
+    return TimeLimited(schedule, seconds, n_answers * n_views / len(validation[0]))
 
 
 def _open_state(args: argparse.Namespace, reporter: Reporter) -> TrainingState:

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from training.errors import InputError
 from training.saving import atomic_file
+from training.schedules import Schedule, TimeLimited
 
 COMPILING = "compiling the kernels for this machine; later runs load them from the cache"
 RECENT_STEPS = 100  # the time left is estimated from so many steps
@@ -70,8 +71,9 @@ class _TimeLeft:
     not counted: kernels are compiled there once, which takes many times as long as the step.
     """
 
-    def __init__(self, epochs: int):
+    def __init__(self, epochs: int | None, schedule: Schedule | None):
         self._epochs = epochs
+        self._limit = schedule if isinstance(schedule, TimeLimited) else None
         self._steps: deque[tuple[int, float]] = deque(maxlen=RECENT_STEPS)
         self._after_steps: float | None = None
         self._is_warm = False
@@ -96,11 +98,12 @@ class _TimeLeft:
         """Return the estimate in seconds; None while nothing is known."""
         after_steps, is_first = time.perf_counter() - self._last, self._after_steps is None
         self._after_steps = 0.0 if is_first else after_steps
+        left = [] if self._limit is None else [max(0.0, self._limit.seconds_left)]
         images = sum(n_images for n_images, _ in self._steps)
-        if not images:
-            return None
-        seconds = sum(seconds for _, seconds in self._steps) / images * self._n_images
-        return (seconds + self._after_steps) * (self._epochs - epoch)
+        if images and self._epochs is not None:
+            seconds = sum(seconds for _, seconds in self._steps) / images * self._n_images
+            left.append((seconds + self._after_steps) * (self._epochs - epoch))
+        return min(left, default=None)
 
 
 class Reporter:
@@ -171,13 +174,18 @@ class Reporter:
         if not self._quiet:
             tqdm.write(text, file=sys.stdout)
 
-    def run_started(self, epochs: int) -> None:
-        """Start a run that ends after so many epochs, those of an interrupted run included."""
-        self._epochs, self._time_left = epochs, _TimeLeft(epochs)
+    def run_started(self, epochs: int | None, schedule: Schedule | None = None) -> None:
+        """Start a run that ends after so many epochs, those of an interrupted run included.
+
+        None: a schedule with a time limit ends it.
+        """
+        self._epochs, self._time_left = epochs, _TimeLeft(epochs, schedule)
 
     def epoch_started(self, epoch: int, n_images: int) -> None:
         """Start an epoch, counted from 1, with so many images."""
-        self._title, self._epoch = f"epoch {epoch:>{len(str(self._epochs))}}/{self._epochs}", epoch
+        self._title, self._epoch = f"epoch {epoch}", epoch
+        if self._epochs is not None:
+            self._title = f"epoch {epoch:>{len(str(self._epochs))}}/{self._epochs}"
         self._n_seen, self._loss_sum, self._n_correct = 0, 0.0, 0
         self._time_left.epoch_started(n_images)
         if self._is_first_batch:

@@ -174,7 +174,7 @@ class TrainingState:
                 "steps": optimizer.steps,
                 "state": optimizer_state,
             },
-            "schedule": {"type": type(schedule).__name__, "state": schedule.state()},
+            "schedule": {"type": schedule.name, "state": schedule.state()},
             "random": random,
             "best": {
                 "score": best.score,
@@ -217,9 +217,12 @@ class TrainingState:
         assert optimizer is not None, "compile comes first"
         if run["images"] != n_images:
             raise ValueError(f"it had {run['images']} training images, and these are {n_images}")
-        for current, saved in ((optimizer, run["optimizer"]), (schedule, run["schedule"])):
-            if type(current).__name__ != saved["type"]:
-                raise ValueError(f"it used {saved['type']}, not {type(current).__name__}")
+        for current, saved in (
+            (type(optimizer).__name__, run["optimizer"]["type"]),
+            (schedule.name, run["schedule"]["type"]),
+        ):
+            if current != saved:
+                raise ValueError(f"it used {saved}, not {current}")
         random, generators = run["random"], _generators(model)
         if not isinstance(random, list) or len(random) != len(generators):
             raise ValueError(f"it must have the states of {len(generators)} random generators")
