@@ -71,6 +71,12 @@ def test_typed_flags_override_saved_settings_and_defaults_do_not(saved_settings)
     assert (args.patience, args.batch_size, args.seed) == (None, 64, None)
 
 
+def test_a_run_of_a_version_without_a_choice_of_optimizers_had_adamw(saved_settings):
+    assert arguments.parse(["--resume"], run.ARCHITECTURES).optimizer == "adamw"
+    saved_settings["optimizer"] = "muon"
+    assert arguments.parse(["--resume"], run.ARCHITECTURES).optimizer == "muon"
+
+
 def test_saved_settings_are_checked_like_typed_flags(capsys, saved_settings):
     saved_settings["epochs"] = "0"
     with pytest.raises(SystemExit) as stop:

@@ -7,13 +7,16 @@ import signal
 import subprocess
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from tests.command_line import command, start, write_csv
 from tests.networks import digits
-from training import Model, split_validation
+from training import Model, make_augmenter, split_validation
+from training.cli.architectures import Recipe
+from training.cli.train import default_epochs
 
 pytest_plugins = ["tests.command_line_fixtures"]
 
@@ -128,6 +131,7 @@ def test_flags_reach_the_training(cli, tmp_path):
         "augmented": ["--augmenter_ratio", 4],
         "split": ["--validation_split", 0.5],
         "rate": ["--learning_rate", 0.01],
+        "optimizer": ["--optimizer", "muon"],
         "batch": ["--batch_size", 7],
         "none": ["--augment", "none"],
         "affine": ["--augment", "affine"],
@@ -146,13 +150,37 @@ def test_flags_reach_the_training(cli, tmp_path):
         assert name == "base" or layers != results["base"], name
 
 
-@pytest.mark.parametrize(("flag", "epochs"), [([], 334), (["--augmenter_ratio", 4], 89)])
+@pytest.mark.parametrize(("flag", "epochs"), [([], 356), (["--augmenter_ratio", 4], 89)])
 def test_few_images_get_more_epochs(cli, csv_files, flag, epochs):
-    """540 images make 9 or 34 steps per epoch; training takes 3,000 steps."""
+    """An epoch shows 540 images, or 2,160, and a run 192,000."""
     arguments = [*csv_files[:2], "--arch", "tiny", "--no_plots", "--backend", "numpy"]
     done = cli(*arguments, *flag, "--patience", 1)
     assert f"/{epochs}: loss" in done.stdout
     assert re.search("stopping early|model: ", done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("n_images", "flip", "multiply_adds", "epochs"),
+    [
+        (60_000, False, 1e6, 8),
+        (60_000, True, 1e6, 16),
+        (6_000, False, 1e6, 32),
+        (6_000, True, 1e8, 16),
+        (500, True, 1e8, 100),  # 50,000 images, which take a minute
+    ],
+)
+def test_default_epochs_follow_the_images_and_the_network(n_images, flip, multiply_adds, epochs):
+    args, model = SimpleNamespace(augmenter_ratio=1), SimpleNamespace(multiply_adds=multiply_adds)
+    augmenter = make_augmenter("shift,flip" if flip else "shift")
+    recipe = Recipe(epochs=8, photo_epochs=16)
+    assert default_epochs(args, recipe, augmenter, model, n_images) == epochs
+
+
+def test_an_optimizer_has_its_own_learning_rate():
+    recipe = Recipe(learning_rate=0.3)
+    assert recipe.with_optimizer("adamw") is recipe
+    assert recipe.with_optimizer("muon").learning_rate == 0.1
+    assert recipe.with_optimizer("muon").with_optimizer("adamw").learning_rate == 6e-3
 
 
 def test_time_limit_ends_the_run_with_its_test(cli, tmp_path, csv_files):

@@ -532,6 +532,13 @@ def test_rejects_fused_that_is_not_a_bool():
         Model((1, 8, 8), backend="numpy", fused="false")
 
 
+def test_multiply_adds_count_each_weight_once_for_each_output_pixel():
+    model = Model((2, 9, 8), backend="numpy")
+    block = Residual(Conv(6, 3, padding="same", groups=2), shortcut=[Conv(6, 1)])
+    model.add(block).add(MaxPool(2)).add(Flatten()).add(Dense(5))
+    assert model.multiply_adds == 72 * 6 * 9 + 72 * 6 * 2 + 6 * 4 * 4 * 5
+
+
 def test_parameters_are_none_until_the_model_is_compiled():
     model = Model((1, 8, 8), backend="numpy").add(Flatten()).add(Dense(4))
     assert model.parameters is None

@@ -17,6 +17,7 @@ from training import (
     InputError,
     Model,
     Momentum,
+    Muon,
     OneCycle,
     ReduceOnPlateau,
     Reporter,
@@ -86,6 +87,7 @@ def without_speed(history):
     ("optimizer", "schedule"),
     [
         (lambda: AdamW(5e-3), OneCycle),
+        (lambda: Muon(0.05), OneCycle),
         (lambda: Momentum(0.5, nesterov=True), lambda: ReduceOnPlateau(patience=0, factor=0.3)),
         (lambda: SGD(0.05, clip_norm=0.5), OneCycle),
     ],

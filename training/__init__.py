@@ -12,7 +12,7 @@ from training.augmentation import (
 )
 from training.errors import DivergedError, InputError
 from training.model import Model
-from training.optimizers import SGD, Adam, AdamW, Momentum
+from training.optimizers import SGD, Adam, AdamW, Momentum, Muon
 from training.reporting.reporter import Reporter
 from training.saving.training_state import TrainingState
 from training.schedules import (
@@ -43,6 +43,7 @@ __all__ = [
     "InputError",
     "Model",
     "Momentum",
+    "Muon",
     "OneCycle",
     "PhotoAugmenter",
     "ReduceOnPlateau",

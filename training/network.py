@@ -136,6 +136,16 @@ class Network:
         return self.layers[-1].output_shape if self.layers else self.input_shape
 
     @property
+    def multiply_adds(self) -> int:
+        """The number of multiplications and additions by weights to predict an image."""
+        total = 0
+        for layer in walk(self.layers):
+            weights = layer.params.get("weights")
+            if weights is not None:  # each is used once for each pixel of the output
+                total += weights.size * math.prod(layer.output_shape[1:])
+        return total
+
+    @property
     def classes(self) -> int:
         """The number of classes."""
         if len(self.output_shape) != 1:

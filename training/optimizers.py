@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from kernels import Backend
-from kernels.scalars import check_bool, check_number
+from kernels.scalars import check_bool, check_int, check_number
 from training.parameters import Parameters
 
 
@@ -17,6 +17,14 @@ def _check_positive(value: Any, name: str) -> float:
     if checked == 0:
         raise ValueError(f"{name} must be above 0, got {value!r}")
     return checked
+
+
+def _norm(matrix: np.ndarray) -> float:
+    """Return the Frobenius norm.
+
+    No BLAS: its threads would fight for the cores with those of the kernels.
+    """
+    return math.sqrt(np.square(matrix, dtype=np.float64).sum())
 
 
 class Optimizer(ABC):
@@ -69,13 +77,18 @@ class Optimizer(ABC):
         """Reset the state, for the given parameters. Call `check_unbound` first."""
         self._parameters, self._backend, self.steps = parameters, backend, 0
         self.state = {slot: np.zeros_like(parameters.values) for slot in self.slots}
-        vectors = (parameters.values, parameters.grads, *self.state.values())
-        # Views that stay the same objects: the backend checks them in the first step only.
-        self._decayed, self._not_decayed = (
-            [vector[part] for vector in vectors]
-            for part in (slice(parameters.decayed), slice(parameters.decayed, None))
-        )
-        self._all = vectors
+        self._decayed = self._views(0, parameters.decayed)
+        self._not_decayed = self._views(parameters.decayed, len(parameters.values))
+        self._all = self._views(0, len(parameters.values))
+
+    def _views(self, start: int, stop: int) -> list[np.ndarray]:
+        """Return a part of the parameters, of their gradients, and of each slot.
+
+        Keep the list: the backend checks arrays only when they are not those of the step before.
+        """
+        assert self._parameters is not None, "bind comes first"
+        vectors = (self._parameters.values, self._parameters.grads, *self.state.values())
+        return [vector[start:stop] for vector in vectors]
 
     def step(self) -> None:
         """Apply the gradients to the parameters."""
@@ -83,15 +96,21 @@ class Optimizer(ABC):
         parameters = self._parameters
         assert parameters is not None, "bind comes first"
         if self.clip_norm is not None:
-            # No BLAS: its threads would fight for the cores with those of the kernels.
-            norm = math.sqrt(np.square(parameters.grads, dtype=np.float64).sum())
+            norm = _norm(parameters.grads)
             if norm > self.clip_norm:
                 parameters.grads *= self.clip_norm / norm
-        if self.weight_decay and parameters.decayed:
-            self._update(*self._decayed, self.weight_decay)
-            self._update(*self._not_decayed, 0.0)
-        else:
-            self._update(*self._all, 0.0)
+        self._update_all()
+
+    def _update_all(self) -> None:
+        """Apply the gradients, which were clipped."""
+        for views, decay in self._parts():
+            self._update(*views, decay)
+
+    def _parts(self) -> list[tuple[list[np.ndarray], float]]:
+        """Return the parts of the vectors that `_update` is called with, and their weight decay."""
+        if self.weight_decay and len(self._decayed[0]):
+            return [(self._decayed, self.weight_decay), (self._not_decayed, 0.0)]
+        return [(self._all, 0.0)]
 
     @abstractmethod
     def _update(self, p: np.ndarray, g: np.ndarray, *state_and_decay: Any) -> None:
@@ -198,6 +217,10 @@ class Adam(Optimizer):
         self.beta2 = check_number(beta2, "beta2", 0, 1)
         self.epsilon = _check_positive(epsilon, "epsilon")
 
+    @property
+    def _adam_rate(self) -> float:
+        return self.learning_rate
+
     def _update(self, p, g, m, v, decay):
         l2, decoupled = (0.0, decay) if self.decoupled else (decay, 0.0)
         self._backend.adam_step(
@@ -206,7 +229,7 @@ class Adam(Optimizer):
             m,
             v,
             self.steps,
-            self.learning_rate,
+            self._adam_rate,
             self.beta1,
             self.beta2,
             self.epsilon,
@@ -242,3 +265,141 @@ class AdamW(Adam):
         clip_norm: float | None = None,
     ):
         super().__init__(learning_rate, beta1, beta2, epsilon, weight_decay, clip_norm)
+
+
+class Muon(AdamW):
+    """Momentum whose steps are orthogonal matrices for filters; AdamW for all other parameters.
+
+    The filters of a convolution (of one group) are the rows of a matrix. Its step is the momentum
+    with all singular values brought near 1, so that each direction is learned as fast as the
+    strongest one. The length of the step is a share of the norm of the filters. Then they are
+    scaled by 1 / sqrt(1 + share**2), so that steps at right angles to them leave their norm as it
+    is.
+
+    Parameters
+    ----------
+    learning_rate : float
+        The share: each step changes the filters by so much of their norm.
+    momentum : float
+        Share of the last momentum that is added to the gradient, 0 <= momentum < 1. It is Nesterov
+        momentum.
+    iterations : int
+        See `orthogonalize`.
+    adam_ratio : float
+        The learning rate of all other parameters, by that of the filters.
+    beta1, beta2, epsilon, weight_decay
+        For all other parameters, as in `AdamW`.
+    clip_norm
+        As in `Optimizer`.
+
+    Notes
+    -----
+    The slot "m" holds the momentum of filters, and "v" zeros. Filters that are all 0 stay 0.
+
+    References
+    ----------
+    Jordan et al.: Muon: an optimizer for hidden layers in neural networks (2024). Bernstein,
+    Vahdat, Yue, Liu: On the distance between two neural networks and the stability of learning
+    (2020), on steps by the norm of the weights.
+    """
+
+    def __init__(
+        self,
+        learning_rate: float = 0.1,
+        momentum: float = 0.6,
+        iterations: int = 3,
+        adam_ratio: float = 0.08,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        epsilon: float = 1e-8,
+        weight_decay: float = 0.1,
+        clip_norm: float | None = None,
+    ):
+        super().__init__(learning_rate, beta1, beta2, epsilon, weight_decay, clip_norm)
+        self.momentum = check_number(momentum, "momentum", 0, 1)
+        self.iterations = check_int(iterations, "iterations", 1)
+        self.adam_ratio = _check_positive(adam_ratio, "adam_ratio")
+
+    @property
+    def _adam_rate(self):
+        return self.learning_rate * self.adam_ratio
+
+    def bind(self, parameters, backend):
+        super().bind(parameters, backend)
+        self._filters: list[list[np.ndarray]] = []  # values, gradient and momentum, as matrices
+        self._between: list[list[np.ndarray]] = []
+        end = 0
+        for start, shape in parameters.filters:
+            size = math.prod(shape)
+            vectors = self._views(start, start + size)[:3]
+            self._filters.append([vector.reshape(shape[0], -1) for vector in vectors])
+            self._between.append(self._views(end, start))
+            end = start + size
+        self._between.append(self._views(end, parameters.decayed))
+        self._between = [views for views in self._between if len(views[0])]
+
+    def _parts(self):
+        decayed = [(views, self.weight_decay) for views in self._between]
+        return [*decayed, (self._not_decayed, 0.0)] if len(self._not_decayed[0]) else decayed
+
+    def _update_all(self):
+        super()._update_all()
+        for filters, gradient, momentum in self._filters:
+            momentum *= self.momentum
+            momentum += gradient
+            step = orthogonalize(gradient + self.momentum * momentum, self.iterations)
+            if norm := _norm(step):
+                filters -= (self.learning_rate * _norm(filters) / norm) * step
+                filters *= 1 / math.sqrt(1 + self.learning_rate**2)
+
+
+QUINTIC = 3.4445, -4.775, 2.0315  # by Jordan et al.
+
+
+def orthogonalize(matrix: np.ndarray, iterations: int) -> np.ndarray:
+    """Return a matrix with the same singular vectors, and singular values near 1.
+
+    With the singular values s of the matrix, divided by its Frobenius norm, each iteration makes
+    a*s + b*s**3 + c*s**5 of them. The coefficients let small ones grow fast, and keep large ones
+    between 0.7 and 1.3.
+
+    Parameters
+    ----------
+    matrix : (R, C)
+    iterations : int
+        After 3, singular values from an 80th of the norm on are 0.5 to 1.3, and after 5, those from
+        a 900th on.
+
+    Notes
+    -----
+    The polynomial of a matrix X is P @ X with P = a*I + b*A + c*A@A and A = X @ X.T. All iterations
+    are done on A, which has as many rows as the shorter side, so that there are two products with
+    the longer side, and not two in each iteration.
+
+    References
+    ----------
+    Bernstein, Newhouse: Old optimizer, new norm: an anthology (2024), on the iteration.
+    """
+    if matrix.shape[0] > matrix.shape[1]:
+        return orthogonalize(matrix.T, iterations).T
+    norm = _norm(matrix)
+    if norm == 0:
+        return matrix
+    x = matrix / norm
+    gram = x @ x.T
+    polynomial = product = _quintic(gram)
+    for _ in range(iterations - 1):
+        gram = polynomial @ gram @ polynomial
+        polynomial = _quintic(gram)
+        product = polynomial @ product
+    return product @ x
+
+
+def _quintic(gram: np.ndarray) -> np.ndarray:
+    """Return a*I + b*A + c*A@A of a matrix A."""
+    a, b, c = QUINTIC
+    identity = np.eye(len(gram), dtype=gram.dtype)
+    return a * identity + (b * identity + c * gram) @ gram
+
+
+OPTIMIZERS: dict[str, type[AdamW]] = {"adamw": AdamW, "muon": Muon}  # those with a weight decay

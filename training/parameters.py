@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from layers import Layer, walk
+from layers import Conv, Layer, walk
 
 
 class Parameters:
@@ -24,18 +24,26 @@ class Parameters:
         the others (biases, gamma and beta).
     decayed : int
         Length of the first part.
+    filters : list of (start, shape)
+        Where the filters of each convolution of one group begin in the vectors, and their shape
+        (filters, channels, rows, columns).
     buffers : (B,)
         Arrays that are not learned by gradients: running averages.
     """
 
     def __init__(self, layers: list[Layer], dtype: np.dtype):
         layers = list(walk(layers))
-        entries = [(layer.params, name, layer.grads) for layer in layers for name in layer.params]
-        entries.sort(key=lambda entry: entry[0][entry[1]].ndim < 2)  # stable: weights first
-        weights = [params[name] for params, name, _ in entries if params[name].ndim >= 2]
-        self.decayed = sum(array.size for array in weights)
-        self.values = _flatten([(params, name) for params, name, _ in entries], dtype)
-        self.grads = _flatten([(grads, name) for _, name, grads in entries], dtype)
+        entries = [(layer, name) for layer in layers for name in layer.params]
+        entries.sort(key=lambda entry: entry[0].params[entry[1]].ndim < 2)  # stable: weights first
+        self.decayed, self.filters = 0, []
+        for layer, name in entries:
+            weights = layer.params[name]
+            if weights.ndim >= 2:
+                if isinstance(layer, Conv) and layer.groups == 1:
+                    self.filters.append((self.decayed, weights.shape))
+                self.decayed += weights.size
+        self.values = _flatten([(layer.params, name) for layer, name in entries], dtype)
+        self.grads = _flatten([(layer.grads, name) for layer, name in entries], dtype)
         self.grads[:] = 0
         self.buffers = _flatten(
             [(layer.buffers, name) for layer in layers for name in layer.buffers], dtype

@@ -36,14 +36,34 @@ class Recipe(NamedTuple):
     Attributes
     ----------
     epochs : int
+    photo_epochs : int, optional
+        Epochs where mirrored images mean the same as the images: there is more to learn in photos
+        than in signs. None: as many.
+    optimizer : str
+        A key of `OPTIMIZERS`.
     learning_rate : float
         The largest of the schedule.
     weight_decay : float
+    batch_size : int
+    label_smoothing : float
     """
 
     epochs: int = 15
+    photo_epochs: int | None = None
+    optimizer: str = "adamw"
     learning_rate: float = 6e-3
     weight_decay: float = 1e-3
+    batch_size: int = 64
+    label_smoothing: float = 0.1
+
+    def with_optimizer(self, name: str) -> "Recipe":
+        """Return the recipe with an optimizer, and the learning rate that suits it."""
+        if name == self.optimizer:
+            return self
+        return self._replace(optimizer=name, learning_rate=LEARNING_RATES[name])
+
+
+LEARNING_RATES = {"adamw": 6e-3, "muon": 0.1}
 
 
 class Networks(NamedTuple):

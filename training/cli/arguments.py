@@ -26,6 +26,7 @@ from training.cli.flag_types import (
 from training.cli.output_paths import run_path
 from training.datasets import COLORS, DATASET_NAMES
 from training.input_format import RESIZE_RULES
+from training.optimizers import OPTIMIZERS
 from training.preprocessing.preprocess import MODES
 from training.saving.training_state import TrainingState
 from training.schedules import SCHEDULES
@@ -239,9 +240,9 @@ def make_parser(architectures: Iterable[str]) -> Parser:
         "--epochs",
         type=positive_int,
         metavar="N",
-        help="passes over the training images (default: 8 for --arch compact, 5 for tiny, 9 for "
-        "large and resnet, else 15; more if the images are so few that training would take less "
-        "than 3,000 steps)",
+        help="passes over the training images (default: 8 for --arch compact and resnet, 5 for "
+        "tiny, 9 for large, else 15; 16 for compact if mirrored images mean the same; more if the "
+        "images are few)",
     )
     training.add_argument(
         "--time_limit",
@@ -254,15 +255,21 @@ def make_parser(architectures: Iterable[str]) -> Parser:
     training.add_argument(
         "--batch_size",
         type=positive_int,
-        default=64,
         metavar="N",
-        help="images per step (default: %(default)s)",
+        help="images per step (default: 64; 256 for --arch resnet)",
+    )
+    training.add_argument(
+        "--optimizer",
+        choices=OPTIMIZERS,
+        help="adamw; or muon: momentum whose steps are orthogonal matrices for the filters of "
+        "convolutions, and AdamW for all else (default: muon for --arch resnet, else adamw)",
     )
     training.add_argument(
         "--learning_rate",
         type=positive_float,
         metavar="X",
-        help="largest learning rate of the schedule (default: 0.006)",
+        help="largest learning rate of the schedule; of muon, the share of its norm by which a "
+        "convolution's filters change in a step (default: 0.006 for adamw, 0.1 for muon)",
     )
     training.add_argument(
         "--schedule",
@@ -281,9 +288,9 @@ def make_parser(architectures: Iterable[str]) -> Parser:
     training.add_argument(
         "--label_smoothing",
         type=smoothing,
-        default=0.1,
         metavar="X",
-        help="share of each label that is distributed over all classes (default: %(default)s)",
+        help="share of each label that is distributed over all classes (default: 0.1; 0.2 for "
+        "--arch resnet)",
     )
     training.add_argument(
         "--class_weight",
@@ -409,7 +416,8 @@ def parse(argv: list[str] | None, architectures: Mapping[str, Callable]) -> argp
     args = argparse.Namespace(**defaults | typed)
     check_conflicts(parser, args, typed)
     if args.resume:
-        saved = TrainingState.open(run_path(args.to_path)).settings
+        # Files of an earlier version, which had no other optimizer, do not name it.
+        saved = {"optimizer": "adamw"} | TrainingState.open(run_path(args.to_path)).settings
         for flag in IMMUTABLE_FLAGS:
             text = _as_text(getattr(args, flag))
             if text not in (None, saved.get(flag)):
@@ -465,6 +473,7 @@ RESUMED_FLAGS = (
     "epochs",
     "time_limit",
     "batch_size",
+    "optimizer",
     "learning_rate",
     "schedule",
     "weight_decay",

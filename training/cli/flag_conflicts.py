@@ -24,7 +24,15 @@ ALLOWED_FLAGS = {
     "find_lr": {
         *DATA_FLAGS,
         *("to_path", "arch", "no_plots"),
-        *("batch_size", "weight_decay", "label_smoothing", "clip_norm", "augment", "class_weight"),
+        *(
+            "batch_size",
+            "optimizer",
+            "weight_decay",
+            "label_smoothing",
+            "clip_norm",
+            "augment",
+            "class_weight",
+        ),
         *("validation_split", "seed"),
     },
 }

@@ -15,8 +15,11 @@ from training.cli.output_paths import run_path
 from training.datasets import Dataset
 from training.errors import InputError
 from training.model import Model
-from training.optimizers import AdamW
+from training.optimizers import OPTIMIZERS
 from training.trainer import split_validation
+
+# The flags that a network's recipe sets if they are not given.
+RECIPE_FLAGS = ("optimizer", "learning_rate", "weight_decay", "batch_size", "label_smoothing")
 
 ImagesAndLabels = tuple[np.ndarray, np.ndarray]
 
@@ -95,11 +98,14 @@ def prepare(
     except ValueError as error:
         raise InputError(f"{data.source}: {error}") from None
     recipe = networks.recipe(args.architecture)
-    if args.learning_rate is None:
-        args.learning_rate = recipe.learning_rate
-    if args.weight_decay is None:
-        args.weight_decay = recipe.weight_decay
-    optimizer = AdamW(args.learning_rate, weight_decay=args.weight_decay, clip_norm=args.clip_norm)
+    if args.optimizer is not None:
+        recipe = recipe.with_optimizer(args.optimizer)
+    for flag in RECIPE_FLAGS:
+        if getattr(args, flag) is None:
+            setattr(args, flag, getattr(recipe, flag))
+    optimizer = OPTIMIZERS[args.optimizer](
+        args.learning_rate, weight_decay=args.weight_decay, clip_norm=args.clip_norm
+    )
     return model.compile(optimizer, args.label_smoothing), training, held_out
 
 

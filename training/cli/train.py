@@ -7,8 +7,9 @@ import time
 import filelock
 import numpy as np
 
+from training.augmentation import Augmenter
 from training.cli import arguments
-from training.cli.architectures import Networks
+from training.cli.architectures import Networks, Recipe
 from training.cli.flag_types import AUTO
 from training.cli.input_data import load_data, match_classes
 from training.cli.model_setup import get_augmenter, load_saved, prepare
@@ -24,9 +25,11 @@ from training.saving.training_state import TrainingState
 from training.schedules import SCHEDULES, Schedule, TimeLimited
 from training.test_time_augmentation import NUMBER_OF_VIEWS, suitable
 
-# Few images need more epochs: 1,000 images of 8x8 pixels were learned to 94 % in 240 steps, to 97 %
-# in 1,500 and no better in 3,000. MNIST has 844 steps an epoch.
-MIN_STEPS = 3000
+# Few images are shown more often: 1,000 of 8x8 pixels were learned to 94 % in 240 steps of 64, to
+# 97 % in 1,500 and no better in 3,000. MNIST has 844 steps an epoch.
+MIN_IMAGES = 3000 * 64
+# But not for longer than about a minute on two cores.
+MAX_MULTIPLY_ADDS = 5e12
 PLOT_SECONDS = 3.0  # to import the plotting library, and to draw and save the plots
 
 
@@ -67,8 +70,6 @@ def _train_locked(args: argparse.Namespace, networks: Networks) -> None:
     has_default_network = saved is None and args.arch is None
     data = load_data(args, saved.input_format if saved else None)
     model, training, validation = prepare(args, data, networks, saved)
-    if args.epochs is None and args.time_limit is None:
-        args.epochs = _default_epochs(args, networks, len(training[0]))
     with Reporter(
         args.to_path.parent / LOG_NAME,
         compiling=args.backend == "numba",
@@ -80,6 +81,9 @@ def _train_locked(args: argparse.Namespace, networks: Networks) -> None:
         if has_default_network:
             reporter.line(f"network: --arch {args.arch}, the default for such images")
         augmenter = get_augmenter(args, model, training, validation, reporter.line)
+        if args.epochs is None and args.time_limit is None:
+            recipe = networks.recipe(args.architecture)
+            args.epochs = default_epochs(args, recipe, augmenter, model, len(training[0]))
         model.test_time_augmentation = args.tta if args.tta != AUTO else suitable(augmenter)
         if model.test_time_augmentation != "none":
             reporter.line(
@@ -180,8 +184,22 @@ def _open_state(args: argparse.Namespace, reporter: Reporter) -> TrainingState:
     return TrainingState(path, arguments.settings(args) | {"split": "stratified"})
 
 
-def _default_epochs(args: argparse.Namespace, networks: Networks, n_images: int) -> int:
-    """Return the number of epochs if --epochs does not set it."""
-    n_steps = math.ceil(n_images * args.augmenter_ratio / args.batch_size)
-    recipe = networks.recipe(args.architecture)
-    return max(recipe.epochs, math.ceil(MIN_STEPS / n_steps))
+def default_epochs(
+    args: argparse.Namespace, recipe: Recipe, augmenter: Augmenter, model: Model, n_images: int
+) -> int:
+    """Return the number of epochs if --epochs does not set it.
+
+    Parameters
+    ----------
+    args : argparse.Namespace
+    recipe : Recipe
+    augmenter : Augmenter
+        It mirrors images if they are photos or other images that mean the same when mirrored.
+    model : Model
+    n_images : int
+        Number of training images, each counted once.
+    """
+    epochs = recipe.photo_epochs if recipe.photo_epochs and augmenter.mirrors else recipe.epochs
+    n_shown = n_images * args.augmenter_ratio
+    affordable = MAX_MULTIPLY_ADDS / model.multiply_adds
+    return max(epochs, math.ceil(min(MIN_IMAGES, affordable) / n_shown))
