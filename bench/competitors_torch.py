@@ -16,6 +16,7 @@ from layers import (
     Dense,
     Flatten,
     GlobalAvgPool,
+    GlobalMaxPool,
     Layer,
     LeakyRelu,
     MaxPool,
@@ -36,27 +37,35 @@ NAMES = {
 
 
 def symmetric_padding(layer: Conv | MaxPool) -> tuple[int, int]:
-    """Return the rows and columns of padding at each side; PyTorch has no other padding."""
+    """Return the rows and columns of padding at each side; PyTorch's layers have no other."""
     (top, bottom), (left, right) = window(layer).padding
     if top != bottom or left != right:
         raise TypeError(f"layer {layer} pads one side more than the other")
     return top, left
 
 
+def convolution(layer: Conv) -> nn.Module:
+    """Return the module of a convolution, after one that pads if its sides differ."""
+    (top, bottom), (left, right) = window(layer).padding
+    is_symmetric = top == bottom and left == right
+    conv = nn.Conv2d(
+        layer.input_shape[0],
+        layer.filters,
+        layer.kernel_size,
+        layer.stride,
+        (top, left) if is_symmetric else 0,
+        layer.dilation,
+        layer.groups,
+        layer.use_bias,
+    )
+    return conv if is_symmetric else nn.Sequential(nn.ZeroPad2d((left, right, top, bottom)), conv)
+
+
 def module(layer: Layer) -> nn.Module:
     """Return the PyTorch module of a built layer."""
     match layer:
         case Conv():
-            return nn.Conv2d(
-                layer.input_shape[0],
-                layer.filters,
-                layer.kernel_size,
-                layer.stride,
-                symmetric_padding(layer),
-                layer.dilation,
-                layer.groups,
-                layer.use_bias,
-            )
+            return convolution(layer)
         case Dense():
             return nn.Linear(layer.input_shape[0], layer.units, layer.use_bias)
         case BatchNorm():
@@ -70,6 +79,8 @@ def module(layer: Layer) -> nn.Module:
             return nn.MaxPool2d(layer.pool_size, layer.stride, symmetric_padding(layer))
         case GlobalAvgPool():
             return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        case GlobalMaxPool():
+            return nn.Sequential(nn.AdaptiveMaxPool2d(1), nn.Flatten())
         case Flatten():
             return nn.Flatten()
         case Residual():
@@ -82,9 +93,10 @@ def sequence(layers: list[Layer]) -> nn.Sequential:
     modules = []
     for layer in layers:
         modules.append(module(layer))
+        *_, owner = modules[-1].modules()  # itself, or the last one inside
         for name, value in layer.arrays.items():
             value = value.T if isinstance(layer, Dense) else value
-            target = getattr(modules[-1], NAMES[name]).data
+            target = getattr(owner, NAMES[name]).data
             target.copy_(torch.from_numpy(np.array(value, order="C")))
     return nn.Sequential(*modules)
 

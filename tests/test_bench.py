@@ -24,7 +24,7 @@ from bench import (
 )
 from bench.bars import INFERENCE, MEMORY, TRAINING, Measured, Row
 from bench.networks import NETWORKS
-from layers import Conv
+from layers import MaxPool
 from training import Adam
 
 FAST = ["--rounds", "2", "--seconds", "0.001"]
@@ -717,10 +717,10 @@ def test_pages_of_several_machines_have_a_section_for_each(results):
     assert "(Two/competitors.png)" in text
 
 
-def test_pytorch_has_no_module_for_padding_that_is_not_symmetric():
+def test_pytorch_has_no_pooling_whose_padding_is_not_symmetric():
     pytest.importorskip("torch")
     from bench.competitors_torch import module
 
-    layer = Conv(2, kernel_size=3, stride=2, padding="same").build((1, 8, 8))
+    layer = MaxPool(3, stride=2, padding=((0, 1), (0, 1))).build((1, 8, 8))
     with pytest.raises(TypeError, match="pads one side more"):
         module(layer)
