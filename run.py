@@ -183,7 +183,7 @@ def default_network(input_shape):
 
 
 # `tiny` takes a few seconds on MNIST, `compact` about twenty, `large` four minutes; `resnet` takes
-# six minutes on CIFAR-10.
+# about ten minutes on CIFAR-10.
 NETWORKS = Networks(
     choose=default_network,
     recipes={

@@ -215,9 +215,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def load_both(args: argparse.Namespace) -> tuple[Dataset, Dataset]:
     """Return the training and the test images."""
     if args.train_data is None:
-        data = load_dataset("mnist")
-        assert data.test is not None
-        return data, data.test
+        return load_dataset("mnist")
     data = load_images(args.train_data)
     test = load_images(args.test_data)
     if data.class_names != test.class_names or data.images.shape[1:] != test.images.shape[1:]:

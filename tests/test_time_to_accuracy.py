@@ -12,6 +12,7 @@ from bench.time_to_accuracy import Curve, seconds_to, table, this_library
 from tests.command_line import write_csv
 from tests.networks import digits
 from training.cli.architectures import Recipe
+from training.datasets import load_dataset
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
@@ -76,3 +77,12 @@ def test_runs_on_own_images(tmp_path, capsys):
         assert 0 < each["seconds"][0] < each["seconds"][1]
     assert document["runs"][0]["library"] == "this library"
     assert (tmp_path / "a.png").stat().st_size > 1000
+
+
+def test_its_own_data_set_is_mnist(monkeypatch):
+    monkeypatch.setattr(
+        time_to_accuracy, "load_dataset", lambda name: load_dataset({"mnist": "mnist-5k"}[name])
+    )
+    data, test = time_to_accuracy.load_both(time_to_accuracy.parse([]))
+    assert data.images.shape[1:] == test.images.shape[1:] == (1, 28, 28)
+    assert len(data.images) > len(test.images)
