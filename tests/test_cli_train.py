@@ -176,6 +176,13 @@ def test_default_epochs_follow_the_images_and_the_network(n_images, flip, multip
     assert default_epochs(args, recipe, augmenter, model, n_images) == epochs
 
 
+def test_few_images_are_shown_in_small_batches():
+    recipe = Recipe(batch_size=256)
+    assert recipe.for_images(25_600) is recipe
+    assert recipe.for_images(25_599).batch_size == 64
+    assert Recipe(batch_size=32).for_images(10).batch_size == 32
+
+
 def test_an_optimizer_has_its_own_learning_rate():
     recipe = Recipe(learning_rate=0.3)
     assert recipe.with_optimizer("adamw") is recipe

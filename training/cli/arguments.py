@@ -256,7 +256,7 @@ def make_parser(architectures: Iterable[str]) -> Parser:
         "--batch_size",
         type=positive_int,
         metavar="N",
-        help="images per step (default: 64; 256 for --arch resnet)",
+        help="images per step (default: 64; 256 for --arch resnet on 25,600 images or more)",
     )
     training.add_argument(
         "--optimizer",

@@ -97,7 +97,7 @@ def prepare(
             model.fit_normalization(training[0])
     except ValueError as error:
         raise InputError(f"{data.source}: {error}") from None
-    recipe = networks.recipe(args.architecture)
+    recipe = networks.recipe(args.architecture).for_images(len(training[0]))
     if args.optimizer is not None:
         recipe = recipe.with_optimizer(args.optimizer)
     for flag in RECIPE_FLAGS:
