@@ -1,8 +1,8 @@
 """Measure how the test accuracy grows with the seconds of training, beside PyTorch.
 
     .venv/bin/python -m bench.time_to_accuracy
-    .venv/bin/python -m bench.time_to_accuracy --train_data train/ --test_data test/ \\
-        --augment shift,flip --targets 0.9 0.93
+    .venv/bin/python -m bench.time_to_accuracy --name cifar10 --train_data train/ \\
+        --test_data test/ --augment shift,flip --targets 0.9 0.93
 
 Both train run.py's default network for such images, from the same weights, with the same recipe, on
 the same batches of the same augmenter. The seconds are those of the steps with their batches; those
@@ -25,9 +25,11 @@ import numpy as np
 import run
 from bench.common import (
     COLORS,
+    CORES,
     choose_outputs,
     describe,
     duration,
+    has_default_settings,
     import_pyplot,
     machine,
     make_parser,
@@ -204,11 +206,19 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--augment", type=augmentation, default="shift", metavar="NAMES", help="as of run.py")
     add("--targets", type=float, nargs="+", default=[0.99, 0.994], help="accuracies to reach")
     add("--epochs", type=positive_int, metavar="N", help="default: those of the recipe")
-    add("--name", default="mnist", help="of the results (default: %(default)s)")
+    add("--name", metavar="NAME", help="of --train_data; without it, nothing is published")
     args = parser.parse_args(argv)
     if (args.train_data is None) != (args.test_data is None):
         parser.error("--train_data and --test_data belong together")
-    choose_outputs(args, f"time-to-accuracy-{args.name}", results_folder())
+    if args.name is not None and args.train_data is None:
+        parser.error("--name is for --train_data: the results of MNIST have its name")
+    name = "mnist" if args.train_data is None else args.name
+    # As in `parse_measurement`: a quick trial does not replace what is published.
+    is_whole = args.epochs is None and args.threads == CORES
+    if args.train_data is None:
+        is_whole = has_default_settings(parser, args)
+    folder = results_folder() if name is not None and is_whole else None
+    choose_outputs(args, f"time-to-accuracy-{name or 'own'}", folder)
     return args
 
 

@@ -167,6 +167,7 @@ def test_few_images_get_more_epochs(cli, csv_files, flag, epochs):
         (6_000, False, 1e6, 32),
         (6_000, True, 1e8, 16),
         (500, True, 1e8, 100),  # 50,000 images, which take a minute
+        (6_000, False, 0, 32),  # a network of layers whose weights have other names
     ],
 )
 def test_default_epochs_follow_the_images_and_the_network(n_images, flip, multiply_adds, epochs):

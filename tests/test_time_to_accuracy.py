@@ -86,3 +86,27 @@ def test_its_own_data_set_is_mnist(monkeypatch):
     data, test = time_to_accuracy.load_both(time_to_accuracy.parse([]))
     assert data.images.shape[1:] == test.images.shape[1:] == (1, 28, 28)
     assert len(data.images) > len(test.images)
+
+
+@pytest.mark.parametrize(
+    ("flags", "name"),
+    [
+        ([], "time-to-accuracy-mnist.json"),
+        (["--epochs", "1"], None),
+        (["--augment", "none"], None),
+        (["--train_data", "a", "--test_data", "b"], None),
+        (["--train_data", "a", "--test_data", "b", "--name", "c"], "time-to-accuracy-c.json"),
+        (["--train_data", "a", "--test_data", "b", "--name", "c", "--epochs", "1"], None),
+    ],
+)
+def test_a_trial_does_not_replace_published_results(flags, name, tmp_path, monkeypatch):
+    monkeypatch.setattr(time_to_accuracy, "results_folder", lambda: tmp_path)
+    args = time_to_accuracy.parse(flags)
+    assert args.json == (None if name is None else tmp_path / name)
+
+
+@pytest.mark.parametrize("flags", [["--train_data", "a"], ["--test_data", "b"], ["--name", "c"]])
+def test_rejects_images_without_the_others_and_a_name_without_images(flags, capsys):
+    with pytest.raises(SystemExit):
+        time_to_accuracy.parse(flags)
+    assert "--train_data" in capsys.readouterr().err

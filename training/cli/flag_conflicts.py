@@ -24,16 +24,8 @@ ALLOWED_FLAGS = {
     "find_lr": {
         *DATA_FLAGS,
         *("to_path", "arch", "no_plots"),
-        *(
-            "batch_size",
-            "optimizer",
-            "weight_decay",
-            "label_smoothing",
-            "clip_norm",
-            "augment",
-            "class_weight",
-        ),
-        *("validation_split", "seed"),
+        *("batch_size", "optimizer", "weight_decay", "label_smoothing", "clip_norm", "augment"),
+        *("class_weight", "validation_split", "seed"),
     },
 }
 for _flags in ALLOWED_FLAGS.values():

@@ -201,5 +201,5 @@ def default_epochs(
     """
     epochs = recipe.photo_epochs if recipe.photo_epochs and augmenter.mirrors else recipe.epochs
     n_shown = n_images * args.augmenter_ratio
-    affordable = MAX_MULTIPLY_ADDS / model.multiply_adds
+    affordable = MAX_MULTIPLY_ADDS / max(1, model.multiply_adds)  # 0: layers of the user's own
     return max(epochs, math.ceil(min(MIN_IMAGES, affordable) / n_shown))
